@@ -1,0 +1,66 @@
+"""From a dense network to a task: criterion, sensitivities, base plan, observations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlprune.activity import channel_activity
+from rlprune.allocators.sensitivity import Sensitivity, allocate, measure
+from rlprune.budget import Lander
+from rlprune.criteria import score_channels
+from rlprune.envs.observation import build_features
+from rlprune.envs.walk import Task
+from rlprune.evaluator import Evaluation, Evaluator
+from rlprune.problem import Problem
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search or a replay starts from.
+
+    Attributes:
+        task: what is walked and what counts.
+        sensitivity: measured curves.
+        scores: (all groups' channels,) of the criterion.
+        base: (groups,) landed counts of the base plan.
+    """
+
+    task: Task
+    sensitivity: Sensitivity
+    scores: np.ndarray
+    base: np.ndarray
+
+
+def make_evaluator(
+    problem: Problem,
+    criterion: str,
+    seed: int,
+    seen: dict[tuple[int, ...], Evaluation],
+    on_new: Callable[[np.ndarray, Evaluation], None],
+) -> Evaluator:
+    """The evaluator of a problem: slices by a criterion, scored on the search split."""
+    scores = score_channels(criterion, problem.module, problem.graph, problem.calibration(), seed)
+    return Evaluator(problem.runner(), scores, *problem.search(), seen, on_new)
+
+
+def prepare(problem: Problem, lander: Lander, evaluator: Evaluator, weights: np.ndarray, balance: bool) -> Prepared:
+    """Measure the sensitivities and lay down the base plan.
+
+    Args:
+        problem: network and images.
+        lander: budget and cost.
+        evaluator: scores plans.
+        weights, balance: the reward; see `rlprune.envs.reward`.
+    """
+    sensitivity = measure(lambda counts: evaluator(counts).loss, lander)
+    wished = allocate(sensitivity, lander, weights if balance else None)
+    activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
+    features = build_features(
+        problem.module, problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished
+    )
+    unvalued = Task(lander, features, wished, 0.0, weights, balance)
+    base = unvalued.finish(wished[None])[0]
+    value = float(unvalued.value(base[None], np.array([evaluator(base).loss]))[0])
+    task = Task(lander, features, wished, value, weights, balance)
+    return Prepared(task, sensitivity, evaluator.scores, base)

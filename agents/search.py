@@ -1,0 +1,151 @@
+"""The search: imagine thousands of walks, measure the few most promising plans, learn, repeat."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from rlprune.agents.agents import make_agent
+from rlprune.agents.reward_model import RewardModel
+from rlprune.allocators.sensitivity import Sensitivity
+from rlprune.envs.vector import WalkVecEnv
+from rlprune.envs.walk import Task
+
+WALKS = 128
+"""Imagined walks side by side."""
+ROLLOUTS = 20
+"""Imagined rollouts of `WALKS` walks between two rounds of measurements."""
+PICKS = 8
+"""Plans measured a round."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best plan found, and the agent that found it."""
+
+    counts: np.ndarray
+    loss: float
+    agent: BaseAlgorithm
+
+
+class Archive:
+    """Every measured plan of a search.
+
+    Args:
+        measure: (groups,) kept counts -> loss; the expensive part.
+        task: what counts.
+    """
+
+    def __init__(self, measure: Callable[[np.ndarray], float], task: Task) -> None:
+        self.measure = measure
+        self.task = task
+        self.counts: list[np.ndarray] = []
+        self.losses: list[float] = []
+        self._seen: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __contains__(self, counts: np.ndarray) -> bool:
+        return counts.tobytes() in self._seen
+
+    def add(self, counts: np.ndarray) -> None:
+        """Measure a plan unless it is known."""
+        if counts not in self:
+            self._seen.add(counts.tobytes())
+            self.losses.append(self.measure(counts))
+            self.counts.append(counts)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """(plans, groups) counts and (plans,) losses."""
+        return np.array(self.counts), np.array(self.losses)
+
+    def best(self) -> int:
+        """Index of the plan with the highest value."""
+        return int(np.argmax(self.task.value(*self.arrays())))
+
+
+def search(
+    task: Task,
+    sensitivity: Sensitivity,
+    measure: Callable[[np.ndarray], float],
+    evaluations: int,
+    agent: str = "ppo",
+    seed: int = 0,
+    starts: tuple[np.ndarray, ...] = (),
+    log: Path | None = None,
+) -> SearchResult:
+    """Search for the plan with the highest value.
+
+    Args:
+        task: what is walked and what counts.
+        sensitivity: measured curves, the reward model's prior.
+        measure: (groups,) kept counts -> loss on the search split.
+        evaluations: how many plans may be measured.
+        agent: name of the Stable-Baselines3 agent.
+        seed: of everything drawn here.
+        starts: (groups,) plans that are measured first.
+        log: folder for TensorBoard, or None.
+
+    Returns:
+        The best measured plan and the trained agent.
+    """
+    rng = np.random.default_rng(seed)
+    archive = Archive(measure, task)
+    model = RewardModel(task.lander.sizes, sensitivity)
+    pool = Pool()
+    env = WalkVecEnv(task, model.mean, WALKS, pool.extend)
+    learner = make_agent(agent, env, len(task.base), seed, log)
+    for plan in (*starts, *_scouts(task, rng, min(32, max(evaluations // 6, 4)))):
+        if len(archive) < evaluations:
+            archive.add(plan)
+    while len(archive) < evaluations:
+        model.fit(*archive.arrays())
+        pool.clear()
+        learner.learn(ROLLOUTS * WALKS * len(task.base), reset_num_timesteps=False, tb_log_name=agent)
+        picks = pool.promising(model, archive, task, min(PICKS, evaluations - len(archive)))
+        if not picks:
+            picks = list(_scouts(task, rng, 1))
+        for plan in picks:
+            archive.add(plan)
+    best = archive.best()
+    return SearchResult(archive.counts[best], archive.losses[best], learner)
+
+
+def _scouts(task: Task, rng: np.random.Generator, number: int) -> np.ndarray:
+    """Plans around the base plan, drawn wide enough for the reward model to see which groups matter."""
+    noise = rng.normal(0, 0.35 * task.reach, (number, len(task.base)))
+    return task.finish(np.minimum(task.base * np.exp(noise), task.lander.sizes))
+
+
+class Pool:
+    """Finished imagined plans of one round."""
+
+    def __init__(self) -> None:
+        self.plans: list[np.ndarray] = []
+
+    def clear(self) -> None:
+        """Forget them."""
+        self.plans = []
+
+    def extend(self, counts: np.ndarray, _: np.ndarray) -> None:
+        """Remember (walks, groups) finished plans."""
+        self.plans.append(counts.copy())
+
+    def promising(self, model: RewardModel, archive: Archive, task: Task, number: int) -> list[np.ndarray]:
+        """The plans to measure: best by an optimistic forecast, and different from each other and from what is known."""
+        plans = np.unique(np.concatenate(self.plans), axis=0)
+        plans = np.array([plan for plan in plans if plan not in archive])
+        if not len(plans):
+            return []
+        mean, deviation = model.predict(plans)
+        picks: list[np.ndarray] = []
+        for optimism in np.linspace(0, 1.5, number):
+            best = int(np.argmax(task.value(plans, mean - optimism * deviation)))
+            picks.append(plans[best])
+            plans, mean, deviation = (np.delete(array, best, axis=0) for array in (plans, mean, deviation))
+            if not len(plans):
+                break
+        return picks

@@ -1,0 +1,115 @@
+"""What the agent sees of a group: facts of the layer, its channels' importance, its sensitivity, and the budget.
+
+Every entry is relative to the network it comes from, and the length is fixed, so that a policy can meet a network it
+has not been trained on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from rlprune.allocators.sensitivity import Sensitivity
+from rlprune.cost import Cost
+from rlprune.graph import Graph
+
+DYNAMIC = 9
+"""Wished ratio, log rescaling, last action; used and left of MACs and parameters; both bounds."""
+QUANTILES = np.linspace(0.05, 0.95, 6)
+BOUND = 10.0
+
+
+@dataclass(frozen=True)
+class Features:
+    """Static features of every group, ready to be joined with what changes during a walk.
+
+    Attributes:
+        static: (groups, static features).
+        names: one name for each feature of an observation, static ones first.
+    """
+
+    static: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Length of an observation."""
+        return self.static.shape[1] + DYNAMIC
+
+    def observe(self, group: int, dynamic: np.ndarray) -> np.ndarray:
+        """(walks, features) float32 observations of one group, within ±`BOUND`."""
+        static = np.broadcast_to(self.static[group], (len(dynamic), self.static.shape[1]))
+        return np.clip(np.concatenate([static, dynamic], axis=1), -BOUND, BOUND).astype(np.float32)
+
+
+def build_features(
+    module: nn.Module,
+    graph: Graph,
+    cost: Cost,
+    scores: np.ndarray,
+    activity: tuple[np.ndarray, np.ndarray],
+    sensitivity: Sensitivity,
+    base: np.ndarray,
+) -> Features:
+    """Describe every group.
+
+    Args:
+        module: the dense network.
+        graph: its structure.
+        cost: its cost.
+        scores: (all groups' channels,) static importance, from the criterion on the weights.
+        activity: two (all groups' channels,) arrays, runtime importance: the mean over calibration images of a
+            channel's activation, and how much it varies from image to image.
+        sensitivity: measured curves.
+        base: (groups,) counts of the base plan.
+    """
+    columns: dict[str, np.ndarray] = {}
+    columns |= _layer_facts(module, graph, cost)
+    columns |= _spectrum("static", graph, scores)
+    columns |= _spectrum("runtime", graph, activity[0])
+    columns |= _spectrum("variation", graph, activity[1])
+    top = max(float(np.abs(sensitivity.rises).max()), 1e-9)
+    for point, ratio in enumerate(sensitivity.ratios[1:], start=1):
+        columns[f"rise_at_{ratio:g}"] = sensitivity.rises[:, point] / top
+    columns["base_ratio"] = base / graph.sizes
+    dynamic = ("wished", "rescale", "last_action", "used_macs", "used_params", "left_macs", "left_params")
+    names = (*columns, *dynamic, "budget_macs", "budget_params")
+    return Features(np.stack(list(columns.values()), axis=1), names)
+
+
+def _layer_facts(module: nn.Module, graph: Graph, cost: Cost) -> dict[str, np.ndarray]:
+    number = len(graph.groups)
+    alone = np.tile(graph.sizes, (number, 1))
+    np.fill_diagonal(alone, 1)
+    saved = 1 - cost.ratios(alone)
+    weights = [module.get_submodule(_first_called(graph, group)).weight for group in graph.groups]
+    positions = np.array([graph.layers[_first_called(graph, group)] for group in graph.groups], dtype=float)
+    return {
+        "depth": np.arange(number) / max(number - 1, 1),
+        "channels": graph.sizes / graph.sizes.max(),
+        "log_channels": np.log2(graph.sizes) / 10,
+        "inputs": _relative(np.array([weight.shape[1] for weight in weights])),
+        "kernel": np.array([weight[0, 0].numel() for weight in weights]) / 9,
+        "positions": _relative(np.sqrt(positions)),
+        "producers": np.array([len(group.producers) for group in graph.groups]) / 10,
+        "consumers": np.array([len(group.consumers) for group in graph.groups]) / 10,
+        "macs_share": saved[:, 0],
+        "params_share": saved[:, 1],
+    }
+
+
+def _first_called(graph: Graph, group: "object") -> str:
+    return next(layer for layer in group.producers if layer in graph.layers)  # type: ignore[attr-defined]
+
+
+def _relative(values: np.ndarray) -> np.ndarray:
+    return values / values.max()
+
+
+def _spectrum(name: str, graph: Graph, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Quantiles of a group's channel importances relative to their mean: flat spectra mean interchangeable channels."""
+    rows = []
+    for group in graph.groups:
+        mine = values[group.start : group.start + group.channels]
+        rows.append(np.quantile(mine / max(mine.mean(), 1e-12), QUANTILES))
+    return {f"{name}_q{100 * q:.0f}": column for q, column in zip(QUANTILES, np.array(rows).T, strict=True)}

@@ -1,0 +1,131 @@
+"""The walk: groups are decided one after the other, and what is left is landed on the budget after every decision.
+
+Many walks go side by side as arrays; the single environment is one of them. The dynamics are exact and cost next to
+nothing, only the score of a finished plan is expensive, which is what makes imagined walks possible.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlprune.budget import Lander
+from rlprune.envs.observation import DYNAMIC, Features
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""(plans, groups) kept counts -> (plans,) losses; a real evaluator or a model of it."""
+
+_BISECTIONS = 14
+"""To a thousandth: the wish for the next group needs no more, the end of the walk is landed exactly."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is walked and what counts: shared by every environment of a search.
+
+    Attributes:
+        lander: budget and cost.
+        features: observations of every group.
+        base: (groups,) float counts of the base plan; a zero action stays on it.
+        base_value: value of the base plan; rewards are relative to it.
+        weights: (2,) what one unit of the MACs and of the parameters ratio costs in loss; zero for a hard budget alone.
+        balance: the agent itself decides how much goes in all; the budget is only an upper bound.
+        reach: an action of ±1 multiplies the base plan's ratio by exp(±reach).
+    """
+
+    lander: Lander
+    features: Features
+    base: np.ndarray
+    base_value: float
+    weights: np.ndarray
+    balance: bool = False
+    reach: float = 1.0
+
+    def value(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        """(plans,) what the agent maximises: minus the loss, minus what is charged for cost."""
+        return -losses - self.lander.cost.ratios(counts) @ self.weights
+
+    def reward(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        """(plans,) terminal rewards: the gain over the base plan."""
+        return self.value(counts, losses) - self.base_value
+
+    def finish(self, wished: np.ndarray) -> np.ndarray:
+        """(plans, groups) wished counts -> the plan that a walk with these wishes would end in, all at once."""
+        lander = self.lander
+        factor = lander.rescale(wished)
+        if self.balance:
+            return lander.quantise(wished * np.minimum(factor, 1)[:, None])
+        return lander.fill(lander.quantise(wished * factor[:, None]))
+
+
+class Walks:
+    """Many walks side by side.
+
+    Args:
+        task: what is walked.
+        number: how many walks go at once.
+    """
+
+    def __init__(self, task: Task, number: int) -> None:
+        self.task = task
+        self.number = number
+        self.groups = len(task.base)
+        self.reset()
+
+    def reset(self) -> np.ndarray:
+        """Start all walks again; returns (walks, features) observations of the first group."""
+        self.step_index = 0
+        self.counts = np.tile(self.task.lander.minimum, (self.number, 1))
+        self.action = np.zeros(self.number)
+        self.factor = self._factor()
+        return self.observe()
+
+    def step(self, actions: np.ndarray) -> bool:
+        """Decide one group in every walk.
+
+        Args:
+            actions: (walks,) in [-1, 1], the residual: 0 keeps the base plan's (rescaled) ratio.
+
+        Returns:
+            Whether the walks are finished; `counts` then holds their plans.
+        """
+        task, group = self.task, self.step_index
+        self.action = np.clip(actions, -1, 1)
+        wished = self.wished()[:, group] * np.exp(task.reach * self.action)
+        chosen = self.counts.copy()
+        chosen[:, group] = np.clip(np.floor(wished + 0.5), 1, task.lander.sizes[group])
+        chosen = task.lander.quantise(chosen)
+        # The groups still to come must be able to meet the budget at their minimum.
+        self.counts[:, group] = np.minimum(chosen[:, group], task.lander.largest(self.counts, group))
+        self.step_index += 1
+        if self.step_index == self.groups:
+            if not task.balance:
+                self.counts = task.lander.fill(self.counts)
+            return True
+        self.factor = self._factor()
+        return False
+
+    def wished(self) -> np.ndarray:
+        """(walks, groups) the base plan's counts, rescaled to what is left of the budget."""
+        return np.minimum(self.task.base * self.factor[:, None], self.task.lander.sizes)
+
+    def _factor(self) -> np.ndarray:
+        base = np.tile(self.task.base, (self.number, 1))
+        factor = self.task.lander.rescale(base, self.counts, self.step_index, _BISECTIONS)
+        return np.minimum(factor, 1) if self.task.balance else factor
+
+    def observe(self) -> np.ndarray:
+        """(walks, features) what the agent sees before it decides the current group."""
+        task, group = self.task, self.step_index
+        if group == self.groups:
+            return np.zeros((self.number, task.features.size), dtype=np.float32)
+        budget = np.minimum(task.lander.budget.fractions(), 1)
+        used = task.lander.cost.ratios(self.counts) / budget
+        dynamic = np.empty((self.number, DYNAMIC))
+        dynamic[:, 0] = self.wished()[:, group] / task.lander.sizes[group]
+        dynamic[:, 1] = np.log(self.factor)
+        dynamic[:, 2] = self.action
+        dynamic[:, 3:5] = used
+        dynamic[:, 5:7] = 1 - used
+        dynamic[:, 7:9] = budget
+        return task.features.observe(group, dynamic)

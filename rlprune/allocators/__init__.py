@@ -1,0 +1,1 @@
+"""Allocators decide *how many* channels every group keeps. One rule a file."""

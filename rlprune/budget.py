@@ -1,0 +1,195 @@
+"""What may be kept: parse it, check that it can be met, and land plans exactly on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlprune.cost import RESOURCES, Cost
+from rlprune.errors import UserError, unknown
+
+WORDS = {"macs": "MACs", "params": "parameters"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper bounds on what is kept, as fractions of the dense network; an empty one allows everything."""
+
+    limits: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return ",".join(f"{resource}={limit:g}" for resource, limit in self.limits.items()) or "none"
+
+    def describe(self) -> str:
+        """Both readings of every bound, for people."""
+        parts = [
+            f"keep ≤ {100 * limit:g} % of the {WORDS[resource]} (remove ≥ {100 - 100 * limit:g} %)"
+            for resource, limit in self.limits.items()
+        ]
+        return ", ".join(parts) or "no bound"
+
+    def fractions(self) -> np.ndarray:
+        """(2,) bound of every resource, infinity where there is none."""
+        return np.array([self.limits.get(resource, np.inf) for resource in RESOURCES])
+
+
+def parse_budget(given: "str | float | Mapping[str, float] | Budget | None") -> Budget:
+    """Read a budget.
+
+    Args:
+        given: ``0.3`` or ``"0.3"`` (a bare number means MACs), ``"macs=0.3,params=0.4"``, or a mapping.
+
+    Raises:
+        UserError: not a number in (0, 1], or an unknown resource.
+    """
+    if given is None or isinstance(given, Budget):
+        return given or Budget({})
+    if isinstance(given, Mapping):
+        entries = [(str(key), str(value)) for key, value in given.items()]
+    else:
+        parts = [part.strip() for part in str(given).split(",") if part.strip()]
+        entries = [("macs", part) if "=" not in part else (part.split("=", 1)[0], part.split("=", 1)[1]) for part in parts]
+    limits: dict[str, float] = {}
+    for key, value in entries:
+        name = key.strip().lower()
+        if name not in RESOURCES:
+            raise unknown("budget resource", name, RESOURCES)
+        if name in limits:
+            raise UserError(f"budget '{given}' names {name} twice: give it once")
+        limits[name] = _fraction(name, value)
+    if not limits:
+        raise UserError(f"budget '{given}' is empty: expected something like 0.3 or macs=0.3,params=0.4")
+    return Budget(limits)
+
+
+def _fraction(name: str, text: str) -> float:
+    percent = text.strip().endswith("%")
+    try:
+        value = float(text.strip().rstrip("%")) / (100 if percent else 1)
+    except ValueError:
+        raise UserError(f"budget {name}={text} is not a number: expected a fraction to keep such as 0.3") from None
+    if not 0 < value <= 1:
+        raise UserError(
+            f"budget {name}={text} is out of range: it is the fraction to keep, above 0 and at most 1 "
+            "(0.3 keeps at most 30 %)"
+        )
+    return value
+
+
+class Lander:
+    """Turns wished keep ratios into the largest plan inside every budget.
+
+    Every method takes many plans at once, as (plans, groups) arrays.
+
+    Args:
+        cost: the coupled cost of the network.
+        budget: what may be kept.
+        round_to: counts are multiples of this (or the whole group).
+        min_channels: no group keeps fewer (or is kept whole where it has fewer).
+
+    Raises:
+        UserError: even the smallest plan is above the budget; says the smallest feasible one.
+    """
+
+    def __init__(self, cost: Cost, budget: Budget, round_to: int = 1, min_channels: int = 1) -> None:
+        if round_to < 1 or min_channels < 1:
+            raise UserError(f"round_to={round_to} and min_channels={min_channels} must both be at least 1")
+        self.cost = cost
+        self.budget = budget
+        self.round_to = round_to
+        self.sizes = cost.sizes
+        self.minimum = np.minimum(-(-min_channels // round_to) * round_to, self.sizes)
+        # Half a unit of slack absorbs rounding of fraction x dense, which is an integer bound in truth.
+        self.caps = budget.fractions() * cost.dense + 1e-6
+        self._refuse_infeasible()
+        step = np.diag(self._above(self.minimum) - self.minimum)
+        growth = (self.cost(self.minimum + step) - self.cost(self.minimum)) / cost.dense
+        self._dearest_first = np.argsort(-growth.max(axis=1), kind="stable")
+
+    def _refuse_infeasible(self) -> None:
+        smallest = self.cost.ratios(self.minimum)
+        limits = self.budget.fractions()
+        if (smallest <= limits).all():
+            return
+        worst = int(np.argmax(smallest - limits))
+        name = RESOURCES[worst]
+        floor = np.ceil(smallest[worst] * 1e4) / 1e4
+        raise UserError(
+            f"budget {name}={limits[worst]:g} is below what is feasible: with round_to={self.round_to} and at least "
+            f"{int(self.minimum.min())} channel(s) in every group the smallest possible is {name}={floor:g}"
+        )
+
+    def quantise(self, wished: np.ndarray) -> np.ndarray:
+        """Wished channel counts (float) -> allowed counts, rounded down."""
+        # A hair is added so that a count that is whole in exact arithmetic is not lost to rounding.
+        steps = np.floor(wished / self.round_to + 1e-9) * self.round_to
+        return np.where(wished >= self.sizes, self.sizes, np.clip(steps, self.minimum, self.sizes)).astype(np.int64)
+
+    def fits(self, counts: np.ndarray) -> np.ndarray:
+        """(...,) whether plans are inside every budget."""
+        return (self.cost(counts) <= self.caps).all(axis=-1)
+
+    def rescale(
+        self, wished: np.ndarray, decided: np.ndarray | None = None, first: int = 0, bisections: int = 26
+    ) -> np.ndarray:
+        """The common factor on the groups from `first` on with which the plan just fits.
+
+        Args:
+            wished: (plans, groups) positive channel counts before scaling.
+            decided: (plans, groups) counts of the groups before `first`; the rest is ignored.
+            first: index of the first group that is scaled.
+            bisections: halvings of the range of the factor's logarithm, about 10 wide.
+
+        Returns:
+            (plans,) the factors.
+        """
+        tail = slice(first, None)
+        low = np.log((self.minimum[tail] / wished[:, tail]).min(axis=1))
+        high = np.log((self.sizes[tail] / wished[:, tail]).max(axis=1))
+        plan = np.empty(wished.shape, dtype=np.int64) if decided is None else decided.copy()
+
+        def within(log_factor: np.ndarray) -> np.ndarray:
+            plan[:, tail] = self.quantise(wished * np.exp(log_factor)[:, None])[:, tail]
+            return self.fits(plan)
+
+        # Where everything fits whole there is nothing to search for.
+        low = np.where(within(high), high, low)
+        for _ in range(bisections):
+            middle = (low + high) / 2
+            ok = within(middle)
+            low, high = np.where(ok, middle, low), np.where(ok, high, middle)
+        return np.exp(low)
+
+    def largest(self, counts: np.ndarray, group: int) -> np.ndarray:
+        """(plans,) the largest allowed count of one group when the others stay as they are."""
+        size, least = int(self.sizes[group]), int(self.minimum[group])
+        allowed = np.unique(np.append(np.arange(least, size + 1, self.round_to), size))
+        low, high = np.zeros(len(counts), dtype=np.int64), np.full(len(counts), len(allowed) - 1)
+        trial = counts.copy()
+        while (low < high).any():
+            middle = (low + high + 1) // 2
+            trial[:, group] = allowed[middle]
+            ok = self.fits(trial)
+            low, high = np.where(ok, middle, low), np.where(ok, high, middle - 1)
+        return allowed[low]
+
+    def fill(self, counts: np.ndarray) -> np.ndarray:
+        """Spend what is left, so that one more step anywhere would leave the budget.
+
+        Every group first grows by one step at most, so that the remainder is spread; then as far as it fits.
+        """
+        counts = counts.copy()
+        for group in self._dearest_first:
+            grown = counts.copy()
+            grown[:, group] = self._above(counts)[:, group]
+            counts = np.where(self.fits(grown)[:, None], grown, counts)
+        for group in self._dearest_first:
+            counts[:, group] = self.largest(counts, group)
+        return counts
+
+    def land(self, wished: np.ndarray) -> np.ndarray:
+        """(plans, groups) wished counts -> the largest plans of the same proportions inside every budget."""
+        return self.fill(self.quantise(wished * self.rescale(wished)[:, None]))
+
+    def _above(self, counts: np.ndarray) -> np.ndarray:
+        return np.minimum(counts // self.round_to * self.round_to + self.round_to, self.sizes)

@@ -1,0 +1,84 @@
+"""Exact multiply-accumulates and parameters of any kept counts, for many plans at once.
+
+MACs are those of convolutions and linear layers for one image (bias, normalisation and activations are not counted,
+as in the pruning literature); parameters are all trainable numbers. 1 MAC = one multiply-accumulate.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rlprune.graph import WHOLE, Graph
+
+RESOURCES = ("macs", "params")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The coupled cost of a network as a function of its groups' kept counts.
+
+    Every tensor holds a fixed number of entries times the kept sizes of at most two axes, and a conv or linear weight
+    is used once per output position. Both costs are therefore one weighted sum of products of sizes.
+
+    Attributes:
+        whole: (distinct sizes,) how much of a size always stays; one of the sizes is the constant 1.
+        per_channel: (distinct sizes, groups) how much a kept channel of a group adds to a size.
+        first, second: (products,) the two sizes of every product.
+        weights: (products, 2) MACs and parameters that go with a product.
+        dense: (2,) MACs and parameters of the dense network.
+        sizes: (groups,) channels of the dense network.
+    """
+
+    whole: np.ndarray
+    per_channel: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    weights: np.ndarray
+    dense: np.ndarray
+    sizes: np.ndarray
+
+    def __call__(self, counts: np.ndarray) -> np.ndarray:
+        """MACs and parameters.
+
+        Args:
+            counts: (..., groups) kept channels.
+
+        Returns:
+            (..., 2) MACs per image and parameters, exact in float64 up to 2**53.
+        """
+        kept = np.asarray(counts, dtype=np.float64) @ self.per_channel.T + self.whole
+        return (kept[..., self.first] * kept[..., self.second]) @ self.weights
+
+    def ratios(self, counts: np.ndarray) -> np.ndarray:
+        """The same, relative to the dense network: (..., 2) in (0, 1]."""
+        return self(counts) / self.dense
+
+
+def build_cost(graph: Graph) -> Cost:
+    """The cost function of a traced network."""
+    whole = np.array([(axis.slots == WHOLE).sum() for axis in graph.axes] + [1], dtype=np.float64)
+    per_channel = np.zeros((len(graph.axes) + 1, len(graph.groups)))
+    starts = np.array([group.start for group in graph.groups])
+    for row, axis in enumerate(graph.axes):
+        owners = np.searchsorted(starts, axis.slots[axis.slots != WHOLE], side="right") - 1
+        per_channel[row] = np.bincount(owners, minlength=len(starts)) / graph.sizes
+    sizes, same = np.unique(np.column_stack([whole, per_channel]), axis=0, return_inverse=True)
+    pairs = _products(graph, same.ravel())
+    first, second = np.array(list(pairs)).T
+    weights = np.array(list(pairs.values()), dtype=np.float64)
+    cost = Cost(sizes[:, 0], sizes[:, 1:], first, second, weights, np.ones(2), graph.sizes)
+    return replace(cost, dense=cost(graph.sizes))
+
+
+def _products(graph: Graph, same: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
+    """The MACs and parameters that go with every product of two axis sizes; axes that are always equal are one."""
+    pairs: dict[tuple[int, int], np.ndarray] = {}
+    nowhere = len(graph.axes)
+    for tensor in graph.tensors:
+        follows = [axis for axis in tensor.axes if axis is not None]
+        fixed = np.prod([size for size, axis in zip(tensor.shape, tensor.axes, strict=True) if axis is None])
+        weight = np.array([fixed * tensor.positions, fixed * tensor.parameter])
+        if weight.any():
+            first, second = sorted(int(same[axis]) for axis in [*follows, nowhere, nowhere][:2])
+            pairs[first, second] = pairs.get((first, second), np.zeros(2)) + weight
+    return pairs

@@ -1,0 +1,141 @@
+"""Plan -> loss, accuracy and cost on the search split, run on real slices after batch-norm recalibration."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlprune.graph import NORMS, Graph
+from rlprune.plan import top_mask
+from rlprune.pruner import Slicer, install
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found: mean cross-entropy and accuracy in [0, 1] on the search split."""
+
+    loss: float
+    accuracy: float
+
+
+class SliceRunner:
+    """Runs a network with the kept slices of its tensors; nothing is masked, smaller tensors do less work.
+
+    Batch norm is recalibrated as EagleEye does (Li et al., 2020, arXiv 2007.02491): one pass over the calibration
+    images in training mode sets its statistics, then the images are run with them. The result equals that of the
+    physically pruned network after the same recalibration.
+
+    Args:
+        module: the dense network, on its device; left as it was.
+        graph: its structure.
+        calibration: (M, C, H, W) images, one batch.
+        chunk: images that are run at once; bounds memory.
+        dtype: autocast to this type where the device has matrix units for it.
+    """
+
+    def __init__(
+        self, module: nn.Module, graph: Graph, calibration: Tensor, chunk: int = 250, dtype: torch.dtype | None = None
+    ) -> None:
+        self.graph = graph
+        self.slicer = Slicer(graph, module.state_dict())
+        shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
+        self.module = copy.deepcopy(module, shared).eval()
+        self.norms = [layer for layer in self.module.modules() if isinstance(layer, NORMS)]
+        self.calibration = calibration
+        self.chunk = chunk
+        self.dtype = dtype
+
+    def logits(self, kept: np.ndarray, images: Tensor) -> Tensor:
+        """Output of the network for the kept channels, (N, classes) float32.
+
+        Args:
+            kept: (all groups' channels,) bool.
+            images: (N, C, H, W).
+        """
+        install(self.module, self.slicer.slices(kept))
+        with torch.inference_mode(), torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+            if self.norms:
+                with recalibrating(self.norms):
+                    self.module(self.calibration)
+            return torch.cat([self.module(chunk).float() for chunk in images.split(self.chunk)])
+
+
+@contextmanager
+def recalibrating(norms: list[nn.Module]) -> Iterator[None]:
+    """Within, a forward pass replaces running statistics by those of its batch; outside they are used as they are."""
+    for layer in norms:
+        # Fresh buffers: the ones there may be the dense network's own.
+        layer.running_mean = torch.zeros_like(layer.running_mean)  # type: ignore[arg-type]
+        layer.running_var = torch.ones_like(layer.running_var)  # type: ignore[arg-type]
+        if layer.num_batches_tracked is not None:
+            layer.num_batches_tracked = layer.num_batches_tracked.clone()  # type: ignore[operator]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 1.0  # type: ignore[assignment]
+        layer.train()
+    yield
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
+
+
+def recalibrate(module: nn.Module, images: Tensor) -> None:
+    """Set a network's batch-norm statistics from one batch of images (N, C, H, W); it ends in eval mode."""
+    norms = [layer for layer in module.eval().modules() if isinstance(layer, NORMS)]
+    if norms:
+        with recalibrating(norms), torch.no_grad():
+            module(images)
+
+
+class Evaluator:
+    """Scores kept counts on the search split and remembers what it has seen.
+
+    Args:
+        runner: runs the sliced network.
+        scores: (all groups' channels,) from a criterion; decides which channels stay.
+        images: (N, C, H, W) of the search split.
+        labels: (N,).
+        seen: what is known already, by kept counts.
+        on_new: told the counts and the evaluation of every plan that had to be run.
+    """
+
+    def __init__(
+        self,
+        runner: SliceRunner,
+        scores: np.ndarray,
+        images: Tensor,
+        labels: Tensor,
+        seen: dict[tuple[int, ...], Evaluation] | None = None,
+        on_new: Callable[[np.ndarray, Evaluation], None] | None = None,
+    ) -> None:
+        self.runner = runner
+        self.scores = scores
+        self.images = images
+        self.labels = labels
+        self.seen = {} if seen is None else seen
+        self.on_new = on_new
+
+    def __call__(self, counts: np.ndarray) -> Evaluation:
+        """Evaluate one plan.
+
+        Args:
+            counts: (groups,) kept channels.
+        """
+        key = tuple(int(count) for count in counts)
+        if key not in self.seen:
+            logits = self.runner.logits(top_mask(self.runner.graph, counts, self.scores), self.images)
+            self.seen[key] = measure(logits, self.labels)
+            if self.on_new:
+                self.on_new(counts, self.seen[key])
+        return self.seen[key]
+
+
+def measure(logits: Tensor, labels: Tensor) -> Evaluation:
+    """Mean cross-entropy and accuracy of (N, classes) logits against (N,) labels."""
+    loss = F.cross_entropy(logits, labels).item()
+    return Evaluation(loss, (logits.argmax(1) == labels).float().mean().item())

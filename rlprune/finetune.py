@@ -1,0 +1,268 @@
+"""Training, recovery after pruning, and evaluation of a classifier."""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
+from torch.optim.lr_scheduler import OneCycleLR
+
+from rlprune.device import evaluation_dtype
+from rlprune.errors import UserError
+from rlprune.files import write_atomic
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from rlprune.images import ImageSet
+
+# The per-epoch record a training leaves: epoch, loss, accuracy, lr, seconds.
+Record = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training went through.
+
+    Attributes:
+        history: one record per epoch: ``epoch`` (from 1), ``loss`` (mean, nats) and ``accuracy`` (in [0, 1]) on the
+            training batches as they were met, ``lr`` of the last step, ``seconds``.
+    """
+
+    history: list[Record]
+
+
+def train(
+    module: nn.Module,
+    images: ImageSet,
+    *,
+    epochs: int,
+    lr: float = 0.05,
+    batch_size: int | None = None,
+    weight_decay: float = 5e-4,
+    label_smoothing: float = 0.0,
+    augment: bool = True,
+    seed: int = 0,
+    device: torch.device,
+    state: Path | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> TrainingResult:
+    """Train a classifier in place; it ends on ``device``, channels last, in eval mode.
+
+    SGD with Nesterov momentum 0.9 under a one-cycle schedule (Smith & Topin 2017, arXiv 1708.07120) annealed to
+    zero. Biases and normalisation parameters are not decayed (He et al. 2018, arXiv 1812.01187). Every epoch draws
+    its randomness from (seed, epoch) alone, so a training continued from ``state`` ends where an uninterrupted one
+    does; torch's global generators are left as they were found.
+
+    Args:
+        module: maps images (B, 3, S, S) to logits (B, classes).
+        images: the training images; a trailing batch of one is left out, batch norm has no variance to take there.
+        epochs: passes over the images; 0 trains nothing.
+        lr: the peak of the schedule.
+        batch_size: images a step, at least 2; by default 128, and from 127 down to 16 where 128 would leave less than
+            20 steps an epoch.
+        weight_decay: L2 coefficient.
+        label_smoothing: in [0, 1].
+        augment: whether the images are augmented.
+        seed: not negative.
+        device: where to train, in bfloat16 mixed precision if it has matrix units for that.
+        state: a file that holds the whole training state after every epoch and from which it continues if it exists;
+            the caller removes it.
+        on_epoch: called with every epoch's record, after the state was saved.
+        on_step: called after every step with the steps done and the steps in all.
+
+    Raises:
+        UserError: a setting is out of range, the training diverged, or ``state`` is of another training.
+    """
+    batch_size = batch_size or max(16, min(128, len(images) // 20))
+    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
+    settings |= {"label_smoothing": label_smoothing, "augment": augment, "seed": seed, "images": len(images)}
+    _check(settings)
+    module.to(device).to(memory_format=torch.channels_last)
+    optimizer = SGD(_parameter_groups(module, weight_decay), lr=lr, momentum=0.9, nesterov=True)
+    steps = len(images) // batch_size + (len(images) % batch_size > 1)
+    # The schedule is a step longer than the training: its last value is zero, and a step with that would be wasted.
+    scheduler = OneCycleLR(optimizer, lr, total_steps=epochs * steps + 1, cycle_momentum=False)
+    snapshot = _Snapshot(state, settings, {"module": module, "optimizer": optimizer, "scheduler": scheduler})
+    history = snapshot.restore()
+    fabric = _fabric(device)
+    model, wrapped = fabric.setup(module, optimizer)
+    loop = _Loop(fabric, model, wrapped, scheduler, label_smoothing, on_step)
+    for epoch in range(len(history) + 1, epochs + 1):
+        start = time.perf_counter()
+        with _seeded(seed, epoch, device) as generator:
+            record = loop.epoch(images.batches(batch_size, augment=augment, generator=generator, device=device))
+        if not math.isfinite(record["loss"]):
+            raise UserError(
+                f"training diverged at epoch {epoch}, its loss is {record['loss']}: use a lower lr than {lr:g}"
+            )
+        history.append({"epoch": epoch, **record, "seconds": time.perf_counter() - start})
+        snapshot.save(history)
+        if on_epoch:
+            on_epoch(history[-1])
+    module.eval()
+    return TrainingResult(history)
+
+
+def evaluate(
+    module: nn.Module, images: ImageSet, *, device: torch.device, batch_size: int = 250
+) -> tuple[float, float]:
+    """The mean cross-entropy (nats) and the accuracy (in [0, 1]) of a classifier over all images.
+
+    Args:
+        module: maps images (B, 3, S, S) to logits (B, classes); moved to ``device``, its training modes are kept.
+        images: at least one image, taken in order and without augmentation.
+        device: where to compute, in bfloat16 if it has matrix units for that.
+        batch_size: images at a time; it does not change the result beyond rounding.
+    """
+    module.to(device).to(memory_format=torch.channels_last)
+    totals = torch.zeros(2, device=device)
+    with _evaluating(module), torch.inference_mode(), _autocast(device):
+        for inputs, labels in images.batches(batch_size, device=device):
+            logits = module(inputs).float()
+            totals += _tally(cross_entropy(logits, labels), logits, labels)
+    loss, accuracy = (totals / len(images)).tolist()
+    return loss, accuracy
+
+
+@dataclass(frozen=True)
+class _Loop:
+    fabric: Fabric
+    model: nn.Module
+    optimizer: Any
+    scheduler: OneCycleLR
+    label_smoothing: float
+    on_step: Callable[[int, int], None] | None
+
+    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Record:
+        """Train on every batch of more than one image; the sums stay on the device, so that no step waits for it."""
+        self.model.train()
+        totals, seen = torch.zeros(2, device=self.fabric.device), 0
+        for inputs, labels in batches:
+            if len(labels) == 1:
+                continue
+            logits = self.model(inputs)
+            loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            self.optimizer.zero_grad()
+            self.fabric.backward(loss)
+            self.optimizer.step()
+            totals, seen = totals + _tally(loss.detach(), logits, labels), seen + len(labels)
+            lr = self.scheduler.get_last_lr()[0]
+            self.scheduler.step()
+            if self.on_step:
+                self.on_step(self.scheduler.last_epoch, self.scheduler.total_steps - 1)
+        loss_mean, accuracy = (totals / seen).tolist()
+        return {"loss": loss_mean, "accuracy": accuracy, "lr": lr}
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """Everything an interrupted training needs to continue exactly, in one file (or in none)."""
+
+    path: Path | None
+    settings: dict[str, Any]
+    parts: dict[str, Any]
+
+    def save(self, history: list[Record]) -> None:
+        if self.path:
+            parts = {name: part.state_dict() for name, part in self.parts.items()}
+            saved = {"settings": self.settings, "history": history, "parts": parts}
+            write_atomic(self.path, lambda partial: torch.save(saved, partial))
+
+    def restore(self) -> list[Record]:
+        if self.path is None or not self.path.exists():
+            return []
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            self._agree("setting", saved["settings"], self.settings)
+            self._agree("tensor", _shapes(saved["parts"]["module"]), _shapes(self.parts["module"].state_dict()))
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
+            raise UserError(f"'{self.path}' is no saved training: remove it to start over") from error
+        for name, part in self.parts.items():
+            part.load_state_dict(saved["parts"][name])
+        return saved["history"]
+
+    def _agree(self, kind: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+        for name in {**wanted, **saved}:
+            if saved.get(name) != wanted.get(name):
+                raise UserError(
+                    f"'{self.path}' is the state of another training: its {kind} {name} is {saved.get(name)}, "
+                    f"here it is {wanted.get(name)}; use the same again, or remove the file to start over"
+                )
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _check(settings: dict[str, Any]) -> None:
+    least = {"epochs": 0, "batch_size": 2, "weight_decay": 0, "label_smoothing": 0, "seed": 0, "images": 2}
+    for name, bound in least.items():
+        if settings[name] < bound:
+            raise UserError(f"training with {name} = {settings[name]}: it must be at least {bound}")
+    if not settings["lr"] > 0:
+        raise UserError(f"training with lr = {settings['lr']}: it must be above 0, such as 0.05")
+    if settings["label_smoothing"] > 1:
+        raise UserError(f"training with label_smoothing = {settings['label_smoothing']}: it must be at most 1")
+
+
+def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # Biases and the scales of normalisation layers are the parameters of at most one dimension.
+    return [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _fabric(device: torch.device) -> Fabric:
+    from lightning_fabric import Fabric  # takes a second to import
+
+    # Fabric announces its precision at every start; a search starts hundreds.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if evaluation_dtype(device) else "32-true"
+    devices = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(accelerator=device.type, devices=devices, precision=precision)
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[torch.Generator]:
+    """A generator for the order and augmentation of an epoch, with torch's own (dropout) seeded meanwhile."""
+    value = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(value)
+        yield torch.Generator().manual_seed(value)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _autocast(device: torch.device) -> AbstractContextManager:
+    dtype = evaluation_dtype(device)
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
+
+
+def _tally(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """The summed loss and the number of right answers of a batch, from its mean loss."""
+    return torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])

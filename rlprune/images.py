@@ -1,0 +1,286 @@
+"""Labelled images that come in normalised batches: small ones rest in memory, large ones are read when needed."""
+
+import multiprocessing
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+from torch.utils.data import DataLoader
+
+from rlprune.errors import UserError
+
+SMALL = 64  # pixels a side up to which a whole set is kept in memory: 12 KiB an image
+Colour = tuple[float, float, float]
+
+
+@dataclass(eq=False)
+class ImageSet(ABC):
+    """Images of one size with their labels; ``mean`` and ``std`` (0..1 scale, red, green, blue) normalise them."""
+
+    labels: Tensor
+    mean: Colour = field(default=(0.0, 0.0, 0.0), kw_only=True)
+    std: Colour = field(default=(1.0, 1.0, 1.0), kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The images at ``indices`` (int64, CPU), in that order and without a copy of their pixels."""
+
+    @abstractmethod
+    def _pixels(
+        self, rows: Sequence[Tensor], augment: torch.Generator | None, device: torch.device
+    ) -> Iterator[Tensor]:
+        """For each tensor of indices in ``rows`` its images, uint8 of shape (B, 3, S, S), on any device."""
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        augment: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image once, in batches; the last one may be smaller.
+
+        Args:
+            batch_size: images a batch.
+            augment: whether to change the images at random, as is usual for training on such images.
+            generator: the source of all randomness; with it the images are shuffled, without it they keep their order.
+            device: where the batches go.
+
+        Returns:
+            Pairs of images, float32 (B, 3, S, S) in channels-last memory format, and labels, int64 (B,).
+        """
+        if augment and generator is None:
+            raise ValueError("augmentation draws from the generator: give one")
+        device, count = torch.device(device), len(self)
+        order = torch.arange(count)
+        if generator is not None:
+            order = torch.randperm(count, generator=generator, device=generator.device).cpu()
+        rows = order.split(batch_size)
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
+        scale, shift = 1 / (255 * std), mean / std
+        for chosen, pixels in zip(rows, self._pixels(rows, generator if augment else None, device), strict=True):
+            images = pixels.to(device).to(torch.float32, memory_format=torch.channels_last)
+            yield images.mul_(scale).sub_(shift), self.labels[chosen].to(device)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images and labels at ``indices`` (int64, at least one) as one batch on the CPU, not augmented."""
+        return next(self.subset(indices).batches(len(indices)))
+
+
+@dataclass(eq=False)
+class MemoryImages(ImageSet):
+    """Images kept in memory as one uint8 tensor that all subsets share; a device that asks for some gets all, once.
+
+    Args:
+        labels: int64 of shape (N,).
+        pixels: uint8 of shape (M, 3, S, S).
+        flip: whether a mirrored image still shows the same thing; a mirrored digit does not.
+        rows: which of the M images these are, int64 of shape (N,); all of them by default.
+    """
+
+    pixels: Tensor
+    flip: bool
+    rows: Tensor | None = None
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
+
+    def subset(self, indices: Tensor) -> "MemoryImages":
+        """The images at ``indices``; see `ImageSet.subset`."""
+        rows = indices if self.rows is None else self.rows[indices]
+        return replace(self, labels=self.labels[indices], rows=rows)
+
+    def _resident(self, device: torch.device) -> Tensor:
+        if device.type == "cpu":
+            return self.pixels
+        if device not in self._copies:
+            self._copies[device] = self.pixels.to(device)
+        return self._copies[device]
+
+    def _pixels(
+        self, rows: Sequence[Tensor], augment: torch.Generator | None, device: torch.device
+    ) -> Iterator[Tensor]:
+        source = self._resident(device)
+        for chosen in rows:
+            images = source[(chosen if self.rows is None else self.rows[chosen]).to(device)]
+            yield images if augment is None else crop_and_mirror(images, flip=self.flip, generator=augment)
+
+
+def crop_and_mirror(images: Tensor, *, flip: bool, generator: torch.Generator) -> Tensor:
+    """Moves each image by up to an eighth of its side on a black ground and mirrors half of them.
+
+    Four pixels at 32 x 32, the augmentation of He et al. 2015, arXiv 1512.03385, section 4.2.
+
+    Args:
+        images: uint8 of shape (B, 3, S, S).
+        flip: whether to mirror at all.
+        generator: the source of all randomness.
+
+    Returns:
+        uint8 of the same shape, in channels-last memory format.
+    """
+    (batch, _, _, size), device = images.shape, images.device
+    margin = size // 8
+    offsets = torch.randint(2 * margin + 1, (2, batch, 1), generator=generator, device=generator.device).to(device)
+    rows, columns = torch.arange(size, device=device) + offsets
+    if flip:
+        mirrored = torch.randint(2, (batch, 1), generator=generator, device=generator.device).to(device, torch.bool)
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = pad(images, [margin] * 4)
+    which = torch.arange(batch, device=device)[:, None, None]
+    # Indices on both sides of the slice put the colours last, which is the memory format wanted.
+    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@dataclass(eq=False)
+class StreamImages(ImageSet):
+    """Image files read, resized and cropped each time they are asked for.
+
+    Args:
+        labels: int64 of shape (N,).
+        paths: the N files.
+        size: pixels a side of the images given out.
+        workers: processes that read ahead; 0 reads in this one.
+    """
+
+    paths: Sequence[str]
+    size: int
+    workers: int = 0
+
+    def subset(self, indices: Tensor) -> "StreamImages":
+        """The images at ``indices``; see `ImageSet.subset`."""
+        return replace(self, labels=self.labels[indices], paths=[self.paths[i] for i in indices.tolist()])
+
+    def _pixels(
+        self, rows: Sequence[Tensor], augment: torch.Generator | None, device: torch.device
+    ) -> Iterator[Tensor]:
+        seeds = None
+        if augment is not None:
+            seeds = torch.randint(2**62, (len(self),), generator=augment, device=augment.device).tolist()
+        loader: DataLoader[Any] = DataLoader(
+            _Files(self.paths, self.size, seeds),  # type: ignore[arg-type]
+            batch_sampler=[chosen.tolist() for chosen in rows],
+            num_workers=self.workers,
+            collate_fn=_stacked,
+            pin_memory=device.type == "cuda",
+            multiprocessing_context=_context() if self.workers else None,
+            generator=torch.Generator(),  # without one of its own the loader would draw from the global generator
+        )
+        for images in loader:
+            if isinstance(images, UserError):
+                raise images
+            yield images
+
+
+@dataclass
+class _Files:
+    paths: Sequence[str]
+    size: int
+    seeds: Sequence[int] | None
+
+    def __getitem__(self, index: int) -> Tensor | UserError:
+        from torchvision import transforms as tv
+
+        try:
+            image = read_rgb(self.paths[index])
+        except UserError as error:
+            return error  # raised by a worker process it would arrive wrapped in that process's traceback
+        if self.seeds is None:
+            # 256 / 224: the margin of ImageNet evaluation since Krizhevsky et al. 2012
+            steps = [tv.Resize(self.size * 256 // 224), tv.CenterCrop(self.size), tv.PILToTensor()]
+            return tv.Compose(steps)(image)
+        with torch.random.fork_rng(devices=[]):  # the transforms know only the global generator
+            torch.default_generator.manual_seed(self.seeds[index])
+            steps = [tv.RandomResizedCrop(self.size), tv.RandomHorizontalFlip(), tv.PILToTensor()]
+            return tv.Compose(steps)(image)
+
+
+def _stacked(images: list[Tensor | UserError]) -> Tensor | UserError:
+    error = next((image for image in images if isinstance(image, UserError)), None)
+    return error or torch.stack(images)  # type: ignore[arg-type]
+
+
+def _context() -> Any:
+    """Worker processes without a fork of this one: its threads would not survive that."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torchvision.transforms"])
+    return context
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Image.Image]:
+    """An image file, of which Pillow has read only the header.
+
+    Raises:
+        UserError: if the file is no image or turns out to be cut short while it is open.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"image '{path}' cannot be read: {error}; replace or remove the file") from error
+
+
+def read_rgb(path: str) -> Image.Image:
+    """One image file with 8 bits of red, green and blue; UserError if it cannot be read as that."""
+    with opened(path) as image:
+        if image.mode[0] in "IF":
+            raise UserError(f"image '{path}' has mode {image.mode}: convert it to 8 bits a channel")
+        image.load()
+        if image.mode == "RGB":
+            return image
+        # Pillow warns of transparent palettes turned into RGB in one step.
+        return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+
+
+def _decoded(paths: Sequence[str], size: int) -> Tensor:
+    """uint8 of shape (N, 3, size, size): the images pasted one below the other, as one conversion is faster than N."""
+    strip = Image.new("RGB", (size, size * len(paths)))
+    for place, path in enumerate(paths):
+        image = read_rgb(path)
+        if image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        strip.paste(image, (0, size * place))
+    return torch.from_numpy(np.array(strip)).view(-1, size, size, 3).permute(0, 3, 1, 2)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """uint8 of shape (N, C, H, W) as uint8 (N, C, size, size), bilinear."""
+    if images.shape[2:] == (size, size):
+        return images
+    smooth = interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+    return smooth.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def open_images(source: Sequence[str] | Tensor, labels: Tensor, size: int, *, flip: bool, workers: int) -> ImageSet:
+    """The container that suits the images, not yet normalised.
+
+    Args:
+        source: paths of image files, or uint8 of shape (N, 1 or 3, H, W).
+        labels: int64 of shape (N,).
+        size: pixels a side wanted. Up to 64 the images are stretched to it and kept in memory; larger ones are read,
+            resized and cropped when they are needed.
+        flip: whether mirrored images may be used for training.
+        workers: processes that read images which are not in memory.
+
+    Raises:
+        UserError: if a file that is read now is no image.
+    """
+    if size > SMALL and not isinstance(source, Tensor):
+        return StreamImages(labels, source, size, workers)
+    pixels = torch.empty(len(labels), 3, size, size, dtype=torch.uint8)
+    for start in range(0, len(labels), 256):
+        part = source[start : start + 256]
+        pixels[start : start + 256] = _resized(part, size) if isinstance(part, Tensor) else _decoded(part, size)
+    return MemoryImages(labels, pixels, flip)

@@ -1,0 +1,159 @@
+"""Weights in and out of files, without unpickling anything but tensors."""
+
+import hashlib
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from rlprune.errors import UserError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+# DataParallel and torch.compile put these before every name.
+PREFIXES = ("module.", "_orig_mod.")
+CONVERT = "in the program that wrote it, save the weights alone: torch.save(model.state_dict(), path)"
+
+
+def load_checkpoint(module: nn.Module, path: str | os.PathLike[str], *, name: str = "model") -> None:
+    """Copy the weights of a file into ``module``, after checking that all of them fit.
+
+    Args:
+        module: receives the weights, in its own dtype and on its own device.
+        path: a safetensors file or a ``torch.save`` file of a state dict, bare or within a training checkpoint.
+        name: what messages call ``module``.
+
+    Raises:
+        UserError: no such file, no weights in it, names or shapes other than the module's, NaN or infinite values.
+            Nothing has been copied then.
+    """
+    path = Path(path)
+    expected = module.state_dict()
+    given = _strip(_unwrap(_read(path), path), expected)
+    _check_fit(given, expected, path, name)
+    state = {key: tensor.to(expected[key].dtype) for key, tensor in given.items()}
+    for key, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: '{key}' holds NaN or infinite values; use a checkpoint from before it diverged")
+    # Not strict, for num_batches_tracked alone: everything else has been checked.
+    module.load_state_dict(state, strict=False)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file by name, whatever network they are of.
+
+    Raises:
+        UserError: no such file, or no weights in it.
+    """
+    return _unwrap(_read(Path(path)), Path(path))
+
+
+def save_weights(module_or_state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Write a state dict as safetensors; the file appears whole or not at all.
+
+    Args:
+        module_or_state: a network or its state dict.
+        path: the file, replaced where there is one.
+    """
+    path = Path(path)
+    state = module_or_state.state_dict() if isinstance(module_or_state, nn.Module) else module_or_state
+    # Clones, since safetensors refuses tensors that share memory, as tied weights do.
+    copies = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # Not save_file, which makes files that nobody but their owner can read.
+        part.write_bytes(save(copies))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of all names, dtypes, shapes and values, in order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path) -> object:
+    if not path.is_file():
+        problem = "is a directory" if path.is_dir() else "does not exist"
+        raise UserError(f"the checkpoint {path} {problem}: give a .safetensors or torch.save file")
+    if path.stat().st_size == 0:
+        raise UserError(f"the checkpoint {path} is empty")
+    try:
+        if path.suffix == ".safetensors" or _is_safetensors(path):
+            return load_file(path)
+        with warnings.catch_warnings():
+            # torch warns of unusual pickle protocols before it reads or refuses them.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"the checkpoint {path} holds more than tensors and plain containers, or is damaged; only weights are "
+            f"loaded, since unpickling anything else could run code: {CONVERT}"
+        ) from error
+    # Bytes that are no checkpoint make the readers fail in any way at all.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"the checkpoint {path} is truncated or no checkpoint: {reason}") from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Eight bytes with the length of a JSON header, then the header."""
+    with path.open("rb") as file:
+        length, brace = int.from_bytes(file.read(8), "little"), file.read(1)
+    return brace == b"{" and length <= path.stat().st_size
+
+
+def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
+    """The state dict itself, out of whatever a training script has put around it."""
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise UserError(f"the checkpoint {path} holds no state dict of names and tensors: {CONVERT}")
+    if not content:
+        raise UserError(f"the checkpoint {path} holds no weights: {CONVERT}")
+    return dict(content)
+
+
+def _strip(given: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the prefixes all of them share, unless the network's own names start like that."""
+    for prefix in PREFIXES:
+        shared = all(key.startswith(prefix) for key in given)
+        if shared and not all(key.startswith(prefix) for key in expected):
+            return _strip({key.removeprefix(prefix): value for key, value in given.items()}, expected)
+    return given
+
+
+def _check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, name: str) -> None:
+    # Batch norm's counter does not matter to a forward pass, and older files lack it.
+    keys = [key for key in {**expected, **given} if not (key in expected and key.endswith("num_batches_tracked"))]
+    wrong = [key for key in keys if _form(given.get(key)) != _form(expected.get(key))]
+    if not wrong:
+        return
+    lines = [
+        f"  {key}: checkpoint has {_form(given.get(key))}, {name} expects {_form(expected.get(key))}"
+        for key in wrong[:3]
+    ]
+    more = f"\n  and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    raise UserError(f"the checkpoint {path} does not fit {name}:\n" + "\n".join(lines) + more)
+
+
+def _form(tensor: Tensor | None) -> str:
+    """What has to agree: the shape, and whether the numbers are floating point, of whatever precision."""
+    if tensor is None:
+        return "nothing"
+    return f"{tuple(tensor.shape)}" if tensor.is_floating_point() else f"{tuple(tensor.shape)} {tensor.dtype}"

@@ -1,0 +1,112 @@
+"""Names of networks: our own, torchvision's, timm's, and a factory in a file of the user's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import yaml
+from torch import nn
+
+from rlprune.errors import UserError, unknown
+from rlprune.models.mobilenetv2 import mobilenetv2
+from rlprune.models.resnet import DEPTHS, resnet
+from rlprune.models.userfile import from_file
+from rlprune.models.vgg import CONVS_PER_STAGE, vgg
+from rlprune.models.zoo import from_timm, from_torchvision
+
+OWN: dict[str, Callable[..., nn.Module]] = {
+    **{f"vgg{depth}": partial(vgg, depth) for depth in CONVS_PER_STAGE},
+    **{f"resnet{depth}": partial(resnet, depth) for depth in DEPTHS},
+    "mobilenetv2": mobilenetv2,
+}
+PREFIXED = ("torchvision/NAME", "timm/NAME", "path/to/file.py:factory")
+LARGEST_SMALL_IMAGE = 64
+SMALLEST_VGG_IMAGE = 32
+
+
+def model_names() -> list[str]:
+    """The names of our own networks."""
+    return list(OWN)
+
+
+def build_model(name: str, *, classes: int, image_size: int, args: Mapping[str, object] | None = None) -> nn.Module:
+    """A fresh network in train mode, its weights drawn from torch's global generator.
+
+    Args:
+        name: one of ``model_names()``, ``torchvision/NAME``, ``timm/NAME`` or ``path/to/file.py:factory``. Above
+            64 pixels ``vggN`` and ``mobilenetv2`` mean the ImageNet form, which is torchvision's.
+        classes: number of outputs.
+        image_size: side of the square images, pixels.
+        args: arguments of the network: ``width`` for our own, the constructor's or the factory's for the others.
+
+    Raises:
+        UserError: an unknown name, or arguments that do not fit.
+    """
+    args = dict(args or {})
+    source, slash, rest = name.partition("/")
+    if ".py:" in name or name.endswith(".py"):
+        return from_file(name, classes, args)
+    if slash and source == "torchvision":
+        return from_torchvision(rest, classes, args)
+    if slash and source == "timm":
+        return from_timm(rest, classes, args)
+    if name in OWN:
+        return _own(name, classes, image_size, args)
+    raise unknown("model", name, [*OWN, *PREFIXED])
+
+
+def _own(name: str, classes: int, image_size: int, args: dict[str, object]) -> nn.Module:
+    """Our own network; above 64 pixels torchvision's of the same architecture where ours is made for small images."""
+    width = _width(name, args)
+    if name.startswith("vgg") and image_size < SMALLEST_VGG_IMAGE:
+        raise UserError(
+            f"{name} halves the image five times and needs {SMALLEST_VGG_IMAGE} pixels or more; got {image_size}: "
+            "use larger images or another network, such as resnet20"
+        )
+    if name.startswith("resnet") or image_size <= LARGEST_SMALL_IMAGE:
+        return OWN[name](classes=classes, width=width)
+    if name == "mobilenetv2":
+        return from_torchvision("mobilenet_v2", classes, {"width_mult": width})
+    if width != 1:
+        raise UserError(
+            f"{name} takes a width for images up to {LARGEST_SMALL_IMAGE} pixels only; got width={width} at "
+            f"{image_size} pixels: leave it out, or use mobilenetv2"
+        )
+    return from_torchvision(f"{name}_bn", classes, {})
+
+
+def _width(name: str, args: Mapping[str, object]) -> float:
+    for given in args:
+        if given != "width":
+            raise unknown(f"argument of {name}", given, ["width"])
+    width = args.get("width", 1.0)
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < float("inf"):
+        raise UserError(f"the width of {name} must be a number above 0, such as 0.25; got {width!r}")
+    return float(width)
+
+
+def parse_model_args(text: str | Mapping[str, object] | Sequence[str] | None) -> dict[str, object]:
+    """Arguments of a network as the user writes them.
+
+    Args:
+        text: ``"width=0.25,depth=3"``, several such strings of which the last wins, or a mapping, taken as it is.
+
+    Returns:
+        Names to values; the values in the strings are read as YAML.
+
+    Raises:
+        UserError: a part without ``=``, or a value that is not YAML.
+    """
+    if isinstance(text, Mapping):
+        return dict(text)
+    strings = [text] if isinstance(text, str) else text or ()
+    return dict(_assignment(part) for string in strings for part in string.split(",") if part.strip())
+
+
+def _assignment(part: str) -> tuple[str, object]:
+    name, equals, value = (piece.strip() for piece in part.partition("="))
+    if not equals or not name:
+        raise UserError(f"cannot read the model argument '{part.strip()}': write name=value, such as width=0.25")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"cannot read the value of the model argument '{part.strip()}' as YAML") from error

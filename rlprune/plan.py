@@ -1,0 +1,182 @@
+"""The pruning plan: the kept channels of every group, its ratio table and its file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlprune.cost import Cost
+from rlprune.errors import UserError, unknown
+from rlprune.files import read_json, write_json
+from rlprune.graph import Graph
+
+FORMAT = "rlprune-plan"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What every search produces and everything else consumes.
+
+    Attributes:
+        kept: group -> ascending indices of the channels that stay.
+        channels: group -> channels of the dense network.
+        network: how to build the dense network (model, args, classes, image size), or empty.
+        provenance: where the plan comes from (criterion, budget, seed, hash of the dense weights), or empty.
+    """
+
+    kept: Mapping[str, tuple[int, ...]]
+    channels: Mapping[str, int]
+    network: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def counts(self) -> np.ndarray:
+        """(groups,) kept channels in the order of the plan."""
+        return np.array([len(indices) for indices in self.kept.values()], dtype=np.int64)
+
+    def mask(self, graph: Graph) -> np.ndarray:
+        """(all groups' channels,) bool, True where a channel stays.
+
+        Raises:
+            UserError: the plan was made for another architecture.
+        """
+        check_same_groups(self.channels, graph, "the plan")
+        stays = np.zeros(int(graph.sizes.sum()), dtype=bool)
+        for group in graph.groups:
+            stays[group.start + np.array(self.kept[group.name], dtype=np.int64)] = True
+        return stays
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON, atomically."""
+        groups = {
+            name: {"channels": self.channels[name], "kept": list(indices)} for name, indices in self.kept.items()
+        }
+        write_json(
+            path,
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "network": dict(self.network),
+                "provenance": dict(self.provenance),
+                "groups": groups,
+            },
+        )
+
+    @staticmethod
+    def load(path: Path) -> "PruningPlan":
+        """Read a plan from JSON.
+
+        Raises:
+            UserError: not a plan, a newer format, or indices that cannot be.
+        """
+        data = read_json(path, FORMAT, VERSION)
+        try:
+            kept = {name: tuple(int(i) for i in group["kept"]) for name, group in data["groups"].items()}
+            channels = {name: int(group["channels"]) for name, group in data["groups"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is not a complete plan: {error!r}") from None
+        for name, indices in kept.items():
+            if not indices or sorted(set(indices)) != list(indices) or indices[0] < 0 or indices[-1] >= channels[name]:
+                raise UserError(
+                    f"{path}: kept channels of '{name}' must be ascending, different and within 0..{channels[name] - 1}, "
+                    "and at least one must stay"
+                )
+        return PruningPlan(kept, channels, data.get("network", {}), data.get("provenance", {}))
+
+
+def check_same_groups(channels: Mapping[str, int], graph: Graph, what: str) -> None:
+    """Raise UserError unless group names and sizes are those of the network, naming the first difference."""
+    here = {group.name: group.channels for group in graph.groups}
+    for name, size in channels.items():
+        if name not in here:
+            raise UserError(f"{what} does not belong to this network: {unknown('group', name, here)}")
+        if here[name] != size:
+            raise UserError(
+                f"{what} does not belong to this network: '{name}' has {here[name]} channels, {what} says {size}"
+            )
+    missing = [name for name in here if name not in channels]
+    if missing:
+        raise UserError(f"{what} does not belong to this network: it says nothing about '{missing[0]}'")
+
+
+def top_mask(graph: Graph, counts: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Keep the highest-scoring channels of every group.
+
+    Args:
+        graph: structure of the network.
+        counts: (groups,) how many stay.
+        scores: (all groups' channels,) from a criterion.
+
+    Returns:
+        (all groups' channels,) bool.
+    """
+    stays = np.zeros(len(scores), dtype=bool)
+    for group, count in zip(graph.groups, counts, strict=True):
+        mine = scores[group.start : group.start + group.channels]
+        stays[group.start + np.argsort(-mine, kind="stable")[: int(count)]] = True
+    return stays
+
+
+def make_plan(
+    graph: Graph,
+    mask: np.ndarray,
+    network: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> PruningPlan:
+    """The plan that keeps the channels where `mask` is True."""
+    kept = {
+        group.name: tuple(np.flatnonzero(mask[group.start : group.start + group.channels]).tolist())
+        for group in graph.groups
+    }
+    channels = {group.name: group.channels for group in graph.groups}
+    return PruningPlan(kept, channels, network or {}, provenance or {})
+
+
+def ratio_table(graph: Graph, cost: Cost, counts: np.ndarray) -> pd.DataFrame:
+    """The table people read: one row a group.
+
+    Columns: group, tied layers (how many besides the first), channels, kept, keep_ratio, and the share of the dense
+    network's MACs and parameters that goes when this group alone is cut to its kept count.
+    """
+    alone = np.tile(graph.sizes, (len(graph.sizes), 1))
+    np.fill_diagonal(alone, counts)
+    saved = 1 - cost.ratios(alone)
+    return pd.DataFrame(
+        {
+            "group": [group.name for group in graph.groups],
+            "tied": [len(group.producers) - 1 for group in graph.groups],
+            "channels": graph.sizes,
+            "kept": counts,
+            "keep_ratio": np.round(counts / graph.sizes, 6),
+            "macs_saved_alone": np.round(saved[:, 0], 6),
+            "params_saved_alone": np.round(saved[:, 1], 6),
+        }
+    )
+
+
+def read_ratios(path: Path) -> dict[str, float]:
+    """Read a ratio table (csv or json) with columns `group` and `keep_ratio`.
+
+    Raises:
+        UserError: unreadable, columns missing, or ratios outside (0, 1].
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: expected a plan (json) or a ratio table (csv or json)")
+    try:
+        table = pd.read_json(path) if path.suffix == ".json" else pd.read_csv(path)
+    except (ValueError, json.JSONDecodeError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise UserError(f"{path} is not a readable table: {error}") from None
+    absent = [column for column in ("group", "keep_ratio") if column not in table.columns]
+    if absent:
+        raise UserError(f"{path} has no column '{absent[0]}': a ratio table has columns group and keep_ratio")
+    ratios = pd.to_numeric(table["keep_ratio"], errors="coerce")
+    if not ratios.between(0, 1, inclusive="right").all():
+        row = int((~ratios.between(0, 1, inclusive="right")).to_numpy().argmax())
+        raise UserError(
+            f"{path}: keep ratio '{table['keep_ratio'].iloc[row]}' of '{table['group'].iloc[row]}' is not in (0, 1]"
+        )
+    return dict(zip(table["group"].astype(str), ratios.astype(float), strict=True))

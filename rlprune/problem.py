@@ -1,0 +1,188 @@
+"""Data, network and structure brought together, checked before any work starts."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlprune.cost import Cost, build_cost
+from rlprune.data import Dataset, load_data
+from rlprune.device import evaluation_dtype, resolve_device, seed_everything
+from rlprune.evaluator import SliceRunner
+from rlprune.finetune import train
+from rlprune.graph import Graph, build_graph
+from rlprune.models.checkpoint import load_checkpoint, save_weights, weights_hash
+from rlprune.models.registry import build_model, parse_model_args
+from rlprune.progress import Progress
+
+DATA_SETTINGS = (
+    "data", "data_root", "download", "image_size", "mean", "std", "search_images", "calibration_images", "workers",
+)  # fmt: skip
+RECIPE = 1
+"""Raised whenever the training of dense networks changes, so that cached ones are not mistaken for new ones."""
+
+
+@dataclass
+class Problem:
+    """A network, its structure and the images it works on.
+
+    Attributes:
+        data: the images.
+        module: the dense network on `device`, in eval mode.
+        network: how to build it again: model, args, classes, image size.
+        graph: groups and index maps.
+        cost: MACs and parameters.
+        device: where everything runs.
+    """
+
+    data: Dataset
+    module: nn.Module
+    network: dict[str, Any]
+    graph: Graph
+    cost: Cost
+    device: torch.device
+
+    def runner(self) -> SliceRunner:
+        """The sliced network with the calibration images on the device."""
+        images, _ = self.calibration()
+        return SliceRunner(self.module, self.graph, images, dtype=evaluation_dtype(self.device))
+
+    def calibration(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Calibration images and labels on the device."""
+        return self._whole("calibration")
+
+    def search(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search images and labels on the device."""
+        return self._whole("search")
+
+    def _whole(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = getattr(self.data, split).take(torch.arange(len(getattr(self.data, split))))
+        return images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
+
+    def weights(self) -> str:
+        """Hash of the dense weights."""
+        return weights_hash(self.module.state_dict())
+
+
+def read_data(settings: Mapping[str, Any]) -> Dataset:
+    """The data set that settings name."""
+    given = {key: settings[key] for key in DATA_SETTINGS if settings.get(key) is not None}
+    return load_data(given.pop("data", "digits"), root=given.pop("data_root", None), seed=settings.get("seed") or 0, **given)
+
+
+def open_problem(settings: Mapping[str, Any], progress: Progress) -> Problem:
+    """Read the images and build the network with fresh or given weights.
+
+    Args:
+        settings: `model`, `model_args`, `checkpoint`, `seed`, `device` and the data settings.
+        progress: told what is going on.
+
+    Raises:
+        UserError: whatever cannot be used.
+    """
+    device = resolve_device(settings.get("device") or "auto")
+    progress.stage("reading images")
+    data = read_data(settings)
+    progress.stage("tracing the network")
+    seed_everything(settings.get("seed") or 0)
+    network = {
+        "model": settings["model"],
+        "args": parse_model_args(settings.get("model_args")),
+        "classes": len(data.classes),
+        "image_size": data.image_size,
+    }
+    module = build(network)
+    if settings.get("checkpoint"):
+        load_checkpoint(module, settings["checkpoint"], name=network["model"])
+    module = module.to(device, memory_format=torch.channels_last).eval()
+    example = torch.zeros(1, 3, data.image_size, data.image_size, device=device)
+    graph = build_graph(module, example)
+    return Problem(data, module, network, graph, build_cost(graph), device)
+
+
+def build(network: Mapping[str, Any]) -> nn.Module:
+    """The freshly initialised dense network of a plan or a run."""
+    return build_model(
+        network["model"], classes=network["classes"], image_size=network["image_size"], args=network["args"]
+    )
+
+
+def train_dense(problem: Problem, settings: Mapping[str, Any], epochs: int | None, progress: Progress) -> Path:
+    """Train the dense network of a problem, or take it from the user's cache; returns the weights' file.
+
+    The cache knows a network by everything that determines its weights, so that another seed, other images or another
+    recipe train anew; an interrupted training continues.
+    """
+    epochs = problem.data.train_epochs if epochs is None else epochs
+    options = {"lr": settings.get("lr"), "batch_size": settings.get("batch_size")}
+    key = [RECIPE, torch.__version__, problem.network, _source(problem.network["model"]), problem.data.fingerprint]
+    key += [epochs, options, settings.get("seed") or 0, problem.device.type]
+    path = cache_folder() / "dense" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.safetensors"
+    if path.is_file():
+        progress.note(f"dense network from the cache: {path}")
+        load_checkpoint(problem.module, path, name=problem.network["model"])
+        return path
+    fit(problem.module, problem, epochs, options, settings.get("seed") or 0, path.with_suffix(".state"), progress, "training the dense network")
+    save_weights(problem.module, path)
+    path.with_suffix(".state").unlink(missing_ok=True)
+    return path
+
+
+def fit(
+    module: nn.Module,
+    problem: Problem,
+    epochs: int,
+    options: Mapping[str, Any],
+    seed: int,
+    state: Path,
+    progress: Progress,
+    stage: str,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> list[dict[str, float]]:
+    """Train a module on a problem's training images; returns a record an epoch."""
+    facts: dict[str, str] = {}
+
+    def told(record: dict[str, float]) -> None:
+        facts["epoch"] = f"{record['epoch']:.0f}/{epochs}"
+        facts["loss"] = f"{record['loss']:.3f}"
+        facts["accuracy"] = f"{100 * record['accuracy']:.1f} %"
+        if on_epoch:
+            on_epoch(record)
+
+    def stepped(done: int, total: int) -> None:
+        if "started" not in facts:
+            facts["started"] = ""
+            progress.stage(stage, total, done - 1)
+        progress.update(done, **{name: fact for name, fact in facts.items() if fact})
+
+    state.parent.mkdir(parents=True, exist_ok=True)
+    given = {key: value for key, value in options.items() if value is not None}
+    result = train(
+        module,
+        problem.data.train,
+        epochs=epochs,
+        seed=seed,
+        device=problem.device,
+        state=state,
+        on_epoch=told,
+        on_step=stepped,
+        **given,
+    )
+    return result.history
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for rlprune."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("rlprune")
+
+
+def _source(model: str) -> str:
+    """The text of a user's model file: other code, other network."""
+    path = Path(model.rpartition(":")[0])
+    return path.read_text(encoding="utf-8") if path.suffix == ".py" and path.is_file() else ""

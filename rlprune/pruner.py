@@ -1,0 +1,142 @@
+"""Kept channels -> a really smaller network: one slicing serves evaluation and physical pruning alike."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlprune.errors import UserError
+from rlprune.graph import CONVOLUTIONS, NORMS, WHOLE, Graph, is_depthwise
+from rlprune.models.checkpoint import read_weights
+from rlprune.models.registry import build_model
+from rlprune.plan import PruningPlan
+
+
+class Slicer:
+    """Cuts the kept slices out of a dense state dict and puts them into a module.
+
+    Args:
+        graph: structure of the dense network.
+        state: dense parameters and buffers by name; the slices live on the same device.
+    """
+
+    def __init__(self, graph: Graph, state: Mapping[str, Tensor]) -> None:
+        self.graph = graph
+        self.state = {name: tensor.detach() for name, tensor in state.items()}
+
+    def slices(self, kept: np.ndarray) -> dict[str, Tensor]:
+        """The kept part of every tensor.
+
+        Args:
+            kept: (all groups' channels,) bool, True where a channel stays.
+        """
+        # One entry more, always True, is what index -1 (WHOLE) of an axis points at.
+        stays = np.append(kept, True)
+        assert WHOLE == -1
+        indices = [self._indices(stays[axis.slots]) for axis in self.graph.axes]
+        cut: dict[str, Tensor] = {}
+        for tensor in self.graph.tensors:
+            value = self.state[tensor.name]
+            for dim, axis in enumerate(tensor.axes):
+                if axis is not None and (index := indices[axis]) is not None:
+                    value = value.index_select(dim, index)
+            cut[tensor.name] = value
+        return cut
+
+    def _indices(self, stays: np.ndarray) -> Tensor | None:
+        if stays.all():
+            return None
+        device = next(iter(self.state.values())).device
+        return torch.from_numpy(np.flatnonzero(stays)).to(device)
+
+
+def install(module: nn.Module, tensors: Mapping[str, Tensor], trainable: bool = False) -> None:
+    """Put tensors of other sizes into a module and make its layers' attributes agree.
+
+    Args:
+        module: a network of the dense architecture; changed in place.
+        tensors: every entry of its state dict, sliced.
+        trainable: copy the tensors into parameters of their own; otherwise the module only borrows them.
+    """
+    for name, tensor in tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        layer = module.get_submodule(owner)
+        if leaf in layer._buffers:
+            layer._buffers[leaf] = tensor.clone() if trainable else tensor
+        else:
+            value = tensor.clone() if trainable else tensor
+            layer._parameters[leaf] = nn.Parameter(value, requires_grad=trainable)
+    for layer in module.modules():
+        _agree(layer)
+
+
+def _agree(layer: nn.Module) -> None:
+    if isinstance(layer, NORMS) and layer.weight is not None:
+        layer.num_features = len(layer.weight)
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = layer.weight.shape
+    elif isinstance(layer, CONVOLUTIONS):
+        if is_depthwise(layer):
+            layer.groups = layer.in_channels = len(layer.weight)
+        layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
+
+
+def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
+    """A physically smaller copy of a network.
+
+    Args:
+        module: the dense network; left as it was.
+        graph: its structure.
+        kept: (all groups' channels,) bool, True where a channel stays.
+
+    Returns:
+        A module of the same class with ordinary, smaller layers.
+    """
+    # The copy shares the dense tensors (deepcopy keeps what its memo names): only the slices take memory.
+    shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
+    smaller = copy.deepcopy(module, shared)
+    install(smaller, Slicer(graph, module.state_dict()).slices(kept), trainable=True)
+    return smaller
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+    """A pruned network from its folder, in eval mode.
+
+    Args:
+        folder: a pruned folder (`plan.json` and `model.safetensors`) or a run folder that holds one.
+        device: where it goes.
+
+    Raises:
+        UserError: not such a folder, or its weights do not fit its network.
+    """
+    folder = pruned_folder(Path(folder))
+    plan = PruningPlan.load(folder / "plan.json")
+    if not {"model", "args", "classes", "image_size"} <= set(plan.network):
+        raise UserError(f"{folder / 'plan.json'} does not say which network it prunes")
+    module = build_model(
+        plan.network["model"],
+        classes=plan.network["classes"],
+        image_size=plan.network["image_size"],
+        args=plan.network["args"],
+    )
+    tensors = read_weights(folder / "model.safetensors")
+    expected = module.state_dict()
+    if different := sorted(set(expected) ^ set(tensors)):
+        raise UserError(f"{folder} does not fit {plan.network['model']}: '{different[0]}' is only in one of them")
+    install(module, tensors, trainable=True)
+    return module.to(device).eval()
+
+
+def pruned_folder(folder: Path) -> Path:
+    """The folder with `model.safetensors` in or at `folder`.
+
+    Raises:
+        UserError: there is none.
+    """
+    for candidate in (folder, folder / "pruned"):
+        if (candidate / "model.safetensors").is_file() and (candidate / "plan.json").is_file():
+            return candidate
+    raise UserError(f"{folder} holds no pruned network: expected plan.json and model.safetensors, or a finished run")

@@ -1,0 +1,160 @@
+"""The run folder: which run it belongs to, what has been evaluated, and how an unfinished run continues.
+
+A search is a deterministic function of its settings and its evaluations. Every evaluation is logged as it is made;
+the same command on an unfinished folder walks the same path again, takes what it knows from the log, and goes on
+where the log ends.
+"""
+
+import csv
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rlprune.config import Settings, as_dict, differences, to_yaml
+from rlprune.errors import UserError
+from rlprune.evaluator import Evaluation
+from rlprune.files import read_json, write_json, write_text
+
+FORMAT = "rlprune-run"
+VERSION = 1
+EPISODES = ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss", "seconds", "counts")
+# These do not change what a run finds, so that a run may continue with others.
+ELSEWHERE = ("out", "device", "workers", "data_root", "download")
+
+
+class RunFolder:
+    """A folder that belongs to one run.
+
+    Args:
+        path: the folder; made if it is not there.
+        config: the run's settings.
+
+    Raises:
+        UserError: the folder cannot be written, or belongs to a different run.
+    """
+
+    def __init__(self, path: Path, config: Settings) -> None:
+        self.path = path
+        self.config = config
+        self._claim()
+        self.episodes = self._read_episodes()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has a result."""
+        return (self.path / "result.json").is_file()
+
+    def _claim(self) -> None:
+        identity = {key: value for key, value in as_dict(self.config).items() if key not in ELSEWHERE}
+        marker = self.path / "state" / "run.json"
+        if marker.is_file():
+            there = read_json(marker, FORMAT, VERSION)["settings"]
+            if different := differences(there, identity):
+                lines = "\n  ".join(different)
+                raise UserError(f"{self.path} belongs to a different run; choose another --out\n  {lines}")
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{self.path} exists and is not a run folder: choose another --out")
+        write_json(marker, {"format": FORMAT, "version": VERSION, "settings": identity})
+        write_text(self.path / "config.yaml", to_yaml(self.config))
+        write_text(self.path / "command.txt", " ".join(sys.argv) + "\n")
+        write_json(self.path / "environment.json", environment())
+
+    def same_weights(self, fingerprint: Mapping[str, str]) -> None:
+        """Remember hashes of the dense weights and the images, or refuse if an unfinished run had others."""
+        path = self.path / "state" / "inputs.json"
+        if not path.is_file():
+            write_json(path, {"format": FORMAT, "version": VERSION, "inputs": dict(fingerprint)})
+        elif different := differences(read_json(path, FORMAT, VERSION)["inputs"], fingerprint):
+            raise UserError(f"{self.path} was begun with other inputs; choose another --out\n  " + "\n  ".join(different))
+
+    def known(self) -> dict[tuple[int, ...], Evaluation]:
+        """Every evaluation of the log, by kept counts."""
+        return {
+            tuple(int(count) for count in row["counts"].split()): Evaluation(float(row["loss"]), float(row["accuracy"]))
+            for row in self.episodes
+        }
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one evaluation; a line that is cut short by a crash is dropped when the run continues."""
+        path = self.path / "episodes.csv"
+        new = not path.is_file()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, EPISODES)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        self.episodes.append({key: str(value) for key, value in row.items()})
+
+    def _read_episodes(self) -> list[dict[str, str]]:
+        path = self.path / "episodes.csv"
+        if not path.is_file():
+            return []
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            write_text(path, whole)
+        return list(csv.DictReader(whole.splitlines()))
+
+    def seconds(self) -> float:
+        """Seconds of evaluation that the log already holds."""
+        return float(self.episodes[-1]["seconds"]) if self.episodes else 0.0
+
+    def result(self) -> dict[str, Any]:
+        """The result of a finished run."""
+        return read_result(self.path)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write the result, which makes the run a finished one."""
+        write_json(self.path / "result.json", {"format": FORMAT, "version": VERSION, **result})
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of a finished run in a folder.
+
+    Raises:
+        UserError: the run is not finished, or the folder is none.
+    """
+    path = folder / "result.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no finished run (result.json is missing): run its command again to continue it")
+    result = read_json(path, FORMAT, VERSION)
+    return {key: value for key, value in result.items() if key not in ("format", "version")}
+
+
+def default_folder(config: Any, suffix: str = "") -> Path:
+    """`runs/MODEL-DATA-BUDGET-AGENT-seedN-HASH`: the same command finds the same folder again."""
+    identity = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    given = str(config.budget if config.budget is not None else "balance")
+    words = [config.model, config.data, given, config.agent, f"seed{config.seed}"]
+    short = [_word(str(word)) for word in words]
+    return Path("runs") / "-".join([*short, digest + suffix])
+
+
+def _word(text: str) -> str:
+    """The last part of a path, with nothing a file name should not hold."""
+    last = text.rstrip("/").rpartition("/")[2] or text
+    return "".join(letter if letter.isalnum() or letter in "._=" else "_" for letter in last)
+
+
+def environment() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    import torch
+
+    packages = ("rlprune", "torch", "torchvision", "torch-pruning", "stable-baselines3", "gymnasium", "numpy", "scikit-learn")
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    found["threads"] = str(torch.get_num_threads())
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found

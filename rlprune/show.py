@@ -1,0 +1,215 @@
+"""What a verb prints when it is done: the same on a terminal, without colours and in a pipe."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.bar import Bar
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+Result = dict[str, Any]
+Fact = tuple[str, str, str]
+"""What it is, the value, and what else to know of it (may be empty)."""
+
+
+def show(verb: str, result: Result, console: Console) -> None:
+    """Print the result of a verb of the command line.
+
+    Args:
+        verb: search, replay, train, finetune, eval, prune, export or inspect.
+        result: what the verb returned; plain numbers, texts, lists and dicts.
+        console: where to print; group names stay whole however narrow it is.
+    """
+    VERBS[verb](result, console)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.3 -> '30.0 %'."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def count(number: float) -> str:
+    """Three significant digits: 313_200_000 -> '313 M'."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:#.3g}".rstrip(".") + unit
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """3725 -> '1 h 2 min'."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def heading(result: Result) -> str:
+    """What was asked for: 'vgg16 on cifar10: keep ≤ 30 % of the MACs (remove ≥ 70 %)'."""
+    data = f" on {result['data']}" if result.get("data") else ""
+    return f"{result['model']}{data}: {result['budget_words']}"
+
+
+def effort(result: Result) -> str:
+    """What it took: '300 evaluations in 4 min 12 s'."""
+    return f"{result['evaluations']} evaluations in {duration(result['seconds'])}"
+
+
+def closing(result: Result) -> list[Fact]:
+    """The lines that end a pruning verb: accuracy if it was measured, cost, and where the results lie."""
+    accuracy = _accuracy(*(result.get(f"{when}_accuracy") for when in ("dense", "oneshot", "finetuned")))
+    kept = result["macs_ratio"]
+    cost = (
+        "MACs",
+        f"{count(result['dense_macs'])} → {count(result['pruned_macs'])}",
+        f"kept {percent(kept)}, removed {percent(1 - kept)}; "
+        f"params {count(result['dense_params'])} → {count(result['pruned_params'])}",
+    )
+    return [*accuracy, cost, _where(result)]
+
+
+def _accuracy(dense: float | None, oneshot: float | None, finetuned: float | None) -> list[Fact]:
+    after, note = finetuned, "test" if oneshot is None else f"test; one-shot, before fine-tuning, {percent(oneshot, 2)}"
+    if after is None:
+        after, note = oneshot, "test; one-shot, not fine-tuned"
+    if after is None:
+        return []
+    before = "" if dense is None else f"{percent(dense, 2)} → "
+    return [("accuracy", before + percent(after, 2), note)]
+
+
+def _where(result: Result) -> Fact:
+    folder, plan = str(result.get("run") or result.get("pruned")), result.get("plan")
+    if not plan:
+        return ("results", folder, "")
+    inside = Path(plan).is_relative_to(folder)
+    return ("results", folder, f"plan: {Path(plan).relative_to(folder) if inside else plan}")
+
+
+def _say(console: Console, facts: Iterable[Fact]) -> None:
+    """One line a fact, never wrapped: a path that was broken in two cannot be copied."""
+    for label, value, note in facts:
+        console.print(
+            Text.assemble((f"{label:<9} ", "dim"), (value, "bold"), (f" ({note})" if note else "", "")), soft_wrap=True
+        )
+
+
+def _put(console: Console, table: Table) -> None:
+    """Print a table whose names stay whole even where the console is too narrow for them."""
+    for column in table.columns:
+        if column.no_wrap:
+            column.min_width = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
+    least = console.measure(table, options=console.options.update_width(10_000)).minimum
+    if least > console.width:
+        table.width = least
+    console.print()
+    console.print(table, crop=False)
+    console.print()
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    """An empty table; every column has a title and holds a "name", a "number" or a "list"."""
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, header_style="dim")
+    for title, kind in columns:
+        table.add_column(title, justify="right" if kind == "number" else "left", no_wrap=kind != "list")
+    return table
+
+
+def _ratios(console: Console, rows: list[dict[str, Any]]) -> None:
+    longest = max((len(str(row["group"])) for row in rows), default=0)
+    bar = min(console.width - longest - 45, 20)
+    titles = [("group", "name"), ("channels", "number"), ("kept", "number"), ("ratio", "number"), ("tied", "number")]
+    table = _table(*titles, *([("", "name")] if bar > 4 else []))
+    for row in rows:
+        ratio = row["keep_ratio"]
+        texts = (str(row["group"]), str(row["channels"]), str(row["kept"]), percent(ratio), f"+{row['tied']}")
+        cells = [Text(text) for text in texts[:-1]] + [Text(texts[-1] if row["tied"] else "")]
+        table.add_row(*cells, *([Bar(1, 0, ratio, width=bar, color="cyan")] if bar > 4 else []))
+    _put(console, table)
+
+
+def _pruning(result: Result, console: Console) -> None:
+    console.print(Text(heading(result), "bold"))
+    if result.get("evaluations"):
+        console.print(Text(effort(result), "dim"))
+    _ratios(console, result["table"])
+    _say(console, closing(result))
+
+
+def _train(result: Result, console: Console) -> None:
+    accuracy = ("accuracy", percent(result["test_accuracy"], 2), f"test; loss {result['test_loss']:.4f}")
+    size = ("MACs", count(result["macs"]), f"params {count(result['params'])}")
+    epochs = ("epochs", str(result["epochs"]), duration(result["seconds"]))
+    _say(console, [accuracy, size, epochs, ("results", result["checkpoint"], "")])
+
+
+def _finetune(result: Result, console: Console) -> None:
+    accuracy = ("accuracy", f"{percent(result['before'], 2)} → {percent(result['after'], 2)}", "test")
+    epochs = ("epochs", str(result["epochs"]), duration(result["seconds"]))
+    _say(console, [accuracy, epochs, ("results", result["pruned"], "")])
+
+
+def _eval(result: Result, console: Console) -> None:
+    def size(label: str, key: str) -> Fact:
+        ratio = result.get(f"{key}_ratio")
+        note = "" if ratio is None else f"kept {percent(ratio)}, removed {percent(1 - ratio)}"
+        return (label, count(result[key]), note)
+
+    accuracy = ("accuracy", percent(result["test_accuracy"], 2), f"test; loss {result['test_loss']:.4f}")
+    _say(console, [("network", result["what"], ""), accuracy, size("MACs", "macs"), size("params", "params")])
+
+
+def _export(result: Result, console: Console) -> None:
+    if "text" in result:
+        console.out(result["text"].rstrip("\n"), highlight=False)
+    else:
+        _say(console, [("results", result["path"], "")])
+
+
+def _inspect(result: Result, console: Console) -> None:
+    size = f"{count(result['macs'])} MACs at image size {result['image_size']}, {count(result['params'])} parameters"
+    console.print(Text.assemble((str(result["model"]), "bold"), f": {size}"))
+    numbers = [(title, "number") for title in ("channels", "MACs", "params")]
+    table = _table(("group", "name"), *numbers, ("tied to", "list"), ("read by", "list"))
+    for group in result["groups"]:
+        shares = (percent(group["macs_share"]), percent(group["params_share"]))
+        layers = (_compact(group["producers"][1:]), _compact(group["consumers"]))
+        table.add_row(*(Text(str(cell)) for cell in (group["group"], group["channels"], *shares, *layers)))
+    _put(console, table)
+    _refused(result["refused"], console)
+    least = ", ".join(f"{unit}={math.ceil(1000 * result[f'smallest_{unit}']) / 1000:g}" for unit in ("macs", "params"))
+    _say(console, [("smallest", least, "the least that a budget can ask for")])
+
+
+def _compact(layers: list[str]) -> str:
+    return " ".join([*layers[:1], *([f"+{len(layers) - 1}"] if len(layers) > 1 else [])])
+
+
+def _refused(refused: dict[str, str], console: Console) -> None:
+    if not refused:
+        return
+    console.print(Text("never cut", "dim"))
+    for reason in dict.fromkeys(refused.values()):
+        layers = ", ".join(layer for layer, why in refused.items() if why == reason)
+        console.print(Padding(Text(f"{layers}: {reason}"), (0, 0, 0, 2)))
+    console.print()
+
+
+VERBS: dict[str, Callable[[Result, Console], None]] = {
+    "search": _pruning,
+    "replay": _pruning,
+    "prune": _pruning,
+    "train": _train,
+    "finetune": _finetune,
+    "eval": _eval,
+    "export": _export,
+    "inspect": _inspect,
+}

@@ -1,0 +1,278 @@
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlprune import finetune
+from rlprune.errors import UserError
+from rlprune.finetune import evaluate, train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads, and much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Images:
+    """Images in memory, behind the interface of an image set."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+        self.inputs, self.labels = inputs, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        augment: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        for chosen in order.split(batch_size):
+            inputs = self.inputs[chosen]
+            if augment:
+                assert generator is not None
+                inputs = inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+            yield inputs.contiguous(memory_format=torch.channels_last).to(device), self.labels[chosen].to(device)
+
+
+def bright_or_dark(count: int = 64, size: int = 4) -> Any:
+    """Two classes apart by brightness."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    return Images(
+        torch.randn(count, 3, size, size, generator=generator) + 4.0 * labels[:, None, None, None] - 2.0, labels
+    )
+
+
+def network(seed: int = 0) -> Any:
+    """One of everything whose state a training changes, dropout among it."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Dropout(0.2), nn.Linear(4, 2),
+    )  # fmt: skip
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def linear() -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+
+
+def test_one_step_by_hand() -> None:
+    images: Any = Images(torch.tensor([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]])[:, :, None, None], torch.tensor([0, 1]))
+    module = linear()
+    weight, bias = module[1].weight.detach().double().clone(), module[1].bias.detach().double().clone()
+    result = train(
+        module, images, epochs=1, lr=0.3, batch_size=2, weight_decay=0.1, label_smoothing=0.2, augment=False, device=CPU
+    )
+    # The gradient of the cross-entropy by the logits is (softmax - target) / batch; smoothing spreads 0.2 evenly.
+    inputs, target = images.inputs.flatten(1).double(), torch.tensor([[0.9, 0.1], [0.1, 0.9]]).double()
+    probabilities = (inputs @ weight.T + bias).softmax(1)
+    slope = (probabilities - target) / 2
+    # A first Nesterov step with momentum 0.9 goes (1 + 0.9) times the gradient; the decay is part of the gradient.
+    rate = result.history[0]["lr"]
+    assert 0 < rate <= 0.3
+    torch.testing.assert_close(module[1].weight.double(), weight - rate * 1.9 * (slope.T @ inputs + 0.1 * weight))
+    torch.testing.assert_close(module[1].bias.double(), bias - rate * 1.9 * slope.sum(0))
+    assert result.history[0]["loss"] == pytest.approx(-(target * probabilities.log()).sum(1).mean().item(), rel=1e-5)
+    hits = (probabilities.argmax(1) == images.labels).double().mean().item()
+    assert result.history[0]["accuracy"] == hits
+
+
+def test_evaluation_by_hand() -> None:
+    module = linear()
+    with torch.no_grad():
+        module[1].weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+        module[1].bias.zero_()
+    inputs = torch.tensor([[0.0, 0.0, 9.0], [math.log(3.0), 0.0, 9.0], [0.0, math.log(7.0), 9.0]])
+    images: Any = Images(inputs[:, :, None, None], torch.tensor([0, 1, 1]))
+    # The right classes have the probabilities 1/2 (a tie goes to the first class), 1/4 and 7/8.
+    expected = (math.log(2) + math.log(4) + math.log(8 / 7)) / 3
+    for batch_size in (1, 2, 250):
+        loss, accuracy = evaluate(module, images, device=CPU, batch_size=batch_size)
+        assert loss == pytest.approx(expected, rel=1e-6)
+        assert accuracy == pytest.approx(2 / 3)
+
+
+def test_evaluation_leaves_the_module_as_it_was() -> None:
+    module, untouched = network().train(), network()
+    module[1].eval()
+    first = evaluate(module, bright_or_dark(), device=CPU)
+    assert first == evaluate(module, bright_or_dark(), device=CPU)
+    assert same(module, untouched)
+    assert [part.training for part in module] == [True, False, True, True, True, True, True]
+
+
+def test_a_separable_problem_is_learnt() -> None:
+    module, steps = network(), []
+    result = train(
+        module, bright_or_dark(), epochs=4, device=CPU, on_step=lambda done, total: steps.append((done, total))
+    )
+    loss, accuracy = evaluate(module, bright_or_dark(), device=CPU)
+    assert accuracy == 1.0
+    assert loss < result.history[0]["loss"]
+    assert steps == [(done, 16) for done in range(1, 17)]  # 64 images in batches of 16, the least by default
+    assert [record["epoch"] for record in result.history] == [1, 2, 3, 4]
+    assert result.history[-1]["accuracy"] > 0.9
+    assert all(set(record) == {"epoch", "loss", "accuracy", "lr", "seconds"} for record in result.history)
+    assert result.history[-1]["lr"] < 0.05 / 20
+    assert not any(part.training for part in module.modules())
+
+
+def test_the_seed_alone_decides() -> None:
+    modules = [network() for _ in range(3)]
+    for module, seed in zip(modules, (1, 1, 2), strict=True):
+        torch.rand(3)  # what the caller drew before does not matter
+        before = torch.get_rng_state()
+        train(module, bright_or_dark(), epochs=2, seed=seed, device=CPU)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert same(modules[0], modules[1])
+    assert not same(modules[0], modules[2])
+
+
+@pytest.mark.parametrize("moment", ["on_epoch", "on_step"])
+def test_an_interrupted_training_continues_exactly(tmp_path: Path, moment: str) -> None:
+    images, state = bright_or_dark(), tmp_path / "folder" / "state.pt"
+    whole = network()
+    expected = train(whole, images, epochs=4, device=CPU)
+    hooks: dict[str, Any] = {
+        "on_epoch": lambda record: interrupt(record["epoch"] == 2),
+        "on_step": lambda done, total: interrupt(done == 11),
+    }
+
+    def interrupt(now: bool) -> None:
+        if now:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), images, epochs=4, device=CPU, state=state, **{moment: hooks[moment]})
+    assert [file.name for file in state.parent.iterdir()] == ["state.pt"]
+    continued = network(seed=5)
+    result = train(continued, images, epochs=4, device=CPU, state=state)
+    assert same(continued, whole)
+    assert not same(continued, network())
+    assert without_seconds(result.history) == without_seconds(expected.history)
+    # A finished training is not repeated.
+    again = network(seed=6)
+    assert train(again, images, epochs=4, device=CPU, state=state).history == result.history
+    assert same(again, whole)
+
+
+def without_seconds(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in history]
+
+
+def test_the_state_of_another_training_is_refused(tmp_path: Path) -> None:
+    state, images = tmp_path / "state.pt", bright_or_dark()
+    train(network(), images, epochs=1, device=CPU, state=state)
+    with pytest.raises(UserError, match="epochs is 1, here it is 2"):
+        train(network(), images, epochs=2, device=CPU, state=state)
+    wider = network()
+    wider[6] = nn.Linear(4, 3)
+    with pytest.raises(UserError, match=r"tensor 6.weight is \(2, 4\), here it is \(3, 4\)"):
+        train(wider, images, epochs=1, device=CPU, state=state)
+    with pytest.raises(UserError, match=r"tensor 1.weight is \(4,\), here it is \(2, 3\)"):
+        train(linear(), bright_or_dark(size=1), epochs=1, device=CPU, state=state)
+
+
+class Payload:
+    """Anything but tensors and plain values."""
+
+
+@pytest.mark.parametrize("content", [b"", b"not a state", {"no": "state"}, [1.0], Payload()])
+def test_a_file_that_is_no_state_is_refused(tmp_path: Path, content: object) -> None:
+    state = tmp_path / "state.pt"
+    if isinstance(content, bytes):
+        state.write_bytes(content)
+    else:
+        torch.save(content, state)
+    with pytest.raises(UserError, match="is no saved training"):
+        train(network(), bright_or_dark(), epochs=1, device=CPU, state=state)
+
+
+def test_a_trailing_batch_of_one_is_left_out() -> None:
+    torch.manual_seed(0)
+    # Batch norm on 1x1 maps refuses a batch of one.
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    steps = []
+    train(
+        module, bright_or_dark(9, size=1), epochs=2, batch_size=4, device=CPU,
+        on_step=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_no_epochs_change_nothing() -> None:
+    module = network().train()
+    assert train(module, bright_or_dark(), epochs=0, device=CPU).history == []
+    assert same(module, network())
+    assert not any(part.training for part in module.modules())
+
+
+def test_frozen_parameters_stay() -> None:
+    module = network()
+    module[0].requires_grad_(False)
+    train(module, bright_or_dark(), epochs=1, device=CPU)
+    assert torch.equal(module[0].weight, network()[0].weight)
+    assert not torch.equal(module[6].weight, network()[6].weight)
+
+
+def test_divergence_is_told() -> None:
+    images = bright_or_dark()
+    images.inputs = images.inputs * 1e30
+    with pytest.raises(UserError, match=r"diverged at epoch 1.* lower lr than 1e\+20"):
+        train(linear_on(images), images, epochs=2, lr=1e20, device=CPU)
+
+
+def linear_on(images: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(images.inputs[0].numel(), 2))
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"epochs": -1}, "epochs = -1: it must be at least 0"),
+        ({"batch_size": 1}, "batch_size = 1: it must be at least 2"),
+        ({"lr": 0.0}, "lr = 0.0: it must be above 0"),
+        ({"lr": math.nan}, "lr = nan"),
+        ({"weight_decay": -1.0}, "weight_decay = -1.0"),
+        ({"label_smoothing": 1.5}, "label_smoothing = 1.5: it must be at most 1"),
+        ({"seed": -1}, "seed = -1"),
+    ],
+)
+def test_settings_out_of_range(setting: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        train(network(), bright_or_dark(), device=CPU, **{"epochs": 1, **setting})
+
+
+def test_bfloat16_mixed_precision(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    monkeypatch.setattr(finetune, "evaluation_dtype", lambda device: torch.bfloat16)
+    module = network()
+    module[0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    train(module, bright_or_dark(), epochs=4, device=CPU)
+    _, accuracy = evaluate(module, bright_or_dark(), device=CPU)
+    assert set(seen) == {torch.bfloat16}
+    assert {tensor.dtype for tensor in module.parameters()} == {torch.float32}
+    assert accuracy == 1.0
+    assert capfd.readouterr().err == ""
