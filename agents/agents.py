@@ -44,10 +44,10 @@ def _ppo(common: dict[str, Any], episode: int) -> BaseAlgorithm:
         n_steps=episode,
         batch_size=max(walks * episode // 4, 2),
         n_epochs=4,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         gae_lambda=1.0,
         clip_range=0.2,
-        policy_kwargs={"net_arch": [64, 64], "log_std_init": -1.2},
+        policy_kwargs={"net_arch": [64, 64], "activation_fn": nn.ReLU, "log_std_init": -1.2},
         **common,
     )
 

@@ -44,7 +44,14 @@ def make_evaluator(
     return Evaluator(problem.runner(), scores, *problem.search(), seen, on_new)
 
 
-def prepare(problem: Problem, lander: Lander, evaluator: Evaluator, weights: np.ndarray, balance: bool) -> Prepared:
+def prepare(
+    problem: Problem,
+    lander: Lander,
+    evaluator: Evaluator,
+    weights: np.ndarray,
+    balance: bool,
+    begin: Callable[[Task], None] = lambda task: None,
+) -> Prepared:
     """Measure the sensitivities and lay down the base plan.
 
     Args:
@@ -52,6 +59,7 @@ def prepare(problem: Problem, lander: Lander, evaluator: Evaluator, weights: np.
         lander: budget and cost.
         evaluator: scores plans.
         weights, balance: the reward; see `rlprune.envs.reward`.
+        begin: told when the sensitivities are measured and plans come.
     """
     sensitivity = measure(lambda counts: evaluator(counts).loss, lander)
     wished = allocate(sensitivity, lander, weights if balance else None)
@@ -60,6 +68,7 @@ def prepare(problem: Problem, lander: Lander, evaluator: Evaluator, weights: np.
         problem.module, problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished
     )
     unvalued = Task(lander, features, wished, 0.0, weights, balance)
+    begin(unvalued)
     base = unvalued.finish(wished[None])[0]
     value = float(unvalued.value(base[None], np.array([evaluator(base).loss]))[0])
     task = Task(lander, features, wished, value, weights, balance)

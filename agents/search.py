@@ -1,10 +1,12 @@
 """The search: imagine thousands of walks, measure the few most promising plans, learn, repeat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlprune.agents.agents import make_agent
@@ -13,11 +15,11 @@ from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.envs.vector import WalkVecEnv
 from rlprune.envs.walk import Task
 
-WALKS = 128
+WALKS = 512
 """Imagined walks side by side."""
-ROLLOUTS = 20
+ROLLOUTS = 3
 """Imagined rollouts of `WALKS` walks between two rounds of measurements."""
-PICKS = 8
+PICKS = 16
 """Plans measured a round."""
 
 
@@ -104,7 +106,8 @@ def search(
     while len(archive) < evaluations:
         model.fit(*archive.arrays())
         pool.clear()
-        learner.learn(ROLLOUTS * WALKS * len(task.base), reset_num_timesteps=False, tb_log_name=agent)
+        with one_thread():
+            learner.learn(ROLLOUTS * WALKS * len(task.base), reset_num_timesteps=False, tb_log_name=agent)
         picks = pool.promising(model, archive, task, min(PICKS, evaluations - len(archive)))
         if not picks:
             picks = list(_scouts(task, rng, 1))
@@ -112,6 +115,17 @@ def search(
             archive.add(plan)
     best = archive.best()
     return SearchResult(archive.counts[best], archive.losses[best], learner)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The agent's networks are so small that handing their work to a second thread takes longer than doing it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _scouts(task: Task, rng: np.random.Generator, number: int) -> np.ndarray:
@@ -135,7 +149,7 @@ class Pool:
         self.plans.append(counts.copy())
 
     def promising(self, model: RewardModel, archive: Archive, task: Task, number: int) -> list[np.ndarray]:
-        """The plans to measure: best by an optimistic forecast, and different from each other and from what is known."""
+        """The plans to measure: best by more and more optimistic forecasts, none twice, none that is known."""
         plans = np.unique(np.concatenate(self.plans), axis=0)
         plans = np.array([plan for plan in plans if plan not in archive])
         if not len(plans):

@@ -34,5 +34,7 @@ def parse_reward(text: str) -> tuple[np.ndarray, bool]:
         except ValueError:
             raise UserError(f"reward '{text}': '{value}' is not a number") from None
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise UserError(f"reward '{text}': expected weights of at least 0, one of them above, as in balance:macs=1,params=0.5")
+        raise UserError(
+            f"reward '{text}': expected weights of at least 0, one of them above, as in balance:macs=1,params=0.5"
+        )
     return weights, True

@@ -15,9 +15,6 @@ from rlprune.envs.observation import DYNAMIC, Features
 Score = Callable[[np.ndarray], np.ndarray]
 """(plans, groups) kept counts -> (plans,) losses; a real evaluator or a model of it."""
 
-_BISECTIONS = 14
-"""To a thousandth: the wish for the next group needs no more, the end of the walk is landed exactly."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -70,6 +67,7 @@ class Walks:
         self.task = task
         self.number = number
         self.groups = len(task.base)
+        self._start = self._limited(task.lander.rescale(np.tile(task.base, (number, 1))))
         self.reset()
 
     def reset(self) -> np.ndarray:
@@ -77,7 +75,7 @@ class Walks:
         self.step_index = 0
         self.counts = np.tile(self.task.lander.minimum, (self.number, 1))
         self.action = np.zeros(self.number)
-        self.factor = self._factor()
+        self.factor = self._start
         return self.observe()
 
     def step(self, actions: np.ndarray) -> bool:
@@ -93,25 +91,32 @@ class Walks:
         self.action = np.clip(actions, -1, 1)
         wished = self.wished()[:, group] * np.exp(task.reach * self.action)
         chosen = self.counts.copy()
-        chosen[:, group] = np.clip(np.floor(wished + 0.5), 1, task.lander.sizes[group])
-        chosen = task.lander.quantise(chosen)
+        chosen[:, group] = np.floor(wished + 0.5)
+        chosen[:, group] = task.lander.quantise(chosen)[:, group]
         # The groups still to come must be able to meet the budget at their minimum.
-        self.counts[:, group] = np.minimum(chosen[:, group], task.lander.largest(self.counts, group))
+        over = np.flatnonzero(~task.lander.fits(chosen))
+        if len(over):
+            most = task.lander.largest(self.counts[over], group)
+            chosen[over, group] = np.minimum(chosen[over, group], most)
+        self.counts = chosen
         self.step_index += 1
         if self.step_index == self.groups:
             if not task.balance:
                 self.counts = task.lander.fill(self.counts)
             return True
-        self.factor = self._factor()
+        self.factor = self._rescaled()
         return False
 
     def wished(self) -> np.ndarray:
         """(walks, groups) the base plan's counts, rescaled to what is left of the budget."""
         return np.minimum(self.task.base * self.factor[:, None], self.task.lander.sizes)
 
-    def _factor(self) -> np.ndarray:
+    def _rescaled(self) -> np.ndarray:
         base = np.tile(self.task.base, (self.number, 1))
-        factor = self.task.lander.rescale(base, self.counts, self.step_index, _BISECTIONS)
+        return self._limited(self.task.lander.rescale(base, self.counts, self.step_index, self.factor))
+
+    def _limited(self, factor: np.ndarray) -> np.ndarray:
+        """Where the agent balances, what is left of the budget is no reason to keep more."""
         return np.minimum(factor, 1) if self.task.balance else factor
 
     def observe(self) -> np.ndarray:

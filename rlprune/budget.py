@@ -48,7 +48,9 @@ def parse_budget(given: "str | float | Mapping[str, float] | Budget | None") -> 
         entries = [(str(key), str(value)) for key, value in given.items()]
     else:
         parts = [part.strip() for part in str(given).split(",") if part.strip()]
-        entries = [("macs", part) if "=" not in part else (part.split("=", 1)[0], part.split("=", 1)[1]) for part in parts]
+        entries = [
+            ("macs", part) if "=" not in part else (part.split("=", 1)[0], part.split("=", 1)[1]) for part in parts
+        ]
     limits: dict[str, float] = {}
     for key, value in entries:
         name = key.strip().lower()
@@ -130,7 +132,11 @@ class Lander:
         return (self.cost(counts) <= self.caps).all(axis=-1)
 
     def rescale(
-        self, wished: np.ndarray, decided: np.ndarray | None = None, first: int = 0, bisections: int = 26
+        self,
+        wished: np.ndarray,
+        decided: np.ndarray | None = None,
+        first: int = 0,
+        around: np.ndarray | None = None,
     ) -> np.ndarray:
         """The common factor on the groups from `first` on with which the plan just fits.
 
@@ -138,7 +144,8 @@ class Lander:
             wished: (plans, groups) positive channel counts before scaling.
             decided: (plans, groups) counts of the groups before `first`; the rest is ignored.
             first: index of the first group that is scaled.
-            bisections: halvings of the range of the factor's logarithm, about 10 wide.
+            around: (plans,) factors near which to look; then to within half a percent, which a walk's next wish is
+                content with, rather than exactly.
 
         Returns:
             (plans,) the factors.
@@ -146,6 +153,8 @@ class Lander:
         tail = slice(first, None)
         low = np.log((self.minimum[tail] / wished[:, tail]).min(axis=1))
         high = np.log((self.sizes[tail] / wished[:, tail]).max(axis=1))
+        if around is not None:
+            low, high = (np.clip(edge, low, high) for edge in (np.log(around) - 0.6, np.log(around) + 0.6))
         plan = np.empty(wished.shape, dtype=np.int64) if decided is None else decided.copy()
 
         def within(log_factor: np.ndarray) -> np.ndarray:
@@ -154,7 +163,7 @@ class Lander:
 
         # Where everything fits whole there is nothing to search for.
         low = np.where(within(high), high, low)
-        for _ in range(bisections):
+        for _ in range(26 if around is None else 8):
             middle = (low + high) / 2
             ok = within(middle)
             low, high = np.where(ok, middle, low), np.where(ok, high, middle)
@@ -184,7 +193,11 @@ class Lander:
             grown[:, group] = self._above(counts)[:, group]
             counts = np.where(self.fits(grown)[:, None], grown, counts)
         for group in self._dearest_first:
-            counts[:, group] = self.largest(counts, group)
+            grown = counts.copy()
+            grown[:, group] = self._above(counts)[:, group]
+            room = np.flatnonzero(self.fits(grown) & (grown != counts).any(axis=1))
+            if len(room):
+                counts[room, group] = self.largest(counts[room], group)
         return counts
 
     def land(self, wished: np.ndarray) -> np.ndarray:

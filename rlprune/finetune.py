@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from rlprune.device import evaluation_dtype
 from rlprune.errors import UserError
-from rlprune.files import write_atomic
+from rlprune.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -49,7 +48,7 @@ def train(
     images: ImageSet,
     *,
     epochs: int,
-    lr: float = 0.05,
+    lr: float | None = None,
     batch_size: int | None = None,
     weight_decay: float = 5e-4,
     label_smoothing: float = 0.0,
@@ -71,9 +70,10 @@ def train(
         module: maps images (B, 3, S, S) to logits (B, classes).
         images: the training images; a trailing batch of one is left out, batch norm has no variance to take there.
         epochs: passes over the images; 0 trains nothing.
-        lr: the peak of the schedule.
+        lr: the peak of the schedule; by default 0.1 at 128 images a step, and in proportion to them (the linear
+            scaling rule of Goyal et al. 2017, arXiv 1706.02677).
         batch_size: images a step, at least 2; by default 128, and from 127 down to 16 where 128 would leave less than
-            20 steps an epoch.
+            40 steps an epoch.
         weight_decay: L2 coefficient.
         label_smoothing: in [0, 1].
         augment: whether the images are augmented.
@@ -87,7 +87,8 @@ def train(
     Raises:
         UserError: a setting is out of range, the training diverged, or ``state`` is of another training.
     """
-    batch_size = batch_size or max(16, min(128, len(images) // 20))
+    batch_size = max(16, min(128, len(images) // 40)) if batch_size is None else batch_size
+    lr = 0.1 * batch_size / 128 if lr is None else lr
     settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
     settings |= {"label_smoothing": label_smoothing, "augment": augment, "seed": seed, "images": len(images)}
     _check(settings)
@@ -96,7 +97,7 @@ def train(
     steps = len(images) // batch_size + (len(images) % batch_size > 1)
     # The schedule is a step longer than the training: its last value is zero, and a step with that would be wasted.
     scheduler = OneCycleLR(optimizer, lr, total_steps=epochs * steps + 1, cycle_momentum=False)
-    snapshot = _Snapshot(state, settings, {"module": module, "optimizer": optimizer, "scheduler": scheduler})
+    snapshot = Snapshot(state, settings, {"module": module, "optimizer": optimizer, "scheduler": scheduler})
     history = snapshot.restore()
     fabric = _fabric(device)
     model, wrapped = fabric.setup(module, optimizer)
@@ -168,53 +169,13 @@ class _Loop:
         return {"loss": loss_mean, "accuracy": accuracy, "lr": lr}
 
 
-@dataclass(frozen=True)
-class _Snapshot:
-    """Everything an interrupted training needs to continue exactly, in one file (or in none)."""
-
-    path: Path | None
-    settings: dict[str, Any]
-    parts: dict[str, Any]
-
-    def save(self, history: list[Record]) -> None:
-        if self.path:
-            parts = {name: part.state_dict() for name, part in self.parts.items()}
-            saved = {"settings": self.settings, "history": history, "parts": parts}
-            write_atomic(self.path, lambda partial: torch.save(saved, partial))
-
-    def restore(self) -> list[Record]:
-        if self.path is None or not self.path.exists():
-            return []
-        try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            self._agree("setting", saved["settings"], self.settings)
-            self._agree("tensor", _shapes(saved["parts"]["module"]), _shapes(self.parts["module"].state_dict()))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
-            raise UserError(f"'{self.path}' is no saved training: remove it to start over") from error
-        for name, part in self.parts.items():
-            part.load_state_dict(saved["parts"][name])
-        return saved["history"]
-
-    def _agree(self, kind: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-        for name in {**wanted, **saved}:
-            if saved.get(name) != wanted.get(name):
-                raise UserError(
-                    f"'{self.path}' is the state of another training: its {kind} {name} is {saved.get(name)}, "
-                    f"here it is {wanted.get(name)}; use the same again, or remove the file to start over"
-                )
-
-
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
 def _check(settings: dict[str, Any]) -> None:
     least = {"epochs": 0, "batch_size": 2, "weight_decay": 0, "label_smoothing": 0, "seed": 0, "images": 2}
     for name, bound in least.items():
         if settings[name] < bound:
             raise UserError(f"training with {name} = {settings[name]}: it must be at least {bound}")
     if not settings["lr"] > 0:
-        raise UserError(f"training with lr = {settings['lr']}: it must be above 0, such as 0.05")
+        raise UserError(f"training with lr = {settings['lr']}: it must be above 0, such as 0.1")
     if settings["label_smoothing"] > 1:
         raise UserError(f"training with label_smoothing = {settings['label_smoothing']}: it must be at most 1")
 

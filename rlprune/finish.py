@@ -1,23 +1,43 @@
 """From kept counts to a folder: prune for real, fine-tune, measure on the test images, save."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from rlprune.budget import Budget
+from rlprune.config import as_dict
 from rlprune.evaluator import recalibrate
 from rlprune.files import write_text
 from rlprune.finetune import evaluate
 from rlprune.models.checkpoint import save_weights
-from rlprune.plan import PruningPlan, ratio_table
-from rlprune.problem import Problem, fit
+from rlprune.plan import PruningPlan, make_plan, ratio_table, top_mask
+from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
+from rlprune.settings import Optimiser, Settings
+
+
+def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Settings) -> PruningPlan:
+    """The plan that keeps the best-scoring channels, with what it needs to be used without its run.
+
+    Args:
+        problem: the dense network.
+        counts: (groups,) kept channels.
+        scores: (all groups' channels,) of the criterion.
+        given: the settings that led to it.
+    """
+    settings = as_dict(given)
+    data = {key: settings[key] for key in (*DATA_SETTINGS, "seed") if settings.get(key) not in (None, False)}
+    provenance = {
+        "budget": str(settings.get("budget")),
+        "criterion": settings.get("criterion"),
+        "dense_weights": problem.weights(),
+        "data_settings": data,
+    }
+    return make_plan(problem.graph, top_mask(problem.graph, counts, scores), problem.network, provenance)
 
 
 def save_plan(problem: Problem, plan: PruningPlan, folder: Path) -> pd.DataFrame:
@@ -36,7 +56,7 @@ def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path) -> None:
 
 
 def prune_and_recover(
-    problem: Problem, plan: PruningPlan, folder: Path, epochs: int, options: Mapping[str, Any], seed: int, progress: Progress
+    problem: Problem, plan: PruningPlan, folder: Path, epochs: int, options: Optimiser, progress: Progress
 ) -> dict[str, Any]:
     """Prune, recalibrate, fine-tune and save; the test images are looked at here and nowhere else.
 
@@ -45,8 +65,7 @@ def prune_and_recover(
         plan: what to keep.
         folder: gets `plan.json`, `ratios.csv`, `finetune.csv` and `pruned/`.
         epochs: of fine-tuning; 0 leaves it out.
-        options: `lr` and `batch_size` of the fine-tuning, None for the defaults.
-        seed: of the fine-tuning.
+        options: learning rate, batch size and seed of the fine-tuning.
         progress: told what is going on.
 
     Returns:
@@ -61,7 +80,7 @@ def prune_and_recover(
     tuned = None
     if epochs:
         state = folder / "state" / "finetune.pt"
-        history = fit(smaller, problem, epochs, options, seed, state, progress, "fine-tuning")
+        history = fit(smaller, problem, epochs, options, state, progress, "fine-tuning")
         write_text(folder / "finetune.csv", pd.DataFrame(history).to_csv(index=False))
         _, tuned = evaluate(smaller, problem.data.test, device=problem.device)
     save_pruned(smaller, plan, folder / "pruned")
@@ -87,15 +106,6 @@ def costs(problem: Problem, counts: np.ndarray) -> dict[str, Any]:
         "dense_params": int(dense[1]),
         "pruned_params": int(pruned[1]),
     }
-
-
-def count(module: nn.Module, image_size: int, device: torch.device) -> tuple[int, int]:
-    """MACs for one image and parameters of any network, counted by running it."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.zeros(1, 3, image_size, image_size, device=device))
-    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in module.parameters())
 
 
 def described(budget: Budget, problem: Problem, seconds: float) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class ImageSet(ABC):
 
         Args:
             batch_size: images a batch.
-            augment: whether to change the images at random, as is usual for training on such images.
+            augment: whether to change the images at random, where that is usual for training on such images.
             generator: the source of all randomness; with it the images are shuffled, without it they keep their order.
             device: where the batches go.
 
@@ -85,12 +85,12 @@ class MemoryImages(ImageSet):
     Args:
         labels: int64 of shape (N,).
         pixels: uint8 of shape (M, 3, S, S).
-        flip: whether a mirrored image still shows the same thing; a mirrored digit does not.
+        augmentable: whether to move and mirror images for training; centred scans of digits only get worse.
         rows: which of the M images these are, int64 of shape (N,); all of them by default.
     """
 
     pixels: Tensor
-    flip: bool
+    augmentable: bool
     rows: Tensor | None = None
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
@@ -112,17 +112,16 @@ class MemoryImages(ImageSet):
         source = self._resident(device)
         for chosen in rows:
             images = source[(chosen if self.rows is None else self.rows[chosen]).to(device)]
-            yield images if augment is None else crop_and_mirror(images, flip=self.flip, generator=augment)
+            yield crop_and_mirror(images, augment) if augment is not None and self.augmentable else images
 
 
-def crop_and_mirror(images: Tensor, *, flip: bool, generator: torch.Generator) -> Tensor:
+def crop_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
     """Moves each image by up to an eighth of its side on a black ground and mirrors half of them.
 
     Four pixels at 32 x 32, the augmentation of He et al. 2015, arXiv 1512.03385, section 4.2.
 
     Args:
         images: uint8 of shape (B, 3, S, S).
-        flip: whether to mirror at all.
         generator: the source of all randomness.
 
     Returns:
@@ -132,9 +131,8 @@ def crop_and_mirror(images: Tensor, *, flip: bool, generator: torch.Generator) -
     margin = size // 8
     offsets = torch.randint(2 * margin + 1, (2, batch, 1), generator=generator, device=generator.device).to(device)
     rows, columns = torch.arange(size, device=device) + offsets
-    if flip:
-        mirrored = torch.randint(2, (batch, 1), generator=generator, device=generator.device).to(device, torch.bool)
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    mirrored = torch.randint(2, (batch, 1), generator=generator, device=generator.device).to(device, torch.bool)
+    columns = torch.where(mirrored, columns.flip(1), columns)
     padded = pad(images, [margin] * 4)
     which = torch.arange(batch, device=device)[:, None, None]
     # Indices on both sides of the slice put the colours last, which is the memory format wanted.
@@ -263,7 +261,9 @@ def _resized(images: Tensor, size: int) -> Tensor:
     return smooth.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def open_images(source: Sequence[str] | Tensor, labels: Tensor, size: int, *, flip: bool, workers: int) -> ImageSet:
+def open_images(
+    source: Sequence[str] | Tensor, labels: Tensor, size: int, *, augmentable: bool, workers: int
+) -> ImageSet:
     """The container that suits the images, not yet normalised.
 
     Args:
@@ -271,7 +271,7 @@ def open_images(source: Sequence[str] | Tensor, labels: Tensor, size: int, *, fl
         labels: int64 of shape (N,).
         size: pixels a side wanted. Up to 64 the images are stretched to it and kept in memory; larger ones are read,
             resized and cropped when they are needed.
-        flip: whether mirrored images may be used for training.
+        augmentable: whether images in memory are moved and mirrored for training; larger ones always are.
         workers: processes that read images which are not in memory.
 
     Raises:
@@ -283,4 +283,4 @@ def open_images(source: Sequence[str] | Tensor, labels: Tensor, size: int, *, fl
     for start in range(0, len(labels), 256):
         part = source[start : start + 256]
         pixels[start : start + 256] = _resized(part, size) if isinstance(part, Tensor) else _decoded(part, size)
-    return MemoryImages(labels, pixels, flip)
+    return MemoryImages(labels, pixels, augmentable)

@@ -38,6 +38,10 @@ class PruningPlan:
         """(groups,) kept channels in the order of the plan."""
         return np.array([len(indices) for indices in self.kept.values()], dtype=np.int64)
 
+    def ratios(self) -> dict[str, float]:
+        """Group -> keep ratio."""
+        return {name: len(indices) / self.channels[name] for name, indices in self.kept.items()}
+
     def mask(self, graph: Graph) -> np.ndarray:
         """(all groups' channels,) bool, True where a channel stays.
 
@@ -52,9 +56,7 @@ class PruningPlan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON, atomically."""
-        groups = {
-            name: {"channels": self.channels[name], "kept": list(indices)} for name, indices in self.kept.items()
-        }
+        groups = {name: {"channels": self.channels[name], "kept": list(indices)} for name, indices in self.kept.items()}
         write_json(
             path,
             {

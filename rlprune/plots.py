@@ -62,7 +62,9 @@ def keep_ratios(table: pd.DataFrame) -> str:
         rows = range(len(table))
         axes.barh(rows, [1.0] * len(table), height=0.24, color=SOFT)
         axes.barh(rows, table["keep_ratio"], height=0.24, color=ACCENT)
-        for row, (name, channels, kept) in enumerate(zip(table["group"], table["channels"], table["kept"], strict=True)):
+        for row, (name, channels, kept) in enumerate(
+            zip(table["group"], table["channels"], table["kept"], strict=True)
+        ):
             axes.text(0, row - 0.26, str(name), va="baseline", fontsize=8)
             axes.text(1, row - 0.26, f"{kept} / {channels}", va="baseline", ha="right", color=MUTED, fontsize=8)
         axes.axvline(uniform, color=SECOND, linewidth=1, linestyle=(0, (3, 2)))
@@ -100,7 +102,9 @@ def search_progress(episodes: pd.DataFrame) -> str:
             some = plans[plans["stage"] == stage]
             if len(some):
                 axes.scatter(some["evaluation"], some["loss"], s=7, color=colour, alpha=0.6, linewidths=0, label=stage)
-        axes.step(plans["evaluation"], plans["best_loss"], where="post", color=ACCENT, linewidth=1.8, label="best so far")
+        axes.step(
+            plans["evaluation"], plans["best_loss"], where="post", color=ACCENT, linewidth=1.8, label="best so far"
+        )
         probed = episodes.loc[episodes["stage"] == "sensitivity", "evaluation"]
         if len(probed):
             axes.axvspan(probed.min() - 0.5, probed.max() + 0.5, color=SOFT, linewidth=0)

@@ -1,7 +1,7 @@
 """Data, network and structure brought together, checked before any work starts."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ from rlprune.cost import Cost, build_cost
 from rlprune.data import Dataset, load_data
 from rlprune.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.evaluator import SliceRunner
+from rlprune.files import require_writable
 from rlprune.finetune import train
 from rlprune.graph import Graph, build_graph
 from rlprune.models.checkpoint import load_checkpoint, save_weights, weights_hash
 from rlprune.models.registry import build_model, parse_model_args
+from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
+from rlprune.settings import Optimiser
 
 DATA_SETTINGS = (
     "data", "data_root", "download", "image_size", "mean", "std", "search_images", "calibration_images", "workers",
 )  # fmt: skip
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the training of dense networks changes, so that cached ones are not mistaken for new ones."""
 
 
@@ -71,7 +74,9 @@ class Problem:
 def read_data(settings: Mapping[str, Any]) -> Dataset:
     """The data set that settings name."""
     given = {key: settings[key] for key in DATA_SETTINGS if settings.get(key) is not None}
-    return load_data(given.pop("data", "digits"), root=given.pop("data_root", None), seed=settings.get("seed") or 0, **given)
+    return load_data(
+        given.pop("data", "digits"), root=given.pop("data_root", None), seed=settings.get("seed") or 0, **given
+    )
 
 
 def open_problem(settings: Mapping[str, Any], progress: Progress) -> Problem:
@@ -98,7 +103,7 @@ def open_problem(settings: Mapping[str, Any], progress: Progress) -> Problem:
     module = build(network)
     if settings.get("checkpoint"):
         load_checkpoint(module, settings["checkpoint"], name=network["model"])
-    module = module.to(device, memory_format=torch.channels_last).eval()
+    module = module.to(device).to(memory_format=torch.channels_last).eval()
     example = torch.zeros(1, 3, data.image_size, data.image_size, device=device)
     graph = build_graph(module, example)
     return Problem(data, module, network, graph, build_cost(graph), device)
@@ -111,68 +116,94 @@ def build(network: Mapping[str, Any]) -> nn.Module:
     )
 
 
-def train_dense(problem: Problem, settings: Mapping[str, Any], epochs: int | None, progress: Progress) -> Path:
-    """Train the dense network of a problem, or take it from the user's cache; returns the weights' file.
+def train_dense(problem: Problem, given: Optimiser, epochs: int | None, progress: Progress) -> None:
+    """Train the dense network of a problem, or take it from the user's cache.
 
     The cache knows a network by everything that determines its weights, so that another seed, other images or another
     recipe train anew; an interrupted training continues.
+
+    Args:
+        problem: its module gets the weights.
+        given: learning rate, batch size and seed.
+        epochs: of the training; None for the data set's default.
+        progress: told how far it is.
     """
     epochs = problem.data.train_epochs if epochs is None else epochs
-    options = {"lr": settings.get("lr"), "batch_size": settings.get("batch_size")}
     key = [RECIPE, torch.__version__, problem.network, _source(problem.network["model"]), problem.data.fingerprint]
-    key += [epochs, options, settings.get("seed") or 0, problem.device.type]
+    key += [epochs, given.lr, given.batch_size, seed_of(given), problem.device.type]
     path = cache_folder() / "dense" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.safetensors"
     if path.is_file():
         progress.note(f"dense network from the cache: {path}")
         load_checkpoint(problem.module, path, name=problem.network["model"])
-        return path
-    fit(problem.module, problem, epochs, options, settings.get("seed") or 0, path.with_suffix(".state"), progress, "training the dense network")
+        return
+    require_writable(path.parent)
+    state = path.with_suffix(".state")
+    fit(problem.module, problem, epochs, given, state, progress, "training the dense network")
     save_weights(problem.module, path)
-    path.with_suffix(".state").unlink(missing_ok=True)
-    return path
+    state.unlink(missing_ok=True)
 
 
 def fit(
-    module: nn.Module,
-    problem: Problem,
-    epochs: int,
-    options: Mapping[str, Any],
-    seed: int,
-    state: Path,
-    progress: Progress,
-    stage: str,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    module: nn.Module, problem: Problem, epochs: int, given: Optimiser, state: Path, progress: Progress, stage: str
 ) -> list[dict[str, float]]:
-    """Train a module on a problem's training images; returns a record an epoch."""
+    """Train a module on a problem's training images.
+
+    Args:
+        module: the network, changed in place.
+        problem: its images and device.
+        epochs: passes over the training images.
+        given: learning rate, batch size and seed.
+        state: file from which an interrupted training continues.
+        progress: told how far it is, as a stage of its own.
+        stage: the stage's name.
+
+    Returns:
+        One record an epoch.
+    """
     facts: dict[str, str] = {}
+    begun = False
 
     def told(record: dict[str, float]) -> None:
         facts["epoch"] = f"{record['epoch']:.0f}/{epochs}"
         facts["loss"] = f"{record['loss']:.3f}"
         facts["accuracy"] = f"{100 * record['accuracy']:.1f} %"
-        if on_epoch:
-            on_epoch(record)
 
     def stepped(done: int, total: int) -> None:
-        if "started" not in facts:
-            facts["started"] = ""
+        nonlocal begun
+        if not begun:
+            begun = True
             progress.stage(stage, total, done - 1)
-        progress.update(done, **{name: fact for name, fact in facts.items() if fact})
+        progress.update(done, **facts)
 
     state.parent.mkdir(parents=True, exist_ok=True)
-    given = {key: value for key, value in options.items() if value is not None}
     result = train(
         module,
         problem.data.train,
         epochs=epochs,
-        seed=seed,
+        lr=given.lr,
+        batch_size=given.batch_size,
+        seed=seed_of(given),
         device=problem.device,
         state=state,
         on_epoch=told,
         on_step=stepped,
-        **given,
     )
     return result.history
+
+
+def seed_of(given: Optimiser) -> int:
+    """The seed among a verb's settings."""
+    return int(getattr(given, "seed", 0))
+
+
+def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str, Any]:
+    """Settings completed by what a plan knows of its network and its images."""
+    there = dict(plan.provenance.get("data_settings", {}))
+    given = {key: value for key, value in settings.items() if value not in (None, False)}
+    if given.get("data") not in (None, there.get("data")):
+        there = {"image_size": plan.network["image_size"]}
+    network = {"model": plan.network["model"], "model_args": plan.network["args"]}
+    return dict(settings) | there | network | {key: value for key, value in given.items() if key not in network}
 
 
 def cache_folder() -> Path:

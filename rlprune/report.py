@@ -68,7 +68,7 @@ def write_run_report(folder: Path) -> None:
     environment.filters.update(percent=percent, count=count)
     template = environment.from_string(files("rlprune").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     ratios = _read_table(folder / "ratios.csv")
-    figures = {name: Markup(svg) for name, svg in _figures(folder, ratios).items()}  # noqa: S704 ours: names escaped
+    figures = {name: Markup(svg) for name, svg in _figures(folder, ratios).items()}
     page = template.render(
         **_headline(folder),
         figures=figures,

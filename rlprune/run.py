@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlprune.config import Settings, as_dict, differences, to_yaml
+from rlprune.config import Search, Settings, as_dict, differences, to_yaml
 from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
 from rlprune.files import read_json, write_json, write_text
@@ -44,10 +44,10 @@ class RunFolder:
         self._claim()
         self.episodes = self._read_episodes()
 
-    @property
-    def finished(self) -> bool:
-        """Whether the run has a result."""
-        return (self.path / "result.json").is_file()
+    @staticmethod
+    def finished(path: Path) -> bool:
+        """Whether a folder holds a result."""
+        return (path / "result.json").is_file()
 
     def _claim(self) -> None:
         identity = {key: value for key, value in as_dict(self.config).items() if key not in ELSEWHERE}
@@ -65,13 +65,15 @@ class RunFolder:
         write_text(self.path / "command.txt", " ".join(sys.argv) + "\n")
         write_json(self.path / "environment.json", environment())
 
-    def same_weights(self, fingerprint: Mapping[str, str]) -> None:
+    def same_inputs(self, fingerprint: Mapping[str, str]) -> None:
         """Remember hashes of the dense weights and the images, or refuse if an unfinished run had others."""
         path = self.path / "state" / "inputs.json"
         if not path.is_file():
             write_json(path, {"format": FORMAT, "version": VERSION, "inputs": dict(fingerprint)})
         elif different := differences(read_json(path, FORMAT, VERSION)["inputs"], fingerprint):
-            raise UserError(f"{self.path} was begun with other inputs; choose another --out\n  " + "\n  ".join(different))
+            raise UserError(
+                f"{self.path} was begun with other inputs; choose another --out\n  " + "\n  ".join(different)
+            )
 
     def known(self) -> dict[tuple[int, ...], Evaluation]:
         """Every evaluation of the log, by kept counts."""
@@ -111,7 +113,12 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write the result, which makes the run a finished one."""
-        write_json(self.path / "result.json", {"format": FORMAT, "version": VERSION, **result})
+        write_result(self.path, result)
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write `result.json` to a folder."""
+    write_json(folder / "result.json", {"format": FORMAT, "version": VERSION, **result})
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -122,19 +129,21 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     path = folder / "result.json"
     if not path.is_file():
-        raise UserError(f"{folder} holds no finished run (result.json is missing): run its command again to continue it")
+        raise UserError(
+            f"{folder} holds no finished run (result.json is missing): run its command again to continue it"
+        )
     result = read_json(path, FORMAT, VERSION)
     return {key: value for key, value in result.items() if key not in ("format", "version")}
 
 
-def default_folder(config: Any, suffix: str = "") -> Path:
+def default_folder(config: Search) -> Path:
     """`runs/MODEL-DATA-BUDGET-AGENT-seedN-HASH`: the same command finds the same folder again."""
     identity = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     given = str(config.budget if config.budget is not None else "balance")
     words = [config.model, config.data, given, config.agent, f"seed{config.seed}"]
     short = [_word(str(word)) for word in words]
-    return Path("runs") / "-".join([*short, digest + suffix])
+    return Path("runs") / "-".join([*short, digest])
 
 
 def _word(text: str) -> str:
@@ -147,7 +156,16 @@ def environment() -> dict[str, str]:
     """Versions of what a result may depend on."""
     import torch
 
-    packages = ("rlprune", "torch", "torchvision", "torch-pruning", "stable-baselines3", "gymnasium", "numpy", "scikit-learn")
+    packages = (
+        "rlprune",
+        "torch",
+        "torchvision",
+        "torch-pruning",
+        "stable-baselines3",
+        "gymnasium",
+        "numpy",
+        "scikit-learn",
+    )
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in packages:
         try:

@@ -226,9 +226,10 @@ def test_sections_hold_every_field_once(verb: str) -> None:
     assert len(set(flags)) == len(flags)
 
 
-def test_data_is_the_runs_own_where_there_is_a_run() -> None:
+def test_data_is_that_of_the_run_or_plan_where_there_is_one() -> None:
     assert search().data == "digits"
-    assert [resolve(VERBS[verb], REQUIRED[verb]).data for verb in ("finetune", "eval", "replay")] == [None] * 3  # type: ignore[attr-defined]
+    verbs = ("prune", "finetune", "eval", "replay")
+    assert [resolve(VERBS[verb], REQUIRED[verb]).data for verb in verbs] == [None] * 4  # type: ignore[attr-defined]
 
 
 def test_choices_are_those_of_the_parts_that_take_them() -> None:

@@ -26,8 +26,8 @@ def noise(count: int, size: int = 16, seed: int = 0) -> Tensor:
     return torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=seeded(seed))
 
 
-def small(count: int = 11, size: int = 16, flip: bool = True) -> MemoryImages:
-    return MemoryImages(torch.arange(count) % 3, noise(count, size), flip, mean=MEAN, std=STD)
+def small(count: int = 11, size: int = 16, augmentable: bool = True) -> MemoryImages:
+    return MemoryImages(torch.arange(count) % 3, noise(count, size), augmentable, mean=MEAN, std=STD)
 
 
 def by_hand(pixels: Tensor) -> Tensor:
@@ -158,31 +158,42 @@ def test_a_gpu_holds_one_copy_for_all_subsets() -> None:
     assert len(images._copies) == 1
 
 
-def windows(image: np.ndarray, margin: int, mirror: bool) -> set[bytes]:
-    """Every picture that padding by ``margin``, cropping and perhaps mirroring can make, cut out by slices."""
+def windows(image: np.ndarray, margin: int) -> set[bytes]:
+    """Every picture that padding by ``margin``, cropping and mirroring can make, cut out by slices."""
     size, padded = image.shape[1], np.pad(image, [(0, 0), (margin, margin), (margin, margin)])
     steps = range(2 * margin + 1)
     crops = [padded[:, top : top + size, left : left + size] for top in steps for left in steps]
-    return {crop.tobytes() for crop in crops + [crop[:, :, ::-1] for crop in crops if mirror]}
+    return {crop.tobytes() for crop in crops + [crop[:, :, ::-1] for crop in crops]}
 
 
-@pytest.mark.parametrize("flip", [True, False])
-def test_crops_are_windows_and_reach_all_of_them(flip: bool) -> None:
-    """At 16 pixels: 5 x 5 windows, twice as many mirrored; a seed finds each in 1,500 draws (missing one: e^-30)."""
+def test_crops_are_windows_and_reach_all_of_them() -> None:
+    """At 16 pixels: 5 x 5 windows, each mirrored or not; a seed finds each in 1,500 draws (missing one: e^-30)."""
     image = noise(1, 16)
-    crops = crop_and_mirror(image.expand(1500, -1, -1, -1), flip=flip, generator=seeded())
+    crops = crop_and_mirror(image.expand(1500, -1, -1, -1), seeded())
     found = {crop.tobytes() for crop in crops.contiguous().numpy()}
-    assert found == windows(image[0].numpy(), 2, flip)
+    assert found == windows(image[0].numpy(), 2)
 
 
 def test_images_of_a_batch_move_on_their_own() -> None:
-    crops = crop_and_mirror(noise(1, 16).expand(64, -1, -1, -1), flip=True, generator=seeded())
+    crops = crop_and_mirror(noise(1, 16).expand(64, -1, -1, -1), seeded())
     assert len({crop.tobytes() for crop in crops.contiguous().numpy()}) > 20
 
 
-def test_images_below_eight_pixels_are_not_moved() -> None:
-    pixels = noise(3, 7)
-    assert torch.equal(crop_and_mirror(pixels, flip=False, generator=seeded()), pixels)
+def test_images_below_eight_pixels_are_mirrored_alone() -> None:
+    pixels = noise(20, 7)
+    kept, mirrored = (
+        [torch.equal(a, b) for a, b in zip(crop_and_mirror(pixels, seeded()), expected, strict=True)]
+        for expected in (pixels, pixels.flip(3))
+    )
+    assert [*map(sum, zip(kept, mirrored, strict=True))] == [1] * 20
+    assert 0 < sum(mirrored) < 20
+
+
+def test_images_that_are_not_augmentable_stay_as_they_are() -> None:
+    images = small(augmentable=False)
+    plain, augmented = (together(images, augment=augment, generator=seeded(1)) for augment in (False, True))
+    assert torch.equal(plain[0], augmented[0])
+    assert torch.equal(plain[1], augmented[1])
 
 
 def test_worker_processes_give_the_same_batches(photos: StreamImages) -> None:
@@ -255,14 +266,14 @@ def test_files_are_decoded_into_memory_exactly(tmp_path: Path) -> None:
     for number, image in enumerate(pixels):
         paths.append(str(tmp_path / f"{number}.png"))
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(paths[-1])
-    images = open_images(paths, torch.zeros(300, dtype=torch.int64), 8, flip=False, workers=0)
+    images = open_images(paths, torch.zeros(300, dtype=torch.int64), 8, augmentable=False, workers=0)
     assert isinstance(images, MemoryImages)
     assert torch.equal(images.pixels, pixels)
-    assert isinstance(open_images(paths, images.labels, 65, flip=False, workers=0), StreamImages)
+    assert isinstance(open_images(paths, images.labels, 65, augmentable=False, workers=0), StreamImages)
 
 
 def test_a_ramp_stays_a_ramp_when_arrays_grow() -> None:
     """Linear interpolation keeps a linear function; with half-pixel centres 4 -> 8 puts it at a quarter steps."""
     ramp = (torch.arange(4, dtype=torch.uint8) * 40).expand(1, 1, 4, 4)
-    images: Any = open_images(ramp, torch.zeros(1, dtype=torch.int64), 8, flip=False, workers=0)
+    images: Any = open_images(ramp, torch.zeros(1, dtype=torch.int64), 8, augmentable=False, workers=0)
     assert images.pixels[0, 2, 5].tolist() == [0, 10, 30, 50, 70, 90, 110, 120]

@@ -37,8 +37,13 @@ class Sensitivity:
         return np.sum(parts, axis=0)
 
 
+def number_of_evaluations(groups: int) -> int:
+    """How many evaluations `measure` makes."""
+    return 1 + groups * len(KEEP_RATIOS)
+
+
 def measure(loss: Callable[[np.ndarray], float], lander: Lander) -> Sensitivity:
-    """Measure every group's curve; 1 + 3 x groups evaluations.
+    """Measure every group's curve; `number_of_evaluations` evaluations.
 
     Args:
         loss: (groups,) kept counts -> loss on the search split.

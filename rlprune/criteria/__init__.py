@@ -13,7 +13,9 @@ CRITERIA = {"l1": "l1", "l2": "l2", "bn-scale": "bn_scale", "taylor": "taylor", 
 Criterion = Callable[[nn.Module, Graph, tuple[Tensor, Tensor], int], np.ndarray]
 
 
-def score_channels(name: str, module: nn.Module, graph: Graph, batch: tuple[Tensor, Tensor], seed: int = 0) -> np.ndarray:
+def score_channels(
+    name: str, module: nn.Module, graph: Graph, batch: tuple[Tensor, Tensor], seed: int = 0
+) -> np.ndarray:
     """Score every channel of every group.
 
     Args:

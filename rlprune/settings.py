@@ -1,0 +1,267 @@
+"""Settings of every verb: their names, types, defaults and help stand here and nowhere else."""
+
+# ruff: noqa: RUF009  (`setting` makes a dataclass field, which is what a default may call)
+
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rlprune.errors import UserError, unknown
+
+Floats = tuple[float, ...]
+
+# Told alike wherever a verb asks for the same thing with another default.
+MODEL = "vgg16, resnet20, mobilenetv2, torchvision/NAME, timm/NAME or file.py:factory"
+CHECKPOINT = "file with the weights of the dense network"
+DATA = "digits, cifar10, cifar100, fashion-mnist, imagenet or folder:PATH"
+BUDGET = "what may be KEPT: 0.3, macs=0.3 or macs=0.3,params=0.4"
+CRITERION = "which channels of a group go first"
+CRITERIA = ("l1", "l2", "bn-scale", "taylor", "random")
+FOLDER = "a run folder or a pruned folder"
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    help: str,
+    unset: str = "",
+    choices: tuple[str, ...] = (),
+    minimum: int | None = None,
+    maximum: int | None = None,
+    above: float | None = None,
+    positional: str = "",
+) -> Any:
+    """A field of a verb; the command line and the checks are derived from it.
+
+    Args:
+        default: without one the setting is required.
+        help: one sentence for ``--help``.
+        unset: what happens when it is left at ``None``, for ``--help``.
+        choices: the only values allowed, if any.
+        minimum: the smallest value allowed.
+        maximum: the largest value allowed.
+        above: every value must be larger than this.
+        positional: how the command line calls it where it is an argument rather than an option.
+    """
+    metadata: dict[str, Any] = {"help": help, "unset": unset, "choices": choices, "positional": positional}
+    return field(default=default, metadata=metadata | {"minimum": minimum, "maximum": maximum, "above": above})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all verbs have in common."""
+
+    title: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Settings):
+    """Which network; a run or a plan knows its own."""
+
+    title: ClassVar[str] = "Network"
+    model: str | None = setting(None, help=MODEL, unset="that of the run or plan")
+    model_args: str | None = setting(None, help="arguments of the network, such as width=0.25", unset="none")
+    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewNetwork(Network):
+    """A network that no run knows yet."""
+
+    model: str = setting(help=MODEL)
+    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="fresh weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Settings):
+    """Which images."""
+
+    title: ClassVar[str] = "Data"
+    data: str = setting("digits", help=DATA)
+    data_root: Path | None = setting(None, help="folder of the data sets known by name", unset="in the user's cache")
+    download: bool = setting(False, help="download the data set where it is missing")
+    image_size: int | None = setting(None, help="pixels a side", unset="the data set's", minimum=1)
+    mean: Floats | None = setting(
+        None, help="mean of red, green and blue in 0..1, such as 0.49,0.48,0.45", unset="measured"
+    )
+    std: Floats | None = setting(None, help="standard deviation, alike", unset="measured")
+    search_images: int | None = setting(
+        None, help="training images held out to score plans on", unset="5 %, at most 500", minimum=1
+    )
+    calibration_images: int | None = setting(
+        None, help="training images to recalibrate batch norm on", unset="5 %, at most 200", minimum=1
+    )
+    workers: int = setting(0, help="processes that read large images", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData(Data):
+    """The images of a run or a plan, unless others are named."""
+
+    data: str | None = setting(  # type: ignore[assignment]
+        None, help=DATA, unset="that of the run or plan"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device(Settings):
+    """Where to compute."""
+
+    title: ClassVar[str] = "Run"
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:N or mps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Device):
+    """Where to compute, from which seed, and where the results go."""
+
+    seed: int = setting(0, help="of everything random", minimum=0, maximum=2**32 - 1)
+    out: Path | None = setting(None, help="folder of the results", unset="a new one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding(Settings):
+    """Which numbers of channels are allowed."""
+
+    title: ClassVar[str] = "Pruning"
+    round_to: int = setting(1, help="kept channels of a group are a multiple of this", minimum=1)
+    min_channels: int = setting(1, help="channels every group keeps at least", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning(Rounding):
+    """Which channels go."""
+
+    criterion: str = setting("l1", help=CRITERION, choices=CRITERIA)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser(Settings):
+    """How a training steps."""
+
+    title: ClassVar[str] = "Training"
+    lr: float | None = setting(None, help="peak learning rate", unset="0.1 * batch size / 128", above=0)
+    batch_size: int | None = setting(None, help="images a step", unset="128, fewer on small data sets", minimum=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Optimiser):
+    """One training."""
+
+    epochs: int | None = setting(None, help="passes over the training images", unset="the data set's", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BothTrainings(Optimiser):
+    """The training of the dense network and that of the pruned one."""
+
+    train_epochs: int | None = setting(
+        None, help="epochs of the dense network, if no checkpoint is given", unset="the data set's", minimum=0
+    )
+    finetune_epochs: int | None = setting(None, help="epochs of the pruned network", unset="the data set's", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Training, Run, Data, NewNetwork):
+    """Settings of ``train``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(BothTrainings, Pruning, Run, Data, NewNetwork):
+    """Settings of ``search``."""
+
+    title: ClassVar[str] = "Search"
+    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="it is trained first")
+    budget: str | float | None = setting(None, help=BUDGET, unset="none; needed for the reward 'loss'")
+    agent: str = setting("ppo", help="the agent that walks the network", choices=("ppo", "ddpg", "td3", "sac"))
+    reward: str = setting(
+        "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"
+    )
+    evaluations: int = setting(300, help="plans that are scored on the search images", minimum=1)
+    out: Path | None = setting(
+        None,
+        help="folder of the results",
+        unset="runs/MODEL-DATA-BUDGET-AGENT-SEED, the same command continues it",
+    )
+
+    def __post_init__(self) -> None:
+        kind = self.reward.partition(":")[0]
+        if kind not in ("loss", "balance"):
+            raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
+        if self.budget is None and kind == "loss":
+            raise UserError("--budget is missing: say what may be kept, such as 0.3 for 30 % of the MACs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Pruning, Run, RunData, Network):
+    """Settings of ``prune``."""
+
+    title: ClassVar[str] = "Plan"
+    plan: Path = setting(help="plan.json, a run folder, or a table of ratios (csv or json)")
+    budget: str | float | None = setting(
+        None, help="land the ratios on what may be KEPT, such as macs=0.3", unset="taken as they are"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Training, Run, RunData):
+    """Settings of ``finetune``."""
+
+    title: ClassVar[str] = "Source"
+    source: Path = setting(help=FOLDER, positional="RUN_OR_PRUNED")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Device, RunData, Network):
+    """Settings of ``eval``."""
+
+    title: ClassVar[str] = "Source"
+    source: Path | None = setting(None, help=FOLDER, unset="--model with --checkpoint", positional="RUN_OR_PRUNED")
+
+    def __post_init__(self) -> None:
+        if self.source is None and self.model is None:
+            raise UserError(f"RUN_OR_PRUNED is missing: name {FOLDER}, or --model and --checkpoint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(Run, RunData):
+    """Settings of ``replay``."""
+
+    title: ClassVar[str] = "Replay"
+    source: Path = setting(help="the run folder with the policy", positional="RUN")
+    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's")
+    budget: str | float | None = setting(None, help=BUDGET, unset="the run's")
+    criterion: str | None = setting(None, help=CRITERION, unset="the run's", choices=CRITERIA)
+    finetune_epochs: int = setting(0, help="epochs of the pruned network", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Settings):
+    """Settings of ``export``."""
+
+    title: ClassVar[str] = "Export"
+    source: Path = setting(help="a run folder or plan.json", positional="RUN_OR_PLAN")
+    format: str = setting("csv", help="form of the table", choices=("csv", "json", "md", "latex", "parquet"))
+    out: Path | None = setting(None, help="file to write", unset="standard output")
+
+    def __post_init__(self) -> None:
+        if self.format == "parquet" and self.out is None:
+            raise UserError("--out is missing: parquet is binary, name a file such as --out ratios.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Rounding, Device, Data, NewNetwork):
+    """Settings of ``inspect``."""
+
+
+VERBS: dict[str, type[Settings]] = {
+    "train": Train,
+    "search": Search,
+    "prune": Prune,
+    "finetune": Finetune,
+    "eval": Eval,
+    "replay": Replay,
+    "export": Export,
+    "inspect": Inspect,
+}
+SECTIONS = ("Source", "Plan", "Network", "Search", "Replay", "Pruning", "Training", "Data", "Run", "Export")

@@ -1,0 +1,1 @@
+"""What the verbs do, one a file."""

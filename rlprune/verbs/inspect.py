@@ -1,0 +1,54 @@
+"""`rlprune inspect`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlprune.budget import Lander, parse_budget
+from rlprune.config import Inspect, as_dict, resolve
+from rlprune.problem import open_problem
+from rlprune.progress import Progress
+
+
+def inspect(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
+    """Groups, what is coupled, each one's share of MACs and parameters, and the smallest feasible budget.
+
+    A group's share is what goes when it alone is cut to its minimum; shares overlap and do not add up to 1.
+
+    Args:
+        config: YAML file of settings, below those given here.
+        progress: told how far it is.
+        settings: see `rlprune.settings.Inspect`.
+
+    Raises:
+        UserError: whatever cannot be used.
+    """
+    given = resolve(Inspect, settings, config)
+    problem = open_problem(as_dict(given), progress or Progress())
+    graph, cost = problem.graph, problem.cost
+    lander = Lander(cost, parse_budget(None), given.round_to, given.min_channels)
+    alone = np.tile(graph.sizes, (len(graph.groups), 1))
+    np.fill_diagonal(alone, lander.minimum)
+    groups = [
+        {
+            "group": group.name,
+            "channels": group.channels,
+            "producers": list(group.producers),
+            "consumers": list(group.consumers),
+            "macs_share": float(share[0]),
+            "params_share": float(share[1]),
+        }
+        for group, share in zip(graph.groups, 1 - cost.ratios(alone), strict=True)
+    ]
+    smallest = cost.ratios(lander.minimum)
+    return {
+        "model": given.model,
+        "image_size": problem.data.image_size,
+        "macs": int(cost.dense[0]),
+        "params": int(cost.dense[1]),
+        "groups": groups,
+        "refused": graph.refused,
+        "smallest_macs": float(smallest[0]),
+        "smallest_params": float(smallest[1]),
+    }
