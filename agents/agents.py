@@ -1,6 +1,5 @@
 """The four Stable-Baselines3 agents, all started on the base plan."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from rlprune.errors import unknown
 AGENTS = ("ppo", "ddpg", "td3", "sac")
 
 
-def make_agent(name: str, env: VecEnv, episode: int, seed: int, log: Path | None = None) -> BaseAlgorithm:
+def make_agent(name: str, env: VecEnv, episode: int, seed: int) -> BaseAlgorithm:
     """Build an agent whose first policy is the base plan itself, with a little noise around it.
 
     Args:
@@ -21,7 +20,6 @@ def make_agent(name: str, env: VecEnv, episode: int, seed: int, log: Path | None
         env: walks that finish together.
         episode: steps of a walk.
         seed: for the agent's weights and draws.
-        log: folder for TensorBoard, or None.
 
     Raises:
         UserError: unknown agent.
@@ -29,7 +27,6 @@ def make_agent(name: str, env: VecEnv, episode: int, seed: int, log: Path | None
     if name not in AGENTS:
         raise unknown("agent", name, AGENTS)
     common: dict[str, Any] = {"env": env, "seed": seed, "device": "cpu", "gamma": 1.0, "verbose": 0}
-    common["tensorboard_log"] = str(log) if log else None
     agent = _ppo(common, episode) if name == "ppo" else _off_policy(name, common, episode)
     _start_at_zero(agent)
     return agent
@@ -42,7 +39,7 @@ def _ppo(common: dict[str, Any], episode: int) -> BaseAlgorithm:
     return PPO(
         "MlpPolicy",
         n_steps=episode,
-        batch_size=max(walks * episode // 4, 2),
+        batch_size=walks * episode // (4 if walks % 4 == 0 else 1),
         n_epochs=4,
         learning_rate=3e-3,
         gae_lambda=1.0,

@@ -7,24 +7,20 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from rlprune.allocators.sensitivity import Sensitivity
-
 
 class RewardModel:
-    """Gaussian process over log keep ratios, on the residual of a linear fit to the additive model's prediction.
+    """Gaussian process from log keep ratios to the loss, with a length scale for every group.
 
     A Gaussian process says how sure it is, which is what decides what to measure next (Srinivas et al., 2010,
     arXiv 0912.3995).
 
     Args:
         sizes: (groups,) dense channel counts.
-        sensitivity: measured curves; their sum is the prior mean.
         refit_every: plans between two fits of the kernel's lengths.
     """
 
-    def __init__(self, sizes: np.ndarray, sensitivity: Sensitivity, refit_every: int = 40) -> None:
+    def __init__(self, sizes: np.ndarray, refit_every: int = 40) -> None:
         self.sizes = sizes
-        self.sensitivity = sensitivity
         self.refit_every = refit_every
         self._kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(np.full(len(sizes), 2.0), (0.2, 50.0)) + WhiteKernel(
             0.05, (1e-4, 1.0)

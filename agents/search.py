@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger, configure
 
 from rlprune.agents.agents import make_agent
 from rlprune.agents.reward_model import RewardModel
-from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.envs.vector import WalkVecEnv
 from rlprune.envs.walk import Task
 
@@ -21,6 +21,8 @@ ROLLOUTS = 3
 """Imagined rollouts of `WALKS` walks between two rounds of measurements."""
 PICKS = 16
 """Plans measured a round."""
+PATIENCE = 3
+"""Rounds without a new plan after which there is nothing left to measure."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,6 @@ class Archive:
 
 def search(
     task: Task,
-    sensitivity: Sensitivity,
     measure: Callable[[np.ndarray], float],
     evaluations: int,
     agent: str = "ppo",
@@ -83,7 +84,6 @@ def search(
 
     Args:
         task: what is walked and what counts.
-        sensitivity: measured curves, the reward model's prior.
         measure: (groups,) kept counts -> loss on the search split.
         evaluations: how many plans may be measured.
         agent: name of the Stable-Baselines3 agent.
@@ -96,23 +96,30 @@ def search(
     """
     rng = np.random.default_rng(seed)
     archive = Archive(measure, task)
-    model = RewardModel(task.lander.sizes, sensitivity)
-    pool = Pool()
-    env = WalkVecEnv(task, model.mean, WALKS, pool.extend)
-    learner = make_agent(agent, env, len(task.base), seed, log)
+    model = RewardModel(task.lander.sizes)
+    pool: list[np.ndarray] = []
+    env = WalkVecEnv(task, model.mean, WALKS, lambda counts, _: pool.append(counts.copy()))
+    learner = make_agent(agent, env, len(task.base), seed)
+    # One logger for all rounds; left to itself every round would open a file of its own.
+    learner.set_logger(configure(str(log / agent), ["tensorboard"]) if log else Logger(None, []))
     for plan in (*starts, *_scouts(task, rng, min(32, max(evaluations // 6, 4)))):
         if len(archive) < evaluations:
             archive.add(plan)
-    while len(archive) < evaluations:
+    fruitless = 0
+    while len(archive) < evaluations and fruitless < PATIENCE:
         model.fit(*archive.arrays())
         pool.clear()
         with one_thread():
-            learner.learn(ROLLOUTS * WALKS * len(task.base), reset_num_timesteps=False, tb_log_name=agent)
-        picks = pool.promising(model, archive, task, min(PICKS, evaluations - len(archive)))
-        if not picks:
-            picks = list(_scouts(task, rng, 1))
+            learner.learn(ROLLOUTS * WALKS * len(task.base), reset_num_timesteps=False)
+        number = min(PICKS, evaluations - len(archive))
+        # An agent that has settled repeats itself; then look around as in the beginning.
+        picks = _promising(np.concatenate(pool), model, archive, number)
+        picks = picks or _promising(_scouts(task, rng, WALKS), model, archive, number)
+        fruitless = 0 if picks else fruitless + 1
         for plan in picks:
             archive.add(plan)
+        learner.logger.record("search/evaluations", len(archive))
+        learner.logger.record("search/best_loss", archive.losses[archive.best()])
     best = archive.best()
     return SearchResult(archive.counts[best], archive.losses[best], learner)
 
@@ -134,32 +141,16 @@ def _scouts(task: Task, rng: np.random.Generator, number: int) -> np.ndarray:
     return task.finish(np.minimum(task.base * np.exp(noise), task.lander.sizes))
 
 
-class Pool:
-    """Finished imagined plans of one round."""
-
-    def __init__(self) -> None:
-        self.plans: list[np.ndarray] = []
-
-    def clear(self) -> None:
-        """Forget them."""
-        self.plans = []
-
-    def extend(self, counts: np.ndarray, _: np.ndarray) -> None:
-        """Remember (walks, groups) finished plans."""
-        self.plans.append(counts.copy())
-
-    def promising(self, model: RewardModel, archive: Archive, task: Task, number: int) -> list[np.ndarray]:
-        """The plans to measure: best by more and more optimistic forecasts, none twice, none that is known."""
-        plans = np.unique(np.concatenate(self.plans), axis=0)
-        plans = np.array([plan for plan in plans if plan not in archive])
-        if not len(plans):
-            return []
-        mean, deviation = model.predict(plans)
-        picks: list[np.ndarray] = []
-        for optimism in np.linspace(0, 1.5, number):
-            best = int(np.argmax(task.value(plans, mean - optimism * deviation)))
-            picks.append(plans[best])
-            plans, mean, deviation = (np.delete(array, best, axis=0) for array in (plans, mean, deviation))
-            if not len(plans):
-                break
-        return picks
+def _promising(plans: np.ndarray, model: RewardModel, archive: Archive, number: int) -> list[np.ndarray]:
+    """The plans to measure: best by more and more optimistic forecasts, none twice, none that is known."""
+    new = [plan for plan in np.unique(plans, axis=0) if plan not in archive]
+    if not new:
+        return []
+    plans = np.array(new)
+    mean, deviation = model.predict(plans)
+    picks: list[int] = []
+    for optimism in np.linspace(0, 1.5, min(number, len(plans))):
+        values = archive.task.value(plans, mean - optimism * deviation)
+        values[picks] = -np.inf
+        picks.append(int(np.argmax(values)))
+    return [plans[pick] for pick in picks]

@@ -82,24 +82,21 @@ def _layer_facts(module: nn.Module, graph: Graph, cost: Cost) -> dict[str, np.nd
     alone = np.tile(graph.sizes, (number, 1))
     np.fill_diagonal(alone, 1)
     saved = 1 - cost.ratios(alone)
-    weights = [module.get_submodule(_first_called(graph, group)).weight for group in graph.groups]
-    positions = np.array([graph.layers[_first_called(graph, group)] for group in graph.groups], dtype=float)
+    firsts = [next(layer for layer in group.producers if layer in graph.layers) for group in graph.groups]
+    shapes = [module.get_parameter(f"{layer}.weight").shape for layer in firsts]
+    positions = np.array([graph.layers[layer] for layer in firsts], dtype=float)
     return {
         "depth": np.arange(number) / max(number - 1, 1),
         "channels": graph.sizes / graph.sizes.max(),
         "log_channels": np.log2(graph.sizes) / 10,
-        "inputs": _relative(np.array([weight.shape[1] for weight in weights])),
-        "kernel": np.array([weight[0, 0].numel() for weight in weights]) / 9,
+        "inputs": _relative(np.array([shape[1] for shape in shapes])),
+        "kernel": np.array([shape[2:].numel() for shape in shapes]) / 9,
         "positions": _relative(np.sqrt(positions)),
         "producers": np.array([len(group.producers) for group in graph.groups]) / 10,
         "consumers": np.array([len(group.consumers) for group in graph.groups]) / 10,
         "macs_share": saved[:, 0],
         "params_share": saved[:, 1],
     }
-
-
-def _first_called(graph: Graph, group: "object") -> str:
-    return next(layer for layer in group.producers if layer in graph.layers)  # type: ignore[attr-defined]
 
 
 def _relative(values: np.ndarray) -> np.ndarray:

@@ -4,11 +4,14 @@ The per-image channel saliency is the global average of the feature map that the
 boosting and suppression (Gao et al., 2019, arXiv 1810.05331) and the runtime predictor of Chen et al. (2020).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlprune.graph import Graph
+from rlprune.graph import WHOLE, Graph
+from rlprune.modules import evaluating
 
 
 def channel_activity(module: nn.Module, graph: Graph, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -20,39 +23,36 @@ def channel_activity(module: nn.Module, graph: Graph, images: Tensor) -> tuple[n
         images: (N, C, H, W).
 
     Returns:
-        Two (all groups' channels,) arrays: the mean over images of the mean absolute activation, and its standard
-        deviation over images divided by that mean.
+        Two (all groups' channels,) arrays: the mean over images of the mean absolute activation, averaged over all
+        readers of the channel, and its standard deviation over images divided by that mean.
     """
     total = int(graph.sizes.sum())
-    first, second, seen = np.zeros(total), np.zeros(total), np.zeros(total)
-    axes = {axis.layer: axis for axis in graph.axes if axis.side == "in"}
+    saliency, read = np.zeros((total, len(images))), np.zeros((total, 1))
 
-    def record(name: str) -> object:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(slots: np.ndarray) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        mine = slots != WHOLE
+
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             values = inputs[0].detach().float().abs()
             # A linear layer's features stand last, a convolution's channels second.
-            saliency = values.flatten(2).mean(2) if values.dim() > 2 else values
-            slots = axes[name].slots
-            mine = slots >= 0
-            per_image = saliency[:, : len(slots)].cpu().double().numpy()[:, mine]
-            mean, deviation = per_image.mean(0), per_image.std(0)
-            np.add.at(first, slots[mine], mean)
-            np.add.at(second, slots[mine], deviation)
-            np.add.at(seen, slots[mine], 1)
+            features = values if isinstance(layer, nn.Linear) else values.movedim(1, -1)
+            means = features.flatten(1, -2).mean(1) if values.dim() > 2 else features
+            np.add.at(saliency, slots[mine], means.T.cpu().double().numpy()[mine])
+            np.add.at(read, slots[mine], 1)
 
         return hook
 
     handles = [
-        module.get_submodule(name).register_forward_pre_hook(record(name))  # type: ignore[arg-type]
-        for name in axes
+        module.get_submodule(axis.layer).register_forward_pre_hook(record(axis.slots))
+        for axis in graph.axes
+        if axis.side == "in"
     ]
-    training = module.training
     try:
-        with torch.inference_mode():
-            module.eval()(images)
+        with evaluating(module), torch.inference_mode():
+            module(images)
     finally:
-        module.train(training)
         for handle in handles:
             handle.remove()
-    seen = np.maximum(seen, 1)
-    return first / seen, second / np.maximum(first, 1e-12)
+    saliency /= np.maximum(read, 1)
+    mean = saliency.mean(1)
+    return mean, saliency.std(1) / np.maximum(mean, 1e-12)

@@ -67,7 +67,7 @@ def parse_budget(given: "str | float | Mapping[str, float] | Budget | None") -> 
 def _fraction(name: str, text: str) -> float:
     percent = text.strip().endswith("%")
     try:
-        value = float(text.strip().rstrip("%")) / (100 if percent else 1)
+        value = float(text.strip().removesuffix("%")) / (100 if percent else 1)
     except ValueError:
         raise UserError(f"budget {name}={text} is not a number: expected a fraction to keep such as 0.3") from None
     if not 0 < value <= 1:
@@ -99,32 +99,32 @@ class Lander:
         self.cost = cost
         self.budget = budget
         self.round_to = round_to
+        self.min_channels = min_channels
         self.sizes = cost.sizes
         self.minimum = np.minimum(-(-min_channels // round_to) * round_to, self.sizes)
-        # Half a unit of slack absorbs rounding of fraction x dense, which is an integer bound in truth.
-        self.caps = budget.fractions() * cost.dense + 1e-6
+        # A hair of slack absorbs rounding: 0.3 of the dense cost may be meant to be a whole number.
+        self.caps = budget.fractions() * cost.dense * (1 + 1e-12)
         self._refuse_infeasible()
         step = np.diag(self._above(self.minimum) - self.minimum)
         growth = (self.cost(self.minimum + step) - self.cost(self.minimum)) / cost.dense
         self._dearest_first = np.argsort(-growth.max(axis=1), kind="stable")
 
     def _refuse_infeasible(self) -> None:
-        smallest = self.cost.ratios(self.minimum)
-        limits = self.budget.fractions()
-        if (smallest <= limits).all():
+        smallest = self.cost(self.minimum)
+        if (smallest <= self.caps).all():
             return
-        worst = int(np.argmax(smallest - limits))
-        name = RESOURCES[worst]
-        floor = np.ceil(smallest[worst] * 1e4) / 1e4
+        floor = np.ceil(smallest / self.cost.dense * 1e4) / 1e4
+        possible = [f"{name}={floor[i]:.4g}" for i, name in enumerate(RESOURCES) if smallest[i] > self.caps[i]]
         raise UserError(
-            f"budget {name}={limits[worst]:g} is below what is feasible: with round_to={self.round_to} and at least "
-            f"{int(self.minimum.min())} channel(s) in every group the smallest possible is {name}={floor:g}"
+            f"budget {self.budget} is below what is feasible: with round_to={self.round_to} and "
+            f"min_channels={self.min_channels} the smallest possible is {','.join(possible)}"
         )
 
     def quantise(self, wished: np.ndarray) -> np.ndarray:
         """Wished channel counts (float) -> allowed counts, rounded down."""
         # A hair is added so that a count that is whole in exact arithmetic is not lost to rounding.
-        steps = np.floor(wished / self.round_to + 1e-9) * self.round_to
+        wished = wished * (1 + 1e-9)
+        steps = np.floor(wished / self.round_to) * self.round_to
         return np.where(wished >= self.sizes, self.sizes, np.clip(steps, self.minimum, self.sizes)).astype(np.int64)
 
     def fits(self, counts: np.ndarray) -> np.ndarray:

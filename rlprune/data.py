@@ -72,7 +72,7 @@ def load_data(
         image_size: pixels a side; by default the size of the set's own images, or 224 for photographs.
         mean: of red, green and blue on the scale 0..1; by default that of the training images.
         std: alike.
-        calibration_images: by default 5 % of the training images, at most 200.
+        calibration_images: by default 2.5 % of the training images, at most 200.
         search_images: by default 5 % of the training images, at least one a class on average and at most 500.
         seed: decides which images are held out.
         workers: processes that read images above 64 pixels; smaller ones are kept in memory.
@@ -142,9 +142,8 @@ def _measured(images: ImageSet) -> dict[str, Colour]:
 def _split(source: Source, calibration: int | None, search: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of the images to train on, of those of them to calibrate with, and of those held out to search with."""
     labels, generator = source.train_labels, torch.Generator().manual_seed(seed)
-    twentieth = len(labels) // 20
-    search = search or min(500, max(len(source.classes), twentieth))
-    calibration = calibration or min(200, max(1, twentieth))
+    search = search or min(500, max(len(source.classes), len(labels) // 20))
+    calibration = calibration or min(200, max(2, len(labels) // 40))
     if search + calibration > len(labels):
         raise UserError(
             f"{search} search images and {calibration} calibration images are more than the {len(labels)} training "

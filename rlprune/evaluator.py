@@ -1,8 +1,7 @@
 """Plan -> loss, accuracy and cost on the search split, run on real slices after batch-norm recalibration."""
 
-import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,10 +10,12 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from rlprune.graph import NORMS, Graph
+from rlprune.graph import Graph
+from rlprune.modules import NORMS
 from rlprune.plan import top_mask
-from rlprune.pruner import Slicer, install
+from rlprune.pruner import Slicer, copy_sharing_weights, install
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class SliceRunner:
         self, module: nn.Module, graph: Graph, calibration: Tensor, chunk: int = 250, dtype: torch.dtype | None = None
     ) -> None:
         self.graph = graph
+        self.dense = module
         self.slicer = Slicer(graph, module.state_dict())
-        shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
-        self.module = copy.deepcopy(module, shared).eval()
-        self.norms = [layer for layer in self.module.modules() if isinstance(layer, NORMS)]
+        self.module = copy_sharing_weights(module).eval()
+        self.norms = _norms(self.module)
         self.calibration = calibration
         self.chunk = chunk
         self.dtype = dtype
@@ -59,7 +60,7 @@ class SliceRunner:
             kept: (all groups' channels,) bool.
             images: (N, C, H, W).
         """
-        install(self.module, self.slicer.slices(kept))
+        install(self.module, self.dense, self.slicer.slices(kept))
         with torch.inference_mode(), torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             if self.norms:
                 with recalibrating(self.norms):
@@ -68,28 +69,32 @@ class SliceRunner:
 
 
 @contextmanager
-def recalibrating(norms: list[nn.Module]) -> Iterator[None]:
+def recalibrating(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """Within, a forward pass replaces running statistics by those of its batch; outside they are used as they are."""
     for layer in norms:
         # Fresh buffers: the ones there may be the dense network's own.
-        layer.running_mean = torch.zeros_like(layer.running_mean)  # type: ignore[arg-type]
-        layer.running_var = torch.ones_like(layer.running_var)  # type: ignore[arg-type]
-        if layer.num_batches_tracked is not None:
-            layer.num_batches_tracked = layer.num_batches_tracked.clone()  # type: ignore[operator]
+        for name, buffer in layer.named_buffers():
+            setattr(layer, name, buffer.clone())
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
-        layer.momentum = 1.0  # type: ignore[assignment]
+        layer.momentum = 1.0
         layer.train()
-    yield
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-        layer.eval()
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(norms, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+
+
+def _norms(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms with statistics to set; those without always use the batch's own."""
+    return [layer for layer in module.modules() if isinstance(layer, NORMS) and layer.running_mean is not None]
 
 
 def recalibrate(module: nn.Module, images: Tensor) -> None:
     """Set a network's batch-norm statistics from one batch of images (N, C, H, W); it ends in eval mode."""
-    norms = [layer for layer in module.eval().modules() if isinstance(layer, NORMS)]
-    if norms:
+    if norms := _norms(module.eval()):
         with recalibrating(norms), torch.no_grad():
             module(images)
 

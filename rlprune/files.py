@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,36 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
 
 
-def new_folder(path: Path) -> Path:
-    """An empty folder to write to.
+def check_writable(folder: Path) -> None:
+    """Like `require_writable`, without leaving the folder: so that hours of work do not end in nowhere to put them."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        require_writable(folder)
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def check_new(path: Path) -> Path:
+    """A path where `new_folder` will succeed; nothing is made yet.
 
     Raises:
         UserError: something else is there, or it cannot be written.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is not empty: choose another --out")
-    require_writable(path)
+    check_writable(path)
+    return path
+
+
+def new_folder(path: Path) -> Path:
+    """An empty folder to write to.
+
+    Raises:
+        UserError: something else is there, or it cannot be written.
+    """
+    require_writable(check_new(path))
     return path
 
 

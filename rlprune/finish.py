@@ -11,13 +11,13 @@ from rlprune.budget import Budget
 from rlprune.config import as_dict
 from rlprune.evaluator import recalibrate
 from rlprune.files import write_text
-from rlprune.finetune import evaluate
 from rlprune.models.checkpoint import save_weights
 from rlprune.plan import PruningPlan, make_plan, ratio_table, top_mask
 from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
 from rlprune.settings import Optimiser, Settings
+from rlprune.training import evaluate
 
 
 def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Settings) -> PruningPlan:
@@ -30,7 +30,8 @@ def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Set
         given: the settings that led to it.
     """
     settings = as_dict(given)
-    data = {key: settings[key] for key in (*DATA_SETTINGS, "seed") if settings.get(key) not in (None, False)}
+    what = [key for key in (*DATA_SETTINGS, "seed") if key not in ("workers", "download")]
+    data = {key: settings[key] for key in what if settings.get(key) not in (None, False)}
     provenance = {
         "budget": str(settings.get("budget")),
         "criterion": settings.get("criterion"),
@@ -80,7 +81,7 @@ def prune_and_recover(
     tuned = None
     if epochs:
         state = folder / "state" / "finetune.pt"
-        history = fit(smaller, problem, epochs, options, state, progress, "fine-tuning")
+        history = fit(smaller, problem, epochs, options, state, progress, recovery=True)
         write_text(folder / "finetune.csv", pd.DataFrame(history).to_csv(index=False))
         _, tuned = evaluate(smaller, problem.data.test, device=problem.device)
     save_pruned(smaller, plan, folder / "pruned")

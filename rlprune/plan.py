@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,18 @@ class PruningPlan:
         """
         data = read_json(path, FORMAT, VERSION)
         try:
-            kept = {name: tuple(int(i) for i in group["kept"]) for name, group in data["groups"].items()}
-            channels = {name: int(group["channels"]) for name, group in data["groups"].items()}
+            kept = {name: tuple(index(i) for i in group["kept"]) for name, group in data["groups"].items()}
+            channels = {name: index(group["channels"]) for name, group in data["groups"].items()}
+            network, provenance = dict(data.get("network", {})), dict(data.get("provenance", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is not a complete plan: {error!r}") from None
         for name, indices in kept.items():
             if not indices or sorted(set(indices)) != list(indices) or indices[0] < 0 or indices[-1] >= channels[name]:
                 raise UserError(
-                    f"{path}: kept channels of '{name}' must be ascending, different and within 0..{channels[name] - 1}, "
-                    "and at least one must stay"
+                    f"{path}: kept channels of '{name}' must be ascending, different and within "
+                    f"0..{channels[name] - 1}, and at least one must stay"
                 )
-        return PruningPlan(kept, channels, data.get("network", {}), data.get("provenance", {}))
+        return PruningPlan(kept, channels, network, provenance)
 
 
 def check_same_groups(channels: Mapping[str, int], graph: Graph, what: str) -> None:
@@ -141,8 +143,8 @@ def make_plan(
 def ratio_table(graph: Graph, cost: Cost, counts: np.ndarray) -> pd.DataFrame:
     """The table people read: one row a group.
 
-    Columns: group, tied layers (how many besides the first), channels, kept, keep_ratio, and the share of the dense
-    network's MACs and parameters that goes when this group alone is cut to its kept count.
+    Columns: group, tied (conv and linear layers besides the first), channels, kept, keep_ratio, and the share of the
+    dense network's MACs and parameters that goes when this group alone is cut to its kept count.
     """
     alone = np.tile(graph.sizes, (len(graph.sizes), 1))
     np.fill_diagonal(alone, counts)
@@ -150,7 +152,7 @@ def ratio_table(graph: Graph, cost: Cost, counts: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "group": [group.name for group in graph.groups],
-            "tied": [len(group.producers) - 1 for group in graph.groups],
+            "tied": [sum(layer in graph.layers for layer in group.producers) - 1 for group in graph.groups],
             "channels": graph.sizes,
             "kept": counts,
             "keep_ratio": np.round(counts / graph.sizes, 6),
@@ -158,6 +160,11 @@ def ratio_table(graph: Graph, cost: Cost, counts: np.ndarray) -> pd.DataFrame:
             "params_saved_alone": np.round(saved[:, 1], 6),
         }
     )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A csv table whose group names stay text: "1.10" is a layer, not the number 1.1."""
+    return pd.read_csv(path, dtype={"group": str}, keep_default_na=False, na_values=[""])
 
 
 def read_ratios(path: Path) -> dict[str, float]:
@@ -169,12 +176,14 @@ def read_ratios(path: Path) -> dict[str, float]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: expected a plan (json) or a ratio table (csv or json)")
     try:
-        table = pd.read_json(path) if path.suffix == ".json" else pd.read_csv(path)
+        table = pd.read_json(path, dtype={"group": str}) if path.suffix == ".json" else read_table(path)
     except (ValueError, json.JSONDecodeError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise UserError(f"{path} is not a readable table: {error}") from None
     absent = [column for column in ("group", "keep_ratio") if column not in table.columns]
     if absent:
         raise UserError(f"{path} has no column '{absent[0]}': a ratio table has columns group and keep_ratio")
+    if table["group"].duplicated().any():
+        raise UserError(f"{path} names '{table['group'][table['group'].duplicated()].iloc[0]}' twice: give it once")
     ratios = pd.to_numeric(table["keep_ratio"], errors="coerce")
     if not ratios.between(0, 1, inclusive="right").all():
         row = int((~ratios.between(0, 1, inclusive="right")).to_numpy().argmax())

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -24,7 +25,7 @@ PAGE_COLOURS = {
     ACCENT: "var(--accent)",
     SECOND: "var(--second)",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 8.5,
@@ -58,31 +59,33 @@ def keep_ratios(table: pd.DataFrame) -> str:
     """
 
     def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0.005, 14 / height, 0.99, 1 - 30 / height))
-        rows = range(len(table))
-        axes.barh(rows, [1.0] * len(table), height=0.24, color=SOFT)
-        axes.barh(rows, table["keep_ratio"], height=0.24, color=ACCENT)
+        axes = figure.add_axes((0.005, 16 / height, 0.99, 1 - 30 / height))
+        rows, thick = range(len(table)), 5.5 / pitch
+        axes.barh(rows, [1.0] * len(table), height=thick, color=SOFT)
+        axes.barh(rows, table["keep_ratio"], height=thick, color=ACCENT)
         for row, (name, channels, kept) in enumerate(
             zip(table["group"], table["channels"], table["kept"], strict=True)
         ):
-            axes.text(0, row - 0.26, str(name), va="baseline", fontsize=8)
-            axes.text(1, row - 0.26, f"{kept} / {channels}", va="baseline", ha="right", color=MUTED, fontsize=8)
+            above: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "fontsize": 8}
+            axes.annotate(str(name), (0, row - thick / 2), **above)
+            axes.annotate(f"{kept} / {channels}", (1, row - thick / 2), ha="right", color=MUTED, **above)
         axes.axvline(uniform, color=SECOND, linewidth=1, linestyle=(0, (3, 2)))
         side = "right" if uniform > 0.5 else "left"
-        label = f" uniform {uniform:.0%} "
+        label = f" uniform {100 * uniform:.0f} % "
         axes.annotate(label, (uniform, 1), xycoords=("data", "axes fraction"), va="bottom", ha=side, color=SECOND)
-        axes.set(xlim=(0, 1), ylim=(len(table) - 0.6, -0.75), xticks=(0, 0.25, 0.5, 0.75, 1))
+        axes.set(xlim=(0, 1), ylim=(len(table) - 0.65, -0.65), yticks=(), xticks=(0, 0.25, 0.5, 0.75, 1))
         axes.set_xticklabels(["0", "25 %", "50 %", "75 %", "100 %"])
-        axes.tick_params(length=0)
         axes.get_xticklabels()[0].set_horizontalalignment("left")
         axes.get_xticklabels()[-1].set_horizontalalignment("right")
-        axes.set_yticks([])
+        axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
 
     uniform = float(table["kept"].sum() / table["channels"].sum())
-    height = 30 + 21 * len(table)
-    title = f"Keep ratio of every group of channels; over all groups {uniform:.0%} of the channels stay."
+    # A short network fills the column beside it; a deep one grows the page.
+    pitch = min(max(500 / len(table), 21), 38)
+    height = 30 + pitch * len(table)
+    title = f"Keep ratio of every group of channels; over all groups {100 * uniform:.0f} % of the channels stay."
     return _svg("ratios", title, height, draw)
 
 
@@ -97,7 +100,7 @@ def search_progress(episodes: pd.DataFrame) -> str:
     """
 
     def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0.1, 0.17, 0.885, 0.78))
+        axes = figure.add_axes((0.1, 0.15, 0.885, 0.77))
         for stage, colour in (("start", SECOND), ("search", MUTED)):
             some = plans[plans["stage"] == stage]
             if len(some):
@@ -110,7 +113,8 @@ def search_progress(episodes: pd.DataFrame) -> str:
             axes.axvspan(probed.min() - 0.5, probed.max() + 0.5, color=SOFT, linewidth=0)
             middle = (probed.min() + probed.max()) / 2
             axes.text(middle, 0.5, "sensitivity", transform=axes.get_xaxis_transform(), ha="center", color=MUTED)
-        axes.set(xlabel="evaluations", ylabel="loss")
+        axes.set_xlabel("evaluations")
+        axes.set_title("loss", loc="left", color=MUTED, fontsize=8.5)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.margins(x=0.02)
         axes.legend(frameon=False, loc="upper right", fontsize=8, handlelength=1.4, borderaxespad=0)
@@ -132,10 +136,10 @@ def finetune_progress(history: pd.DataFrame) -> str:
 
     def draw(figure: Figure) -> None:
         marker = "o" if len(history) < 40 else ""
-        for place, column, colour in ((0.585, "accuracy", ACCENT), (0.17, "loss", SECOND)):
-            axes: Axes = figure.add_axes((0.1, place, 0.885, 0.36))
+        for place, column, colour in ((0.6, "accuracy", ACCENT), (0.15, "loss", SECOND)):
+            axes: Axes = figure.add_axes((0.1, place, 0.885, 0.32))
             axes.plot(history["epoch"], history[column], color=colour, linewidth=1.6, marker=marker, markersize=2.6)
-            axes.set_ylabel(column)
+            axes.set_title(column, loc="left", color=colour, fontsize=8.5)
             axes.yaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             if column == "accuracy":
@@ -145,7 +149,7 @@ def finetune_progress(history: pd.DataFrame) -> str:
                 axes.set_xlabel("epoch")
 
     last = history.iloc[-1]
-    title = f"Training accuracy while fine-tuning; {last['accuracy']:.1%} after epoch {int(last['epoch'])}."
+    title = f"Training accuracy while fine-tuning: {100 * last['accuracy']:.1f} % after epoch {int(last['epoch'])}."
     return _svg("finetune", title, 215, draw)
 
 
@@ -161,8 +165,7 @@ def _svg(name: str, title: str, height: float, draw: Callable[[Figure], None]) -
     body = svg[svg.index("</defs>") + len("</defs>") :]
     for colour, page_colour in PAGE_COLOURS.items():
         body = body.replace(colour, page_colour)
-    # Several figures share one page: their ids must differ. The font is the page's.
+    # Several figures share one page: their ids must differ.
     body = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     box = f"0 0 {72 * WIDTH:g} {height:g}"
     return f'<svg viewBox="{box}" role="img" aria-label="{escape(title)}">{body}'

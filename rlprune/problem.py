@@ -12,15 +12,18 @@ from torch import nn
 from rlprune.cost import Cost, build_cost
 from rlprune.data import Dataset, load_data
 from rlprune.device import evaluation_dtype, resolve_device, seed_everything
+from rlprune.errors import UserError
 from rlprune.evaluator import SliceRunner
 from rlprune.files import require_writable
-from rlprune.finetune import train
-from rlprune.graph import Graph, build_graph
+from rlprune.graph import Graph
 from rlprune.models.checkpoint import load_checkpoint, save_weights, weights_hash
 from rlprune.models.registry import build_model, parse_model_args
 from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
+from rlprune.pruner import load, pruned_folder
 from rlprune.settings import Optimiser
+from rlprune.trace import build_graph
+from rlprune.training import train
 
 DATA_SETTINGS = (
     "data", "data_root", "download", "image_size", "mean", "std", "search_images", "calibration_images", "workers",
@@ -116,6 +119,31 @@ def build(network: Mapping[str, Any]) -> nn.Module:
     )
 
 
+def open_pruned(
+    source: Path, settings: Mapping[str, Any], progress: Progress
+) -> tuple[Problem, nn.Module, PruningPlan]:
+    """A pruned network with the problem it was pruned for, or with other images.
+
+    Args:
+        source: a run folder or a pruned folder.
+        settings: as for `open_problem`; what they leave open is taken from the folder's plan.
+        progress: told what is going on.
+
+    Returns:
+        The problem (its dense network has fresh weights), the pruned network on its device, and its plan.
+
+    Raises:
+        UserError: whatever cannot be used.
+    """
+    folder = pruned_folder(source)
+    plan = PruningPlan.load(folder / "plan.json")
+    problem = open_problem(settings_of_plan(settings, plan) | {"checkpoint": None}, progress)
+    module = load(folder, problem.device)
+    if (here := len(problem.data.classes)) != (there := plan.network["classes"]):
+        raise UserError(f"{problem.data.name} has {here} classes and the network in {folder} tells {there} apart")
+    return problem, module, plan
+
+
 def train_dense(problem: Problem, given: Optimiser, epochs: int | None, progress: Progress) -> None:
     """Train the dense network of a problem, or take it from the user's cache.
 
@@ -138,13 +166,20 @@ def train_dense(problem: Problem, given: Optimiser, epochs: int | None, progress
         return
     require_writable(path.parent)
     state = path.with_suffix(".state")
-    fit(problem.module, problem, epochs, given, state, progress, "training the dense network")
+    fit(problem.module, problem, epochs, given, state, progress)
     save_weights(problem.module, path)
     state.unlink(missing_ok=True)
 
 
 def fit(
-    module: nn.Module, problem: Problem, epochs: int, given: Optimiser, state: Path, progress: Progress, stage: str
+    module: nn.Module,
+    problem: Problem,
+    epochs: int,
+    given: Optimiser,
+    state: Path,
+    progress: Progress,
+    *,
+    recovery: bool = False,
 ) -> list[dict[str, float]]:
     """Train a module on a problem's training images.
 
@@ -155,7 +190,7 @@ def fit(
         given: learning rate, batch size and seed.
         state: file from which an interrupted training continues.
         progress: told how far it is, as a stage of its own.
-        stage: the stage's name.
+        recovery: the network is a pruned one that was trained before.
 
     Returns:
         One record an epoch.
@@ -172,7 +207,7 @@ def fit(
         nonlocal begun
         if not begun:
             begun = True
-            progress.stage(stage, total, done - 1)
+            progress.stage("fine-tuning" if recovery else "training the dense network", total, done - 1)
         progress.update(done, **facts)
 
     state.parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +216,7 @@ def fit(
         problem.data.train,
         epochs=epochs,
         lr=given.lr,
+        recovery=recovery,
         batch_size=given.batch_size,
         seed=seed_of(given),
         device=problem.device,
@@ -201,8 +237,12 @@ def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str
     there = dict(plan.provenance.get("data_settings", {}))
     given = {key: value for key, value in settings.items() if value not in (None, False)}
     if given.get("data") not in (None, there.get("data")):
-        there = {"image_size": plan.network["image_size"]}
-    network = {"model": plan.network["model"], "model_args": plan.network["args"]}
+        there = {"image_size": plan.network.get("image_size")}
+    network = {}
+    if plan.network:
+        network = {"model": plan.network["model"], "model_args": plan.network["args"]}
+    elif "model" not in given:
+        raise UserError("--model is missing: the plan does not say which network it is for")
     return dict(settings) | there | network | {key: value for key, value in given.items() if key not in network}
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.errors import UserError
-from rlprune.graph import CONVOLUTIONS, NORMS, WHOLE, Graph, is_depthwise
+from rlprune.graph import WHOLE, Graph
 from rlprune.models.checkpoint import read_weights
 from rlprune.models.registry import build_model
+from rlprune.modules import CONVOLUTIONS, NORMS, is_depthwise
 from rlprune.plan import PruningPlan
 
 
@@ -53,11 +54,12 @@ class Slicer:
         return torch.from_numpy(np.flatnonzero(stays)).to(device)
 
 
-def install(module: nn.Module, tensors: Mapping[str, Tensor], trainable: bool = False) -> None:
+def install(module: nn.Module, dense: nn.Module, tensors: Mapping[str, Tensor], trainable: bool = False) -> None:
     """Put tensors of other sizes into a module and make its layers' attributes agree.
 
     Args:
         module: a network of the dense architecture; changed in place.
+        dense: the dense network, or the module itself while it is still dense.
         tensors: every entry of its state dict, sliced.
         trainable: copy the tensors into parameters of their own; otherwise the module only borrows them.
     """
@@ -69,17 +71,20 @@ def install(module: nn.Module, tensors: Mapping[str, Tensor], trainable: bool = 
         else:
             value = tensor.clone() if trainable else tensor
             layer._parameters[leaf] = nn.Parameter(value, requires_grad=trainable)
-    for layer in module.modules():
-        _agree(layer)
+    # Asked of the dense layers: a depthwise convolution with one channel left is like any other.
+    depthwise = {name for name, layer in dense.named_modules() if is_depthwise(layer)}
+    for name, layer in module.named_modules():
+        _agree(layer, name in depthwise)
 
 
-def _agree(layer: nn.Module) -> None:
-    if isinstance(layer, NORMS) and layer.weight is not None:
-        layer.num_features = len(layer.weight)
+def _agree(layer: nn.Module, depthwise: bool) -> None:
+    if isinstance(layer, NORMS):
+        known = layer.weight if layer.running_mean is None else layer.running_mean
+        layer.num_features = layer.num_features if known is None else len(known)
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, CONVOLUTIONS):
-        if is_depthwise(layer):
+        if depthwise:
             layer.groups = layer.in_channels = len(layer.weight)
         layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
 
@@ -95,11 +100,15 @@ def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
     Returns:
         A module of the same class with ordinary, smaller layers.
     """
-    # The copy shares the dense tensors (deepcopy keeps what its memo names): only the slices take memory.
-    shared = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
-    smaller = copy.deepcopy(module, shared)
-    install(smaller, Slicer(graph, module.state_dict()).slices(kept), trainable=True)
+    smaller = copy_sharing_weights(module)
+    install(smaller, module, Slicer(graph, module.state_dict()).slices(kept), trainable=True)
     return smaller
+
+
+def copy_sharing_weights(module: nn.Module) -> nn.Module:
+    """A copy of a network with the very tensors of its state dict, so that it takes next to no memory."""
+    # Deepcopy keeps what its memo names.
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()})
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
@@ -126,7 +135,12 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     expected = module.state_dict()
     if different := sorted(set(expected) ^ set(tensors)):
         raise UserError(f"{folder} does not fit {plan.network['model']}: '{different[0]}' is only in one of them")
-    install(module, tensors, trainable=True)
+    for group, kept in plan.kept.items():
+        weight = tensors.get(f"{group}.weight")
+        if weight is None or len(weight) != len(kept):
+            there = "there is no such layer" if weight is None else f"its weights have {len(weight)}"
+            raise UserError(f"{folder} does not fit its own plan: '{group}' keeps {len(kept)} channels, {there}")
+    install(module, module, tensors, trainable=True)
     return module.to(device).eval()
 
 

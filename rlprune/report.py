@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pandas as pd
 
 from rlprune.errors import UserError, unknown
 from rlprune.files import write_text
-from rlprune.show import closing, count, effort, heading, percent, show
+from rlprune.plan import read_table
+from rlprune.show import show
+from rlprune.words import closing, effort, heading, percent
 
 __all__ = ["export_table", "show", "write_run_report"]
 
@@ -65,7 +68,7 @@ def write_run_report(folder: Path) -> None:
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=percent, count=count)
+    environment.filters.update(percent=percent, whole=_whole)
     template = environment.from_string(files("rlprune").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     ratios = _read_table(folder / "ratios.csv")
     figures = {name: Markup(svg) for name, svg in _figures(folder, ratios).items()}
@@ -78,6 +81,11 @@ def write_run_report(folder: Path) -> None:
         versions=json.loads(_read_text(folder / "environment.json") or "{}"),
     )
     write_text(folder / "report.html", page)
+
+
+def _whole(text: str) -> str:
+    """A line may not end between a number and its unit."""
+    return re.sub(r"(?<=[0-9]) (?=%|[kMGT]\b)", "\u00a0", text)
 
 
 def _headline(folder: Path) -> dict[str, Any]:
@@ -110,5 +118,5 @@ def _read_table(path: Path) -> pd.DataFrame | None:
     """The table, or None where there is none yet. A group may be named "0.10" or "null": names stay texts."""
     if not _read_text(path):
         return None
-    table = pd.read_csv(path, converters={"group": str})
+    table = read_table(path)
     return None if table.empty else table

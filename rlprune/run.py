@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -18,13 +19,14 @@ from typing import Any
 from rlprune.config import Search, Settings, as_dict, differences, to_yaml
 from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
-from rlprune.files import read_json, write_json, write_text
+from rlprune.files import check_writable, read_json, write_json, write_text
 
 FORMAT = "rlprune-run"
 VERSION = 1
 EPISODES = ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss", "seconds", "counts")
 # These do not change what a run finds, so that a run may continue with others.
 ELSEWHERE = ("out", "device", "workers", "data_root", "download")
+MARKER = Path("state") / "run.json"
 
 
 class RunFolder:
@@ -40,30 +42,26 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Settings) -> None:
         self.path = path
-        self.config = config
-        self._claim()
+        self.check(path, config)
+        # Written last, so that a run that was stopped in between writes all of them.
+        if not (path / "environment.json").is_file():
+            write_json(path / MARKER, {"format": FORMAT, "version": VERSION, "settings": identity(config)})
+            write_text(path / "config.yaml", to_yaml(config))
+            write_text(path / "command.txt", shlex.join(["rlprune", *sys.argv[1:]]) + "\n")
+            write_json(path / "environment.json", environment())
         self.episodes = self._read_episodes()
 
     @staticmethod
-    def finished(path: Path) -> bool:
-        """Whether a folder holds a result."""
-        return (path / "result.json").is_file()
-
-    def _claim(self) -> None:
-        identity = {key: value for key, value in as_dict(self.config).items() if key not in ELSEWHERE}
-        marker = self.path / "state" / "run.json"
-        if marker.is_file():
-            there = read_json(marker, FORMAT, VERSION)["settings"]
-            if different := differences(there, identity):
+    def check(path: Path, config: Settings) -> None:
+        """Raise UserError unless a folder is free or belongs to a run of these settings; changes nothing."""
+        if (path / MARKER).is_file():
+            there = read_json(path / MARKER, FORMAT, VERSION)["settings"]
+            if different := differences(there, identity(config)):
                 lines = "\n  ".join(different)
-                raise UserError(f"{self.path} belongs to a different run; choose another --out\n  {lines}")
-            return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(f"{self.path} exists and is not a run folder: choose another --out")
-        write_json(marker, {"format": FORMAT, "version": VERSION, "settings": identity})
-        write_text(self.path / "config.yaml", to_yaml(self.config))
-        write_text(self.path / "command.txt", " ".join(sys.argv) + "\n")
-        write_json(self.path / "environment.json", environment())
+                raise UserError(f"{path} belongs to a different run; choose another --out\n  {lines}")
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} exists and is not a run folder: choose another --out")
+        check_writable(path)
 
     def same_inputs(self, fingerprint: Mapping[str, str]) -> None:
         """Remember hashes of the dense weights and the images, or refuse if an unfinished run had others."""
@@ -85,9 +83,9 @@ class RunFolder:
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one evaluation; a line that is cut short by a crash is dropped when the run continues."""
         path = self.path / "episodes.csv"
-        new = not path.is_file()
+        new = not path.is_file() or not path.stat().st_size
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, EPISODES)
+            writer = csv.DictWriter(file, EPISODES, lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow(row)
@@ -107,17 +105,14 @@ class RunFolder:
         """Seconds of evaluation that the log already holds."""
         return float(self.episodes[-1]["seconds"]) if self.episodes else 0.0
 
-    def result(self) -> dict[str, Any]:
-        """The result of a finished run."""
-        return read_result(self.path)
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write the result, which makes the run a finished one."""
-        write_result(self.path, result)
+def finished(folder: Path) -> bool:
+    """Whether a folder holds a result."""
+    return (folder / "result.json").is_file()
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write `result.json` to a folder."""
+    """Write `result.json` to a folder, which makes its run a finished one."""
     write_json(folder / "result.json", {"format": FORMAT, "version": VERSION, **result})
 
 
@@ -125,21 +120,20 @@ def read_result(folder: Path) -> dict[str, Any]:
     """The result of a finished run in a folder.
 
     Raises:
-        UserError: the run is not finished, or the folder is none.
+        UserError: there is none that can be read.
     """
-    path = folder / "result.json"
-    if not path.is_file():
-        raise UserError(
-            f"{folder} holds no finished run (result.json is missing): run its command again to continue it"
-        )
-    result = read_json(path, FORMAT, VERSION)
+    result = read_json(folder / "result.json", FORMAT, VERSION)
     return {key: value for key, value in result.items() if key not in ("format", "version")}
+
+
+def identity(config: Settings) -> dict[str, Any]:
+    """The settings that make a run the run it is."""
+    return {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
 
 
 def default_folder(config: Search) -> Path:
     """`runs/MODEL-DATA-BUDGET-AGENT-seedN-HASH`: the same command finds the same folder again."""
-    identity = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:6]
     given = str(config.budget if config.budget is not None else "balance")
     words = [config.model, config.data, given, config.agent, f"seed{config.seed}"]
     short = [_word(str(word)) for word in words]

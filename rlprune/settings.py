@@ -89,7 +89,7 @@ class Data(Settings):
         None, help="training images held out to score plans on", unset="5 %, at most 500", minimum=1
     )
     calibration_images: int | None = setting(
-        None, help="training images to recalibrate batch norm on", unset="5 %, at most 200", minimum=1
+        None, help="training images to recalibrate batch norm on", unset="2.5 %, at most 200", minimum=1
     )
     workers: int = setting(0, help="processes that read large images", minimum=0)
 
@@ -140,7 +140,7 @@ class Optimiser(Settings):
     """How a training steps."""
 
     title: ClassVar[str] = "Training"
-    lr: float | None = setting(None, help="peak learning rate", unset="0.1 * batch size / 128", above=0)
+    lr: float | None = setting(None, help="peak learning rate", unset="0.1 * batch / 128, fine-tuning 0.03", above=0)
     batch_size: int | None = setting(None, help="images a step", unset="128, fewer on small data sets", minimum=2)
 
 
@@ -219,6 +219,8 @@ class Eval(Device, RunData, Network):
     source: Path | None = setting(None, help=FOLDER, unset="--model with --checkpoint", positional="RUN_OR_PRUNED")
 
     def __post_init__(self) -> None:
+        if self.source is not None and (self.model or self.checkpoint):
+            raise UserError(f"expected either {FOLDER}, or --model and --checkpoint, and not both")
         if self.source is None and self.model is None:
             raise UserError(f"RUN_OR_PRUNED is missing: name {FOLDER}, or --model and --checkpoint")
 

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
+
+from rlprune.models.registry import build_model
 
 # Tensors as small as those of the tests are slower on several threads, and much slower on a busy machine.
 torch.set_num_threads(1)
@@ -48,3 +51,43 @@ def pets(tmp_path: Path, write_images: Callable[..., None]) -> Path:
     ):
         write_images(root / part / name, count, seed=seed)
     return root
+
+
+class Mixed(nn.Module):
+    """One of every coupling: a residual sum, a concatenation, a depthwise convolution over it, a flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.body, self.body_norm = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.left, self.right = nn.Conv2d(6, 4, 3, padding=1), nn.Conv2d(6, 5, 1)
+        self.depth, self.depth_norm = nn.Conv2d(9, 9, 3, padding=1, groups=9), nn.BatchNorm2d(9, affine=False)
+        self.hidden, self.hidden_norm, self.last = nn.Linear(36, 7), nn.BatchNorm1d(7), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem_norm(self.stem(x)).relu()
+        x = (x + self.body_norm(self.body(x))).relu()
+        x = torch.cat([self.left(x), self.right(x)], 1)
+        x = nn.functional.adaptive_avg_pool2d(self.depth_norm(self.depth(x)).relu(), 2)
+        return self.last(self.hidden_norm(self.hidden(x.flatten(1))).relu())
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "mixed": Mixed,
+    "resnet20": lambda: build_model("resnet20", classes=4, image_size=32, args={"width": 0.25}),
+    "vgg11": lambda: build_model("vgg11", classes=4, image_size=32, args={"width": 0.1}),
+    "mobilenetv2": lambda: build_model("mobilenetv2", classes=4, image_size=32, args={"width": 0.15}),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> nn.Module:
+    """Networks for 32-pixel images in eval mode, each of whose channels does something of its own."""
+    torch.manual_seed(0)
+    module = NETWORKS[request.param]()
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                if tensor is not None:
+                    nn.init.uniform_(tensor, 0.5, 1.5)
+    return module.eval()

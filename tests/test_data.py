@@ -70,7 +70,7 @@ def test_splits_are_disjoint_and_calibration_is_trained_on(digits: Dataset) -> N
     assert rows(digits.train).isdisjoint(rows(digits.search))
     assert len(rows(digits.train)) + len(rows(digits.search)) == 1437
     assert rows(digits.calibration) < rows(digits.train)
-    assert (len(digits.search), len(digits.calibration)) == (1437 // 20, 1437 // 20)
+    assert (len(digits.search), len(digits.calibration)) == (1437 // 20, 1437 // 40)
 
 
 def test_splits_follow_the_seed_and_the_test_images_do_not(digits: Dataset) -> None:

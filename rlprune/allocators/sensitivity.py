@@ -61,7 +61,7 @@ def measure(loss: Callable[[np.ndarray], float], lander: Lander) -> Sensitivity:
 
 
 def convex(sensitivity: Sensitivity) -> np.ndarray:
-    """(groups, points) the curves made to rise and made convex, extended to nothing kept being worst.
+    """(groups, points) the curves made to rise and made convex.
 
     Each is the greatest convex curve below the running maximum of what was measured, so that noise cannot make a cut
     look like a gain.
@@ -114,10 +114,7 @@ def allocate(
         damage = sensitivity.predict(trial) - sensitivity.predict(keep)
         saved = ratios - cost.ratios(trial * sizes)
         # Over the budget only what relieves an exceeded bound counts; inside it, what the weights say.
-        if over.any():
-            gain = (saved / limits)[:, over].sum(axis=1)
-        else:
-            gain = saved @ weights
+        gain = (saved / limits)[:, over].sum(axis=1) if over.any() else saved @ weights
         movable = np.flatnonzero((trial.diagonal() < keep) & (gain > 0))
         if not len(movable):
             return keep * sizes

@@ -37,6 +37,11 @@ def score_channels(
     return score(module, graph, batch, seed)
 
 
+def weighted(graph: Graph) -> list[str]:
+    """The conv and linear layers that produce channels of a group."""
+    return [axis.layer for axis in graph.axes if axis.side == "out" and axis.layer in graph.layers]
+
+
 def sum_over_producers(graph: Graph, values: dict[str, np.ndarray]) -> np.ndarray:
     """Add up one number per output channel of every producing layer, each layer scaled to mean 1.
 
@@ -52,7 +57,7 @@ def sum_over_producers(graph: Graph, values: dict[str, np.ndarray]) -> np.ndarra
     total = np.zeros(int(graph.sizes.sum()))
     for axis in graph.axes:
         if axis.side == "out" and axis.layer in values:
-            value = values[axis.layer]
+            value = values[axis.layer].astype(np.float64)
             mine = axis.slots >= 0
             np.add.at(total, axis.slots[mine], value[mine] / max(value.mean(), 1e-12))
     return total

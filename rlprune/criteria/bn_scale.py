@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from rlprune.criteria import sum_over_producers
 from rlprune.errors import UserError
-from rlprune.graph import NORMS, Graph
+from rlprune.graph import Graph
+from rlprune.modules import NORMS
 
 
 def score(module: nn.Module, graph: Graph, batch: tuple[Tensor, Tensor], seed: int) -> np.ndarray:
@@ -22,6 +23,7 @@ def score(module: nn.Module, graph: Graph, batch: tuple[Tensor, Tensor], seed: i
     for group in graph.groups:
         if not any(layer in scales for layer in group.producers):
             raise UserError(
-                f"criterion bn-scale does not apply: the channels of '{group.name}' pass no batch norm; use l1, l2 or taylor"
+                f"criterion bn-scale does not apply: the channels of '{group.name}' pass no batch norm; "
+                "use l1, l2 or taylor"
             )
     return sum_over_producers(graph, scales)

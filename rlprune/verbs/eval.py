@@ -8,11 +8,9 @@ from torch import nn
 
 from rlprune.config import Eval, as_dict, resolve
 from rlprune.errors import UserError
-from rlprune.finetune import evaluate
-from rlprune.plan import PruningPlan
-from rlprune.problem import open_problem, settings_of_plan
+from rlprune.problem import open_problem, open_pruned
 from rlprune.progress import Progress
-from rlprune.pruner import load, pruned_folder
+from rlprune.training import evaluate
 
 
 def eval(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -36,10 +34,8 @@ def eval(*, config: Path | None = None, progress: Progress | None = None, **sett
         problem = open_problem(as_dict(given) | {"data": given.data or "digits"}, progress)
         module, what = problem.module, str(given.checkpoint)
     else:
-        folder = pruned_folder(given.source)
-        there = settings_of_plan(as_dict(given), PruningPlan.load(folder / "plan.json"))
-        problem = open_problem(there | {"checkpoint": None}, progress)
-        module, what = load(folder, problem.device), str(folder)
+        problem, module, _ = open_pruned(given.source, as_dict(given), progress)
+        what = str(given.source)
     progress.stage("evaluating on the test images")
     loss, accuracy = evaluate(module, problem.data.test, device=problem.device)
     macs, params = count(module, problem.data.image_size, problem.device)

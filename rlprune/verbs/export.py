@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from rlprune.config import Export, resolve
+from rlprune.errors import UserError
 from rlprune.files import write_atomic
-from rlprune.plan import PruningPlan
+from rlprune.plan import PruningPlan, read_table
 from rlprune.progress import Progress
 from rlprune.report import export_table
 
@@ -28,6 +29,8 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
     table = export_table(_table(given.source), given.format)
     if given.out is None:
         return {"text": table}
+    if given.out.is_dir():
+        raise UserError(f"--out {given.out} is a folder: name a file such as {given.out / f'ratios.{given.format}'}")
     data = table.encode() if isinstance(table, str) else table
     write_atomic(given.out, lambda path: path.write_bytes(data))
     return {"path": str(given.out)}
@@ -35,7 +38,7 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
 
 def _table(source: Path) -> pd.DataFrame:
     if source.is_dir() and (source / "ratios.csv").is_file():
-        return pd.read_csv(source / "ratios.csv")
+        return read_table(source / "ratios.csv")
     plan = PruningPlan.load(source / "plan.json" if source.is_dir() else source)
     channels, counts = np.array(list(plan.channels.values())), plan.counts()
     columns = {"group": list(plan.kept), "channels": channels, "kept": counts}

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.config import Finetune, as_dict, resolve
-from rlprune.files import new_folder
-from rlprune.finetune import evaluate
+from rlprune.files import check_new, check_writable
 from rlprune.finish import save_pruned
-from rlprune.plan import PruningPlan
-from rlprune.problem import fit, open_problem, settings_of_plan
+from rlprune.problem import fit, open_pruned
 from rlprune.progress import Progress
-from rlprune.pruner import load, pruned_folder
+from rlprune.pruner import pruned_folder
+from rlprune.training import evaluate
+
+STATE = "finetune.state"
+"""In the folder of the results; an interrupted training continues from it."""
 
 
 def finetune(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -27,17 +29,23 @@ def finetune(*, config: Path | None = None, progress: Progress | None = None, **
     """
     start, progress = time.perf_counter(), progress or Progress()
     given = resolve(Finetune, settings, config)
-    folder = pruned_folder(given.source)
-    plan = PruningPlan.load(folder / "plan.json")
-    problem = open_problem(settings_of_plan(as_dict(given), plan), progress)
-    module = load(folder, problem.device)
+    out = _out(given)
+    problem, module, plan = open_pruned(given.source, as_dict(given), progress)
     epochs = problem.data.finetune_epochs if given.epochs is None else given.epochs
     _, before = evaluate(module, problem.data.test, device=problem.device)
-    out = folder if given.out is None else new_folder(given.out)
-    state = out / "finetune.state"
-    fit(module, problem, epochs, given, state, progress, "fine-tuning")
+    state = out / STATE
+    fit(module, problem, epochs, given, state, progress, recovery=True)
     save_pruned(module, plan, out)
     state.unlink(missing_ok=True)
     _, after = evaluate(module, problem.data.test, device=problem.device)
     seconds = round(time.perf_counter() - start, 1)
     return {"pruned": str(out), "before": before, "after": after, "epochs": epochs, "seconds": seconds}
+
+
+def _out(given: Finetune) -> Path:
+    """Where to write: the folder itself, an empty one, or that of the same training when it was interrupted."""
+    if given.out is None:
+        folder = pruned_folder(given.source)
+        check_writable(folder)
+        return folder
+    return given.out if (given.out / STATE).is_file() else check_new(given.out)

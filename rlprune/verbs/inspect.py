@@ -34,7 +34,7 @@ def inspect(*, config: Path | None = None, progress: Progress | None = None, **s
         {
             "group": group.name,
             "channels": group.channels,
-            "producers": list(group.producers),
+            "producers": [layer for layer in group.producers if layer in graph.layers],
             "consumers": list(group.consumers),
             "macs_share": float(share[0]),
             "params_share": float(share[1]),

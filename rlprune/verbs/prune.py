@@ -11,7 +11,7 @@ from rlprune.config import Prune, Search, as_dict, resolve
 from rlprune.criteria import score_channels
 from rlprune.errors import UserError
 from rlprune.evaluator import recalibrate
-from rlprune.files import new_folder
+from rlprune.files import check_new, new_folder
 from rlprune.finish import costs, described, plan_of, save_pruned
 from rlprune.plan import PruningPlan, check_same_groups, ratio_table, read_ratios
 from rlprune.problem import DATA_SETTINGS, Problem, open_problem, settings_of_plan, train_dense
@@ -34,6 +34,7 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
     """
     start, progress = time.perf_counter(), progress or Progress()
     given = resolve(Prune, settings, config)
+    budget = parse_budget(given.budget)
     source = given.plan / "plan.json" if given.plan.is_dir() else given.plan
     known = _read_plan(source)
     run = _run_of(given)
@@ -42,18 +43,18 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
         raise UserError("--checkpoint is missing: name the file with the dense network's weights")
     if wanted["checkpoint"] is None and run is not None:
         wanted["checkpoint"] = run.checkpoint
+    out = check_new(given.out or Path(f"{given.plan.resolve().stem}-pruned"))
     problem = open_problem(wanted, progress)
-    out = new_folder(given.out or Path(f"{given.plan.resolve().stem}-pruned"))
     if wanted["checkpoint"] is None and run is not None:
         train_dense(problem, run, run.train_epochs, progress)
     plan = _plan(given, known, source, problem, wanted)
     smaller = cut(problem.module, problem.graph, plan.mask(problem.graph))
     recalibrate(smaller, problem.calibration()[0])
-    save_pruned(smaller, plan, out)
+    save_pruned(smaller, plan, new_folder(out))
     return {
         "pruned": str(out),
         "plan": str(out / "plan.json"),
-        **described(parse_budget(given.budget), problem, time.perf_counter() - start),
+        **described(budget, problem, time.perf_counter() - start),
         **costs(problem, plan.counts()),
         "table": ratio_table(problem.graph, problem.cost, plan.counts()).to_dict("records"),
     }
@@ -97,6 +98,7 @@ def _network_settings(plan: PruningPlan | None, given: Prune) -> dict[str, Any]:
         if given.model is None:
             raise UserError("--model is missing: a table of ratios does not say which network it is for")
         return {}
-    keys = (("model", "model_args") if given.model is None else ()) + (DATA_SETTINGS if given.data is None else ())
-    there = settings_of_plan({}, plan)
+    data = (*DATA_SETTINGS, "seed") if given.data is None else ()
+    keys = (("model", "model_args") if given.model is None else ()) + data
+    there = settings_of_plan({"model": given.model}, plan)
     return {key: there[key] for key in keys if key in there and getattr(given, key) in (None, False)}

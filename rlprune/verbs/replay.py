@@ -12,7 +12,7 @@ from rlprune.config import Replay, Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
-from rlprune.files import new_folder
+from rlprune.files import check_new
 from rlprune.finish import described, plan_of, prune_and_recover
 from rlprune.problem import open_problem, train_dense
 from rlprune.progress import Progress
@@ -38,9 +38,10 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     changed = {key: value for key, value in as_dict(given).items() if value not in (None, False) and key != "source"}
     there = resolve(Search, as_dict(searched) | changed)
     budget, (weights, balance) = parse_budget(there.budget), parse_reward(there.reward)
+    source = given.source.resolve()
+    out = check_new(given.out or source.with_name(f"{source.name}-replay-{budget}"))
     problem = open_problem(as_dict(there), progress)
     lander = Lander(problem.cost, budget, there.round_to, there.min_channels)
-    out = new_folder(given.out or given.source.with_name(f"{given.source.resolve().name}-replay-{budget}"))
     if there.checkpoint is None:
         train_dense(problem, there, there.train_epochs, progress)
     progress.stage("measuring sensitivities", number_of_evaluations(len(problem.graph.groups)) + 2)

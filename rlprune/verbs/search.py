@@ -11,7 +11,7 @@ from rlprune.agents.preparation import make_evaluator, prepare
 from rlprune.agents.search import search as run_search
 from rlprune.allocators.sensitivity import number_of_evaluations
 from rlprune.allocators.uniform import uniform
-from rlprune.budget import Budget, Lander, parse_budget
+from rlprune.budget import Lander, parse_budget
 from rlprune.config import Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
 from rlprune.envs.walk import Task
@@ -21,7 +21,7 @@ from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.problem import Problem, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.report import write_run_report
-from rlprune.run import RunFolder, default_folder
+from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
 
 
 def search(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -39,19 +39,22 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     given = resolve(Search, settings, config)
     budget, (weights, balance) = parse_budget(given.budget), parse_reward(given.reward)
     folder = given.out or default_folder(given)
-    if RunFolder.finished(folder):
+    RunFolder.check(folder, given)
+    if finished(folder):
         progress.note(f"{folder} is finished already; this is its result")
-        return RunFolder(folder, given).result()
+        return read_result(folder)
     problem = open_problem(as_dict(given), progress)
     lander = Lander(problem.cost, budget, given.round_to, given.min_channels)
     _require_enough(given.evaluations, len(problem.graph.groups))
+    if given.checkpoint is None:
+        train_dense(problem, given, given.train_epochs, progress)
+    evaluator = make_evaluator(problem, given.criterion, given.seed, {}, lambda *_: None)
+    # Only now, when nothing in the settings can be wrong any more, is a folder made.
     run = RunFolder(folder, given)
+    start -= run.seconds()
     try:
-        if given.checkpoint is None:
-            train_dense(problem, given, given.train_epochs, progress)
         run.same_inputs({"dense weights": problem.weights(), "images": problem.data.fingerprint})
-        log = Log(run, problem, given.evaluations, progress)
-        evaluator = make_evaluator(problem, given.criterion, given.seed, log.seen, log.add)
+        log = Log(run, problem, evaluator, given.evaluations, progress)
         found = _find(given, problem, lander, evaluator, log, (weights, balance))
         plan = plan_of(problem, found["counts"], evaluator.scores, given)
         epochs = problem.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
@@ -63,19 +66,15 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
         "run": str(folder),
         "plan": str(folder / "plan.json"),
         "agent": given.agent,
-        "evaluations": given.evaluations,
+        "evaluations": len(evaluator.seen),
         "search_loss": found["loss"],
         "base_loss": found["base_loss"],
-        **_words(budget, problem, start),
+        **described(budget, problem, time.perf_counter() - start),
         **after,
     }
-    run.write_result(result)
+    write_result(folder, result)
     write_run_report(folder)
     return result
-
-
-def _words(budget: Budget, problem: Problem, start: float) -> dict[str, Any]:
-    return described(budget, problem, time.perf_counter() - start)
 
 
 def _require_enough(evaluations: int, groups: int) -> None:
@@ -97,9 +96,8 @@ def _find(
         starts = (prepared.base,) if balance else (prepared.base, uniform(lander))
         found = run_search(
             prepared.task,
-            prepared.sensitivity,
             lambda counts: evaluator(counts).loss,
-            given.evaluations - number_of_evaluations(len(problem.graph.groups)),
+            given.evaluations - log.sensitivities(),
             given.agent,
             given.seed,
             starts,
@@ -114,18 +112,21 @@ def _find(
 
 
 class Log:
-    """Takes every new evaluation to the run folder and to the screen.
+    """Takes every new evaluation to the run folder and to the screen, and those of the run folder to the evaluator.
 
     Args:
         run: the run folder.
         problem: for the costs.
+        evaluator: reports here from now on.
         total: evaluations in all.
         progress: the screen.
     """
 
-    def __init__(self, run: RunFolder, problem: Problem, total: int, progress: Progress) -> None:
+    def __init__(self, run: RunFolder, problem: Problem, evaluator: Evaluator, total: int, progress: Progress) -> None:
         self.run, self.problem, self.progress = run, problem, progress
-        self.seen = run.known()
+        self.seen = evaluator.seen
+        self.seen |= run.known()
+        evaluator.on_new = self.add
         self.task: Task | None = None
         self.best: np.ndarray | None = None
         self.facts: dict[str, str] = {}
@@ -138,8 +139,12 @@ class Log:
     def begin(self, task: Task) -> None:
         """The sensitivities are measured, from now on plans of this task come."""
         self.task = task
-        for counts, evaluation in list(self.seen.items())[number_of_evaluations(len(task.base)) :]:
+        for counts, evaluation in list(self.seen.items())[self.sensitivities() :]:
             self._compare(np.array(counts), evaluation)
+
+    def sensitivities(self) -> int:
+        """How many evaluations the sensitivities took: fewer than asked for where two cuts keep the same channels."""
+        return sum(row["stage"] == "sensitivity" for row in self.run.episodes)
 
     def add(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         """Log one evaluation of (groups,) kept counts."""

@@ -6,11 +6,11 @@ from typing import Any
 
 from rlprune.config import Train, as_dict, resolve
 from rlprune.errors import UserError
-from rlprune.files import require_writable
-from rlprune.finetune import evaluate
+from rlprune.files import check_writable
 from rlprune.models.checkpoint import save_weights
 from rlprune.problem import fit, open_problem
 from rlprune.progress import Progress
+from rlprune.training import evaluate
 
 
 def train(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -30,11 +30,11 @@ def train(*, config: Path | None = None, progress: Progress | None = None, **set
     out = given.out or Path(name)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file such as {out / name}")
-    require_writable(out.parent)
+    check_writable(out.parent)
     problem = open_problem(as_dict(given), progress)
     epochs = problem.data.train_epochs if given.epochs is None else given.epochs
     state = out.with_suffix(".state")
-    fit(problem.module, problem, epochs, given, state, progress, "training")
+    fit(problem.module, problem, epochs, given, state, progress)
     save_weights(problem.module, out)
     state.unlink(missing_ok=True)
     loss, accuracy = evaluate(problem.module, problem.data.test, device=problem.device)

@@ -49,6 +49,7 @@ def train(
     *,
     epochs: int,
     lr: float | None = None,
+    recovery: bool = False,
     batch_size: int | None = None,
     weight_decay: float = 5e-4,
     label_smoothing: float = 0.0,
@@ -72,6 +73,7 @@ def train(
         epochs: passes over the images; 0 trains nothing.
         lr: the peak of the schedule; by default 0.1 at 128 images a step, and in proportion to them (the linear
             scaling rule of Goyal et al. 2017, arXiv 1706.02677).
+        recovery: the network has been trained before and then pruned: the default ``lr`` is 0.03 instead of 0.1.
         batch_size: images a step, at least 2; by default 128, and from 127 down to 16 where 128 would leave less than
             40 steps an epoch.
         weight_decay: L2 coefficient.
@@ -88,7 +90,7 @@ def train(
         UserError: a setting is out of range, the training diverged, or ``state`` is of another training.
     """
     batch_size = max(16, min(128, len(images) // 40)) if batch_size is None else batch_size
-    lr = 0.1 * batch_size / 128 if lr is None else lr
+    lr = (0.03 if recovery else 0.1) * batch_size / 128 if lr is None else lr
     settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
     settings |= {"label_smoothing": label_smoothing, "augment": augment, "seed": seed, "images": len(images)}
     _check(settings)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlprune import finetune
+from rlprune import training
 from rlprune.errors import UserError
-from rlprune.finetune import evaluate, train
+from rlprune.training import evaluate, train
 
 CPU = torch.device("cpu")
 
@@ -247,7 +247,7 @@ def test_settings_out_of_range(setting: dict[str, Any], told: str) -> None:
 
 def test_bfloat16_mixed_precision(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     seen = []
-    monkeypatch.setattr(finetune, "evaluation_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(training, "evaluation_dtype", lambda device: torch.bfloat16)
     module = network()
     module[0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
     train(module, bright_or_dark(), epochs=4, lr=0.05, device=CPU)

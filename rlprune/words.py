@@ -1,0 +1,74 @@
+"""Numbers and results in words, the same on the terminal and on the page."""
+
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+Fact = tuple[str, str, str]
+"""What it is, the value, and what else to know of it (may be empty)."""
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.3 -> '30.0 %'."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def count(number: float) -> str:
+    """Three significant digits: 313_200_000 -> '313 M'."""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:#.3g}".rstrip(".") + unit
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """3725 -> '1 h 2 min'."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def heading(result: Result) -> str:
+    """What was asked for: 'vgg16 on cifar10: keep ≤ 30 % of the MACs (remove ≥ 70 %)'."""
+    data = f" on {result['data']}" if result.get("data") else ""
+    return f"{result['model']}{data}: {result['budget_words']}"
+
+
+def effort(result: Result) -> str:
+    """What it took: '300 evaluations, 4 min 12 s in all'."""
+    return f"{result['evaluations']} evaluations, {duration(result['seconds'])} in all"
+
+
+def closing(result: Result) -> list[Fact]:
+    """The lines that end a pruning verb: accuracy if it was measured, cost, and where the results lie."""
+    accuracy = _accuracy(*(result.get(f"{when}_accuracy") for when in ("dense", "oneshot", "finetuned")))
+    kept = result["macs_ratio"]
+    cost = (
+        "MACs",
+        f"{count(result['dense_macs'])} → {count(result['pruned_macs'])}",
+        f"kept {percent(kept)}, removed {percent(1 - kept)}; "
+        f"params {count(result['dense_params'])} → {count(result['pruned_params'])}",
+    )
+    return [*accuracy, cost, _where(result)]
+
+
+def _accuracy(dense: float | None, oneshot: float | None, finetuned: float | None) -> list[Fact]:
+    after, note = finetuned, "test" if oneshot is None else f"test; one-shot before fine-tuning {percent(oneshot, 2)}"
+    if after is None:
+        after, note = oneshot, "test; one-shot, not fine-tuned"
+    if after is None:
+        return []
+    before = "" if dense is None else f"{percent(dense, 2)} → "
+    return [("accuracy", before + percent(after, 2), note)]
+
+
+def _where(result: Result) -> Fact:
+    folder, plan = str(result.get("run") or result.get("pruned")), result.get("plan")
+    if not plan:
+        return ("results", folder, "")
+    inside = Path(plan).is_relative_to(folder)
+    return ("results", folder, f"plan: {Path(plan).relative_to(folder) if inside else plan}")

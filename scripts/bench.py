@@ -1,0 +1,272 @@
+"""Measure what the README claims, and write it there.
+
+    python scripts/bench.py digits                    # the main job, with nothing and with the dense network cached
+    python scripts/bench.py cifar --data folder:PATH  # three seeds against uniform and the sensitivity rule
+    python scripts/bench.py evaluation                # one evaluation against the forward of the pruned network
+
+Every part stores its figures under docs/benchmarks/ and writes all parts' tables between the marks in the README.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "docs" / "benchmarks"
+MARKS = ("<!-- benchmarks: written by scripts/bench.py -->", "<!-- end of benchmarks -->")
+
+
+def main() -> None:
+    """Run one part and rewrite the README's tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("digits", "cifar", "evaluation", "tables"))
+    parser.add_argument("--data", help="CIFAR-10: cifar10, or folder:PATH with train/ and test/")
+    parser.add_argument("--checkpoint", help="dense network for the CIFAR part; trained for 12 epochs otherwise")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--finetune-epochs", type=int, default=0, help="epochs of fine-tuning in the CIFAR part")
+    given = parser.parse_args()
+    if given.part != "tables":
+        figures = {"digits": digits, "cifar": cifar, "evaluation": evaluation}[given.part](given)
+        FIGURES.mkdir(parents=True, exist_ok=True)
+        stamp = {"date": date.today().isoformat(), "machine": machine()}
+        (FIGURES / f"{given.part}.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
+    write_tables()
+
+
+def machine() -> str:
+    """Processor, cores and torch version."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{os.cpu_count()} cores of {model}{gpu}, torch {torch.__version__.partition('+')[0]}"
+
+
+def command(*words: str, cache: Path | None = None) -> tuple[dict[str, Any], float]:
+    """Run rlprune in a process of its own; returns what --json printed, and seconds of the whole process."""
+    environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
+    start = time.perf_counter()
+    done = subprocess.run(["rlprune", *words, "--json"], env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout), time.perf_counter() - start
+
+
+def digits(_: argparse.Namespace) -> dict[str, Any]:
+    """The sentence everybody should know, in an empty cache and again with the dense network there."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["search", "--model", "vgg16", "--budget", "0.3", "--out"]
+        first, cold = command(*words, f"{folder}/first", cache=Path(folder))
+        second, warm = command(*words, f"{folder}/second", cache=Path(folder))
+        macs = counted_ratio(Path(folder) / "first")
+    assert first["plan"] != second["plan"]
+    return {
+        "cold_seconds": cold,
+        "warm_seconds": warm,
+        "macs_ratio_counted": macs,
+        **{key: first[key] for key in ("dense_accuracy", "oneshot_accuracy", "finetuned_accuracy", "params_ratio")},
+    }
+
+
+def counted_ratio(run: Path) -> float:
+    """Kept fraction of the MACs, counted by torch's own counter on the saved network and on the dense one."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import rlprune
+    from rlprune.models.registry import build_model
+
+    network = json.loads((run / "plan.json").read_text())["network"]
+    dense = build_model(
+        network["model"], classes=network["classes"], image_size=network["image_size"], args=network["args"]
+    )
+    image = torch.zeros(1, 3, network["image_size"], network["image_size"])
+    flops = []
+    for module in (rlprune.load(run), dense.eval()):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(image)
+        flops.append(counter.get_total_flops())
+    return flops[0] / flops[1]
+
+
+def cifar(given: argparse.Namespace) -> dict[str, Any]:
+    """VGG-16 x0.25 at 30 % of the MACs: one-shot test accuracy of the found plan, the base plan and the uniform one."""
+    if not given.data:
+        sys.exit("bench.py: name the CIFAR-10 images with --data cifar10 or --data folder:PATH")
+    rows = []
+    words = ["search", "--model", "vgg16", "--model-args", "width=0.25", "--budget", "0.3", "--data", given.data]
+    words += ["--finetune-epochs", str(given.finetune_epochs), "--train-epochs", "12"]
+    words += ["--checkpoint", given.checkpoint] if given.checkpoint else []
+    for seed in range(given.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            result, _ = command(*words, "--seed", str(seed), "--out", f"{folder}/run")
+            episodes = list(csv.DictReader((Path(folder) / "run" / "episodes.csv").open()))
+            plans = [row for row in episodes if row["stage"] == "search"][:2]
+            base, uniform = oneshot(Path(folder) / "run", [row["counts"] for row in plans])
+        rows.append(
+            {
+                "seed": seed,
+                "uniform": uniform,
+                "sensitivity": base,
+                "search": result["oneshot_accuracy"],
+                "tuned": result["finetuned_accuracy"],
+                "dense": result["dense_accuracy"],
+                "search_seconds": float(episodes[-1]["seconds"]),
+            }
+        )
+        print(rows[-1], file=sys.stderr)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    return {"rows": rows, "peak_gib": peak, "finetune_epochs": given.finetune_epochs}
+
+
+def oneshot(run: Path, plans: list[str]) -> list[float]:
+    """One-shot test accuracy of plans given by their kept counts, in the setting of a run."""
+    from rlprune.config import Search, as_dict, resolve
+    from rlprune.criteria import score_channels
+    from rlprune.evaluator import recalibrate
+    from rlprune.plan import top_mask
+    from rlprune.problem import open_problem, train_dense
+    from rlprune.progress import Progress
+    from rlprune.pruner import prune
+    from rlprune.training import evaluate
+
+    given = resolve(Search, {}, run / "config.yaml")
+    problem = open_problem(as_dict(given), Progress())
+    if given.checkpoint is None:
+        train_dense(problem, given, given.train_epochs, Progress())
+    scores = score_channels(given.criterion, problem.module, problem.graph, problem.calibration(), given.seed)
+    accuracies = []
+    for plan in plans:
+        mask = top_mask(problem.graph, np.array([int(count) for count in plan.split()]), scores)
+        smaller = prune(problem.module, problem.graph, mask)
+        recalibrate(smaller, problem.calibration()[0])
+        accuracies.append(evaluate(smaller, problem.data.test, device=problem.device)[1])
+    return accuracies
+
+
+def evaluation(_: argparse.Namespace) -> dict[str, Any]:
+    """One evaluation of a 30 % plan (slices, recalibration, score) against the plain forward over the same images."""
+    import torch
+
+    from rlprune.allocators.uniform import uniform
+    from rlprune.budget import Lander, parse_budget
+    from rlprune.cost import build_cost
+    from rlprune.criteria import score_channels
+    from rlprune.evaluator import Evaluator, SliceRunner
+    from rlprune.models.registry import build_model
+    from rlprune.plan import top_mask
+    from rlprune.pruner import prune
+    from rlprune.trace import build_graph
+
+    rows = []
+    for model, width, search, calibration in (
+        ("vgg16", 1.0, 71, 35),
+        ("vgg16", 0.25, 500, 200),
+        ("resnet56", 1.0, 500, 200),
+    ):
+        torch.manual_seed(0)
+        module = build_model(model, classes=10, image_size=32, args={"width": width}).eval()
+        module = module.to(memory_format=torch.channels_last)
+        images = torch.randn(calibration + search, 3, 32, 32).to(memory_format=torch.channels_last)
+        labels = torch.randint(0, 10, (search,))
+        graph = build_graph(module, images[:1])
+        counts = uniform(Lander(build_cost(graph), parse_budget(0.3)))
+        scores = score_channels("l1", module, graph, (images, labels))
+        evaluator = Evaluator(SliceRunner(module, graph, images[:calibration]), scores, images[calibration:], labels)
+        smaller = prune(module, graph, top_mask(graph, counts, scores)).eval().to(memory_format=torch.channels_last)
+        times: dict[str, list[float]] = {"evaluation": [], "forward": []}
+        for _round in range(15):
+            evaluator.seen.clear()
+            start = time.perf_counter()
+            evaluator(counts)
+            middle = time.perf_counter()
+            with torch.inference_mode():
+                smaller(images)
+            times["evaluation"].append(middle - start)
+            times["forward"].append(time.perf_counter() - middle)
+        ratios = np.array(times["evaluation"][2:]) / np.array(times["forward"][2:])
+        milliseconds = 1e3 * float(np.median(times["evaluation"][2:]))
+        rows.append(
+            {
+                "network": f"{model} ×{width:g}",
+                "images": len(images),
+                "ratio": float(np.median(ratios)),
+                "ms": milliseconds,
+            }
+        )
+    return {"rows": rows}
+
+
+def write_tables() -> None:
+    """Render every part's figures into the README, between the marks."""
+    renderers = {"digits": digits_table, "cifar": cifar_table, "evaluation": evaluation_table}
+    parts = []
+    for name, render in renderers.items():
+        path = FIGURES / f"{name}.json"
+        if path.is_file():
+            figures = json.loads(path.read_text())
+            parts.append(f"{render(figures)}\n\n*{figures['machine']}, {figures['date']}*")
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    readme.write_text(f"{before}{MARKS[0]}\n" + "\n\n".join(parts) + f"\n{MARKS[1]}{after}")
+
+
+def digits_table(figures: dict[str, Any]) -> str:
+    """The main job."""
+    rows = [
+        ("whole command, nothing cached", f"{figures['cold_seconds']:.0f} s"),
+        ("whole command, dense network cached", f"{figures['warm_seconds']:.0f} s"),
+        ("test accuracy, dense", f"{100 * figures['dense_accuracy']:.2f} %"),
+        ("one-shot, before fine-tuning", f"{100 * figures['oneshot_accuracy']:.2f} %"),
+        ("fine-tuned", f"{100 * figures['finetuned_accuracy']:.2f} %"),
+        ("MACs kept, counted on the saved network", f"{100 * figures['macs_ratio_counted']:.3f} %"),
+        ("parameters kept", f"{100 * figures['params_ratio']:.1f} %"),
+    ]
+    lines = [f"| {name} | {value} |" for name, value in rows]
+    return "\n".join(["**`rlprune search --model vgg16 --budget 0.3`**", "", "| | |", "|---|---|", *lines])
+
+
+def cifar_table(figures: dict[str, Any]) -> str:
+    """CIFAR-10, one-shot."""
+    head = "| seed | uniform | sensitivity rule | `ppo` | search, seconds |"
+    rows = [
+        f"| {row['seed']} | {100 * row['uniform']:.1f} | {100 * row['sensitivity']:.1f} "
+        f"| **{100 * row['search']:.1f}** | {row['search_seconds']:.0f} |"
+        for row in figures["rows"]
+    ]
+    columns = [[100 * row[key] for row in figures["rows"]] for key in ("uniform", "sensitivity", "search")]
+    means = " | ".join(f"{np.mean(column):.1f} ± {np.std(column, ddof=1):.1f}" for column in columns)
+    title = "**CIFAR-10, `vgg16` ×0.25, 30 % of the MACs, 300 evaluations on 500 images: one-shot test accuracy in %**"
+    dense = (
+        f"The dense network has {100 * figures['rows'][0]['dense']:.1f} %; peak memory {figures['peak_gib']:.2f} GiB."
+    )
+    return "\n".join([title, "", head, "|---|---|---|---|---|", *rows, f"| mean ± sd | {means} | |", "", dense])
+
+
+def evaluation_table(figures: dict[str, Any]) -> str:
+    """Cost of one evaluation."""
+    title = (
+        "**One evaluation of a 30 % plan, relative to the plain forward of the pruned network over the same images**"
+    )
+    rows = [
+        f"| {row['network']} | {row['images']} | {row['ratio']:.2f} × | {row['ms']:.0f} ms |" for row in figures["rows"]
+    ]
+    return "\n".join([title, "", "| network | images | ratio | evaluation |", "|---|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlprune.budget import Budget, Lander, parse_budget
+from rlprune.cost import Cost
+from rlprune.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        (0.3, {"macs": 0.3}),
+        (1, {"macs": 1.0}),
+        ("0.3", {"macs": 0.3}),
+        (" 30 % ", {"macs": 0.3}),
+        ("7%", {"macs": 0.07}),
+        ("MACs = 0.3, params=0.4,", {"macs": 0.3, "params": 0.4}),
+        ({"params": 0.5}, {"params": 0.5}),
+        (Budget({"macs": 0.2}), {"macs": 0.2}),
+        (None, {}),
+    ],
+)
+def test_reading(given: Any, limits: dict[str, float]) -> None:
+    assert parse_budget(given).limits == limits
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("mac=0.3", "unknown budget resource 'mac': did you mean 'macs'?"),
+        ("flops=0.3", "known: macs, params"),
+        ("0", "budget macs=0 is out of range"),
+        (0.0, "budget macs=0.0 is out of range"),
+        ("-0.3", "out of range"),
+        ("1.5", "above 0 and at most 1"),
+        (30, "(0.3 keeps at most 30 %)"),
+        ("params=nan", "budget params=nan is out of range"),
+        ("inf", "out of range"),
+        ("", "budget '' is empty"),
+        (" , ", "is empty"),
+        ({}, "is empty"),
+        ("0.3,macs=0.4", "names macs twice"),
+        ("macs=", "budget macs= is not a number"),
+        ("abc", "budget macs=abc is not a number"),
+        ("30%%", "is not a number"),
+        (True, "budget macs=True is not a number"),
+    ],
+)
+def test_what_cannot_be_read(given: Any, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        parse_budget(given)
+
+
+def test_words() -> None:
+    both = parse_budget("macs=0.3,params=0.07")
+    assert both.describe() == ("keep ≤ 30 % of the MACs (remove ≥ 70 %), keep ≤ 7 % of the parameters (remove ≥ 93 %)")
+    assert parse_budget(str(both)) == both
+    assert both.fractions().tolist() == [0.3, 0.07]
+    assert parse_budget(None).describe() == "no bound"
+    assert parse_budget(None).fractions().tolist() == [np.inf, np.inf]
+
+
+def chain(sizes: list[int], positions: list[int]) -> Cost:
+    """A chain of 1x1 convolutions from 3 channels to 2 classes.
+
+    MACs are the sum over layers of inputs x outputs x positions, parameters the same without positions.
+    """
+    groups = len(sizes)
+    whole = np.array([*[0] * groups, 3, 2], dtype=float)
+    per_channel = np.vstack([np.eye(groups), np.zeros((2, groups))])
+    path = [groups, *range(groups), groups + 1]
+    weights = np.array([[position, 1.0] for position in [*positions, 1]])
+    counts = np.array([3, *sizes, 2], dtype=float)
+    dense = (counts[:-1] * counts[1:]) @ weights
+    return Cost(whole, per_channel, np.array(path[:-1]), np.array(path[1:]), weights, dense, np.array(sizes))
+
+
+def allowed(size: int, round_to: int, least: int) -> list[int]:
+    """Multiples of `round_to` and the whole group, but no fewer than `least` unless that is the whole group."""
+    return [n for n in range(1, size + 1) if n == size or (n % round_to == 0 and n >= least)]
+
+
+def feasible(cost: Cost, counts: Any, budget: Budget) -> bool:
+    kept = cost(np.array(counts))
+    return all(
+        kept[i] <= budget.limits[name] * cost.dense[i] + 1e-6
+        for i, name in enumerate(("macs", "params"))
+        if name in budget.limits
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Cost, Budget, int, int]:
+    sizes = draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
+    positions = draw(st.lists(st.sampled_from([1, 4, 16, 64]), min_size=len(sizes), max_size=len(sizes)))
+    names = draw(st.sampled_from([["macs"], ["params"], ["macs", "params"]]))
+    budget = Budget({name: draw(st.floats(0.01, 1)) for name in names})
+    return chain(sizes, positions), budget, draw(st.sampled_from([1, 4, 8])), draw(st.integers(1, 6))
+
+
+@given(cases(), st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_landed_plans_are_allowed_and_cannot_grow(case: tuple[Cost, Budget, int, int], seed: int) -> None:
+    cost, budget, round_to, least = case
+    choices = [allowed(size, round_to, least) for size in cost.sizes.tolist()]
+    smallest = [options[0] for options in choices]
+    if not feasible(cost, smallest, budget):
+        with pytest.raises(UserError, match="below what is feasible"):
+            Lander(cost, budget, round_to, least)
+        return
+    lander = Lander(cost, budget, round_to, least)
+    assert lander.minimum.tolist() == smallest
+    wished = np.exp(np.random.default_rng(seed).normal(0, 1, (3, len(choices)))) * cost.sizes
+    for counts in lander.land(wished).tolist():
+        assert feasible(cost, counts, budget)
+        for group, options in enumerate(choices):
+            assert counts[group] in options
+            for more in options[options.index(counts[group]) + 1 :]:
+                assert not feasible(cost, [*counts[:group], more, *counts[group + 1 :]], budget)
+
+
+@given(cases())
+@settings(max_examples=100, deadline=None)
+def test_what_an_infeasible_budget_is_told_is_feasible(case: tuple[Cost, Budget, int, int]) -> None:
+    cost, budget, round_to, least = case
+    try:
+        Lander(cost, budget, round_to, least)
+    except UserError as error:
+        found = re.search(r"the smallest possible is ([a-z0-9.,=]+)$", str(error))
+        assert found
+        possible = parse_budget(found[1])
+        Lander(cost, Budget({**budget.limits, **possible.limits}), round_to, least)
+        for name, limit in possible.limits.items():
+            assert limit > budget.limits[name]
+            with pytest.raises(UserError):
+                Lander(cost, Budget({name: limit - 2e-4}) if limit > 3e-4 else budget, round_to, least)
+
+
+@given(cases(), st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_largest_is_what_trying_all_finds(case: tuple[Cost, Budget, int, int], seed: int) -> None:
+    cost, budget, round_to, least = case
+    choices = [allowed(size, round_to, least) for size in cost.sizes.tolist()]
+    if not feasible(cost, [options[0] for options in choices], budget):
+        return
+    lander = Lander(cost, budget, round_to, least)
+    rng = np.random.default_rng(seed)
+    plans = np.array([[rng.choice(options) for options in choices] for _ in range(4)])
+    for group, options in enumerate(choices):
+        expected = []
+        for plan in plans.tolist():
+            fitting = [n for n in options if feasible(cost, [*plan[:group], n, *plan[group + 1 :]], budget)]
+            expected.append(max(fitting, default=options[0]))
+        assert lander.largest(plans, group).tolist() == expected
+
+
+@given(cases(), st.floats(1, 3), st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_a_larger_budget_never_rescales_to_less(case: tuple[Cost, Budget, int, int], more: float, seed: int) -> None:
+    cost, budget, round_to, least = case
+    larger = Budget({name: min(1.0, more * limit) for name, limit in budget.limits.items()})
+    try:
+        small, large = (Lander(cost, bound, round_to, least) for bound in (budget, larger))
+    except UserError:
+        return
+    wished = np.exp(np.random.default_rng(seed).normal(0, 1, (3, len(cost.sizes)))) * cost.sizes
+    low, high = small.rescale(wished), large.rescale(wished)
+    assert (low <= high).all()
+    assert small.fits(small.quantise(wished * low[:, None])).all()
+    plan, grown = (small.quantise(wished * factor[:, None]) for factor in (low, 1.001 * low))
+    assert (~small.fits(grown) | (grown == plan).all(axis=1)).all()
+
+
+def test_rescaling_the_rest_of_a_walk() -> None:
+    """By trying all factors: the first group is decided, the second takes what is left."""
+    cost = chain([10, 10], [4, 4])
+    lander = Lander(cost, parse_budget(0.5))
+    decided = np.array([[6, 1]])
+    factor = lander.rescale(np.array([[10.0, 10.0]]), decided, first=1)
+    best = max(n for n in range(1, 11) if feasible(cost, [6, n], lander.budget))
+    assert lander.quantise(np.array([[10.0, 10.0]]) * factor[:, None])[0, 1] == best
+    near = lander.rescale(np.array([[10.0, 10.0]]), decided, first=1, around=factor * 1.3)
+    assert near == pytest.approx(factor, rel=0.005)
+
+
+def test_wide_groups_are_rescaled_to_the_channel() -> None:
+    lander = Lander(chain([4000, 3000], [1, 1]), parse_budget(0.3))
+    wished = np.array([[4000.0, 3000.0]])
+    factor = lander.rescale(wished)
+    plan, grown = (lander.quantise(wished * more) for more in (factor, factor * (1 + 1e-6)))
+    assert lander.fits(plan).all()
+    assert (grown == plan).all() or not lander.fits(grown).any()
+    assert lander.cost.ratios(plan)[0, 0] == pytest.approx(0.3, rel=1e-3)
+
+
+def test_the_remainder_is_spread() -> None:
+    """Three groups of ten that cost the same: 17 of 30 are 5 each, and one more for two of them."""
+    per_channel = np.vstack([np.eye(3), np.zeros(3)])
+    weights, sizes = np.ones((3, 2)), np.full(3, 10)
+    cost = Cost(np.array([0.0, 0, 0, 1]), per_channel, np.arange(3), np.full(3, 3), weights, np.full(2, 30.0), sizes)
+    assert sorted(Lander(cost, parse_budget(17.5 / 30)).land(np.full((1, 3), 10.0))[0].tolist()) == [5, 6, 6]
+
+
+@pytest.mark.parametrize("round_to", [1, 4, 8])
+def test_without_a_bound_everything_stays(round_to: int) -> None:
+    """Though the sizes are no multiples and the factor goes through a logarithm and back."""
+    lander = Lander(chain([13, 7, 10, 3], [1] * 4), parse_budget(None), round_to)
+    wished = np.exp(np.random.default_rng(0).normal(0, 1, (200, 4)))
+    assert (lander.quantise(wished * lander.rescale(wished)[:, None]) == lander.sizes).all()
+    assert (lander.land(wished) == lander.sizes).all()
+
+
+def test_quantise() -> None:
+    lander = Lander(chain([20, 6, 12], [1] * 3), parse_budget(None), round_to=8, min_channels=9)
+    assert lander.minimum.tolist() == [16, 6, 12]
+    lander = Lander(chain([20, 6, 12], [1] * 3), parse_budget(None), round_to=8)
+    assert lander.minimum.tolist() == [8, 6, 8]
+    wished = np.array([[19.9, 5.0, 11.9], [20.0, 7.0, 0.1], [16.0, 0.0, 100.0]])
+    assert lander.quantise(wished).tolist() == [[16, 6, 8], [20, 6, 8], [16, 6, 12]]
+
+
+def test_a_bound_may_be_met_exactly() -> None:
+    """0.07 x 100 is 7.000000000000001 in floating point, 0.29 x 100 is 28.999999999999996."""
+    for percent in range(1, 101):
+        whole, per_channel = np.array([0.0, 1.0]), np.array([[1.0], [0.0]])
+        one = Cost(
+            whole, per_channel, np.array([0]), np.array([1]), np.array([[1.0, 1.0]]), np.full(2, 100.0), np.array([100])
+        )
+        assert Lander(one, parse_budget(f"{percent}%")).land(np.ones((1, 1))).item() == percent
+
+
+def test_many_plans_land_as_each_alone() -> None:
+    lander = Lander(chain([16, 12, 20], [16, 4, 1]), parse_budget("macs=0.4,params=0.5"), round_to=4)
+    wished = np.exp(np.random.default_rng(0).normal(0, 1, (20, 3))) * 10
+    assert lander.land(wished).tolist() == [lander.land(one[None])[0].tolist() for one in wished]
+
+
+def test_equal_wishes_keep_at_least_the_largest_equal_plan() -> None:
+    cost = chain([12, 12], [1, 1])
+    lander = Lander(cost, parse_budget(0.5))
+    equal = max(n for n in range(1, 13) if feasible(cost, [n, n], lander.budget))
+    assert lander.land(np.array([[12.0, 12.0]])).min() == equal
+
+
+@pytest.mark.parametrize("options", [(0, 1), (1, 0), (-4, 1)])
+def test_impossible_options(options: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match="must both be at least 1"):
+        Lander(chain([4], [1]), parse_budget(0.5), *options)
+
+
+def test_what_an_infeasible_budget_is_told() -> None:
+    with pytest.raises(
+        UserError,
+        match=re.escape(
+            "budget macs=0.1,params=0.2 is below what is feasible: with round_to=8 and min_channels=1 "
+            "the smallest possible is macs=0.5,params=0.5"
+        ),
+    ):
+        Lander(chain([16], [1]), parse_budget("0.1,params=0.2"), round_to=8)

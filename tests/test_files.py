@@ -1,0 +1,79 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rlprune.errors import UserError
+from rlprune.files import new_folder, read_json, require_writable, write_atomic, write_json, write_text
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    data = {"format": "thing", "version": 1, "name": "ü"}
+    write_json(tmp_path / "new" / "deep" / "file.json", data)
+    assert read_json(tmp_path / "new" / "deep" / "file.json", "thing", 1) == data
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def fails(temporary: Path) -> None:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        write_atomic(path, fails)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_file_has_the_suffix(tmp_path: Path) -> None:
+    """Writers such as matplotlib go by it."""
+    write_atomic(tmp_path / "plot.png", lambda temporary: temporary.write_text(temporary.suffix))
+    assert (tmp_path / "plot.png").read_text() == ".png"
+
+
+def test_others_may_read(tmp_path: Path) -> None:
+    write_text(tmp_path / "file.txt", "")
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_no_folder_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for write in (lambda: write_text(tmp_path / "file" / "new.txt", ""), lambda: require_writable(tmp_path / "file")):
+        with pytest.raises(UserError, match=r"cannot write to .*file"):
+            write()
+
+
+def test_new_folder(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "a" / "b")
+    assert new_folder(folder).is_dir()
+    (folder / "file").write_text("")
+    for used in (folder, folder / "file"):
+        with pytest.raises(UserError, match="exists and is not empty: choose another --out"):
+            new_folder(used)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a file of the format thing"),
+        (json.dumps({"format": "other", "version": 1}), "is not a file of the format thing"),
+        (json.dumps({"format": "thing"}), "has format version None"),
+        (json.dumps({"format": "thing", "version": 3}), "has format version 3; this rlprune reads up to 2"),
+    ],
+)
+def test_what_cannot_be_read(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_json(tmp_path / "file.json", "thing", 2)
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*: No such file"):
+        read_json(tmp_path / "file.json", "thing", 1)
+    with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
+        read_json(tmp_path, "thing", 1)

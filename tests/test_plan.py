@@ -1,0 +1,182 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rlprune.cost import build_cost
+from rlprune.errors import UserError
+from rlprune.graph import Graph, Group
+from rlprune.plan import PruningPlan, check_same_groups, make_plan, ratio_table, read_ratios, top_mask
+from rlprune.trace import build_graph
+
+GRAPH = Graph((Group("a", 4, 0, ("a",), ()), Group("b.0", 3, 4, ("b.0",), ())), (), (), {}, {})
+MASK = np.array([True, False, False, True, False, True, False])
+PLAN = PruningPlan({"a": (0, 3), "b.0": (1,)}, {"a": 4, "b.0": 3}, {"model": "vgg11"}, {"seed": 1})
+
+
+def saved(folder: Path, **changes: Any) -> Path:
+    """A plan's file with some of its entries replaced."""
+    PLAN.save(folder / "plan.json")
+    data = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps(data | changes))
+    return folder / "plan.json"
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    assert PruningPlan.load(saved(tmp_path)) == PLAN
+
+
+def test_mask_and_back() -> None:
+    assert PLAN.mask(GRAPH).tolist() == MASK.tolist()
+    plan = make_plan(GRAPH, MASK)
+    assert (plan.kept, plan.channels) == (PLAN.kept, PLAN.channels)
+    assert plan.counts().tolist() == [2, 1]
+    assert plan.ratios() == {"a": 0.5, "b.0": 1 / 3}
+
+
+def test_mask_goes_by_name() -> None:
+    turned = PruningPlan({"b.0": (1,), "a": (0, 3)}, {"b.0": 3, "a": 4})
+    assert turned.mask(GRAPH).tolist() == MASK.tolist()
+
+
+@pytest.mark.parametrize("kept", [[], [0, 4], [-1, 2], [1, 1], [2, 1], [0.5, 1], ["0"], None, 3], ids=str)
+def test_impossible_channels(tmp_path: Path, kept: Any) -> None:
+    path = saved(tmp_path, groups={"a": {"channels": 4, "kept": kept}})
+    with pytest.raises(UserError, match=r"plan\.json"):
+        PruningPlan.load(path)
+
+
+def test_impossible_channels_are_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, groups={"a": {"channels": 4, "kept": [0, 4]}})
+    with pytest.raises(UserError, match=re.escape("'a' must be ascending, different and within 0..3")):
+        PruningPlan.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"groups": None}, "not a complete plan"),
+        ({"groups": {"a": {"kept": [0]}}}, "not a complete plan: KeyError('channels')"),
+        ({"groups": {"a": {"channels": 4}}}, "not a complete plan: KeyError('kept')"),
+        ({"groups": [1]}, "not a complete plan"),
+        ({"network": 3}, "not a complete plan"),
+        ({"version": 2}, "has format version 2; this rlprune reads up to 1"),
+        ({"version": "1"}, "has format version 1"),
+        ({"format": "other"}, "is not a file of the format rlprune-plan"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        PruningPlan.load(saved(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "format")])
+def test_other_files(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        PruningPlan.load(tmp_path / "plan.json")
+
+
+def test_depthwise_layers_are_tied() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=4), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1))
+    net.extend([nn.Flatten(), nn.Linear(4, 2)])
+    graph = build_graph(net, torch.zeros(1, 3, 2, 2))
+    assert ratio_table(graph, build_cost(graph), np.array([2]))["tied"].tolist() == [1]
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*: No such file"):
+        PruningPlan.load(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        ({"a": 4, "b.1": 3}, "does not belong to this network: unknown group 'b.1': did you mean 'b.0'?"),
+        ({"a": 5, "b.0": 3}, "'a' has 4 channels, it says 5"),
+        ({"a": 4}, "it says nothing about 'b.0'"),
+    ],
+)
+def test_another_architecture(channels: dict[str, int], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_same_groups(channels, GRAPH, "it")
+    with pytest.raises(UserError, match="the plan does not belong to this network"):
+        PruningPlan(dict.fromkeys(channels, (0,)), channels).mask(GRAPH)
+
+
+def test_top_mask() -> None:
+    scores = np.array([1.0, 3.0, 2.0, 3.0, -1.0, -2.0, -3.0])
+    assert np.flatnonzero(top_mask(GRAPH, np.array([2, 1]), scores)).tolist() == [1, 3, 4]
+    # Of equals, the first stay.
+    assert np.flatnonzero(top_mask(GRAPH, np.array([3, 2]), np.zeros(7))).tolist() == [0, 1, 2, 4, 5]
+    many = Graph((Group("a", 100, 0, ("a",), ()),), (), (), {}, {})
+    assert np.flatnonzero(~top_mask(many, np.array([75]), np.arange(100) % 2)).tolist() == list(range(50, 100, 2))
+    assert top_mask(GRAPH, np.array([4, 3]), scores).all()
+
+
+def test_ratio_table() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1, bias=False), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(4, 2, bias=False),
+    )  # fmt: skip
+    graph = build_graph(net, torch.zeros(1, 3, 2, 2))
+    table = ratio_table(graph, build_cost(graph), np.array([2, 3]))
+    macs, params = 4 * (24 + 32) + 8, 24 + 16 + 32 + 8
+    assert table.to_dict("list") == {
+        "group": ["0", "2"],
+        "tied": [0, 0],
+        "channels": [8, 4],
+        "kept": [2, 3],
+        "keep_ratio": [0.25, 0.75],
+        "macs_saved_alone": [round(6 * 4 * (3 + 4) / macs, 6), round((4 * 8 + 2) / macs, 6)],
+        "params_saved_alone": [round(6 * (3 + 2 + 4) / params, 6), round((8 + 2) / params, 6)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("table.csv", "group,kept,keep_ratio\n1.10,3,0.5\n1.1,2,1\n"),
+        ("table.json", '[{"group": "1.10", "keep_ratio": 0.5}, {"group": "1.1", "keep_ratio": 1}]'),
+    ],
+)
+def test_names_of_layers_are_no_numbers(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_ratios(tmp_path / name) == {"1.10": 0.5, "1.1": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("group,ratio\na,0.5\n", "has no column 'keep_ratio'"),
+        ("keep_ratio\n0.5\n", "has no column 'group'"),
+        ("group,keep_ratio\na,0.5\nb,0\n", "keep ratio '0.0' of 'b' is not in (0, 1]"),
+        ("group,keep_ratio\na,1.01\n", "keep ratio '1.01' of 'a'"),
+        ("group,keep_ratio\na,half\n", "keep ratio 'half' of 'a'"),
+        ("group,keep_ratio\na,\n", "of 'a' is not in (0, 1]"),
+        ("group,keep_ratio\na,0.5\na,0.6\n", "names 'a' twice"),
+        ("", "is not a readable table"),
+        ('group,keep_ratio\na,0.5,1,2\n"', "is not a readable table"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_ratios(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("content", [b"{", b"3", b"\xff\xfe", b'{"a": 1}'])
+def test_json_that_is_no_table(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "table.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"table\.json (is not a readable table|has no column)"):
+        read_ratios(tmp_path / "table.json")
+
+
+def test_no_table(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist: expected a plan"):
+        read_ratios(tmp_path / "table.csv")

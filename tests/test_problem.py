@@ -1,0 +1,95 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from workshop import NET, write_waves
+
+from rlprune.config import Search, Train
+from rlprune.errors import UserError
+from rlprune.plan import PruningPlan
+from rlprune.problem import Problem, open_problem, settings_of_plan, train_dense
+from rlprune.progress import Progress
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    write_waves(tmp_path / "waves", train=20, test=5)
+    (tmp_path / "net.py").write_text(NET)
+    monkeypatch.setattr("rlprune.problem.cache_folder", lambda: tmp_path / "cache")
+    return {
+        "model": f"{tmp_path / 'net.py'}:make",
+        "model_args": "width=4",
+        "data": f"folder:{tmp_path / 'waves'}",
+        "search_images": 12,
+        "calibration_images": 9,
+        "device": "cpu",
+    }
+
+
+def opened(settings: dict[str, Any]) -> Problem:
+    return open_problem(settings, Progress())
+
+
+def test_splits_and_structure(settings: dict[str, Any]) -> None:
+    problem = opened(settings)
+    assert problem.network == {
+        "model": settings["model"], "args": {"width": 4}, "classes": 3, "image_size": 16,
+    }  # fmt: skip
+    assert not problem.module.training
+    assert [group.name for group in problem.graph.groups] == ["stem", "inner", "last"]
+    for split, count in (("search", 12), ("calibration", 9)):
+        images, labels = getattr(problem, split)()
+        assert images.shape == (count, 3, 16, 16)
+        assert sorted(labels.tolist()) == [0] * (count // 3) + [1] * (count // 3) + [2] * (count // 3)
+
+
+def test_fresh_weights_follow_the_seed(settings: dict[str, Any]) -> None:
+    first = opened(settings).weights()
+    torch.rand(3)
+    assert opened(settings).weights() == first != opened(settings | {"seed": 1}).weights()
+
+
+def test_a_dense_network_is_trained_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(**more: Any) -> str:
+        given = Train(**settings | more)
+        problem = opened(settings | more)
+        train_dense(problem, given, 1, Progress())
+        return problem.weights()
+
+    first = trained()
+    different: list[dict[str, Any]] = [{"seed": 1}, {"lr": 0.02}, {"batch_size": 16 * 2}, {"model_args": "width=5"}]
+    assert len({first, *(trained(**more) for more in different)}) == 1 + len(different)
+    monkeypatch.setattr("rlprune.problem.train", None)
+    assert trained() == first
+    # A user's model file is known by its text, not by its name.
+    file = Path(settings["model"].rpartition(":")[0])
+    file.write_text(file.read_text() + "\n# changed\n")
+    with pytest.raises(TypeError, match="not callable"):
+        trained()
+
+
+def test_the_number_of_epochs_is_part_of_what_a_network_is(settings: dict[str, Any], tmp_path: Path) -> None:
+    given = Search(**settings, budget=0.3)
+    for epochs in (0, 1):
+        train_dense(opened(settings), given, epochs, Progress())
+    assert len(list((tmp_path / "cache" / "dense").iterdir())) == 2
+
+
+def test_a_plan_completes_the_settings() -> None:
+    there = {"data": "cifar10", "search_images": 100, "seed": 2}
+    network = {"model": "vgg16", "args": {"width": 0.25}, "classes": 10, "image_size": 32}
+    plan = PruningPlan({}, {}, network, {"data_settings": there})
+    assert settings_of_plan({"data": None, "seed": 0}, plan) == {
+        "data": "cifar10", "search_images": 100, "seed": 2, "model": "vgg16", "model_args": {"width": 0.25},
+    }  # fmt: skip
+    # Explicit settings win, and other images have other splits.
+    assert settings_of_plan({"data": None, "search_images": 7}, plan)["search_images"] == 7
+    other = settings_of_plan({"data": "digits", "search_images": None}, plan)
+    assert (other["data"], other["search_images"], other["image_size"]) == ("digits", None, 32)
+
+
+def test_a_plan_that_knows_no_network() -> None:
+    with pytest.raises(UserError, match="--model is missing: the plan does not say which network it is for"):
+        settings_of_plan({"model": None}, PruningPlan({}, {}))
+    assert settings_of_plan({"model": "vgg16"}, PruningPlan({}, {}))["model"] == "vgg16"

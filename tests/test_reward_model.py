@@ -1,0 +1,54 @@
+"""The reward model predicts plans it has not seen, and knows where it does not know."""
+
+import numpy as np
+import pytest
+
+from rlprune.agents.reward_model import RewardModel
+
+SIZES = np.array([32, 32, 32, 64])
+
+
+def truth(counts: np.ndarray) -> np.ndarray:
+    """Additive in the log ratios with one interaction, as losses of pruned networks roughly are."""
+    logs = np.log(counts / SIZES)
+    return 2 - logs @ np.array([0.5, 0.2, 0.1, 0.05]) + 0.1 * logs[:, 0] * logs[:, 1]
+
+
+def draw(number: int, seed: int, low: float = 0.2) -> np.ndarray:
+    ratios = np.random.default_rng(seed).uniform(low, 1, (number, 4))
+    return np.maximum((ratios * SIZES).astype(int), 1)
+
+
+def test_predicts_plans_it_has_not_seen() -> None:
+    model = RewardModel(SIZES)
+    known, new = draw(80, 0), draw(50, 1)
+    model.fit(known, truth(known))
+    mean, deviation = model.predict(new)
+    assert np.corrcoef(mean, truth(new))[0, 1] > 0.97
+    np.testing.assert_allclose(model.mean(new), mean, rtol=1e-6)
+    assert (deviation > 0).all()
+
+
+def test_is_less_sure_far_away() -> None:
+    model = RewardModel(SIZES)
+    known = draw(60, 0, low=0.6)
+    model.fit(known, truth(known))
+    _, near = model.predict(draw(20, 1, low=0.6))
+    _, far = model.predict(np.array([[1, 1, 1, 1]]))
+    assert far[0] > 3 * near.mean()
+
+
+def test_one_terrible_plan_does_not_stretch_the_scale() -> None:
+    model = RewardModel(SIZES)
+    known, new = draw(80, 0), draw(50, 1)
+    losses = truth(known)
+    losses[3] = 1e3
+    model.fit(known, losses)
+    assert np.corrcoef(model.mean(new), truth(new))[0, 1] > 0.9
+
+
+def test_equal_losses_are_no_trouble() -> None:
+    model = RewardModel(SIZES)
+    known = draw(10, 0)
+    model.fit(known, np.full(10, 0.25))
+    assert model.mean(known) == pytest.approx(np.full(10, 0.25), abs=1e-3)

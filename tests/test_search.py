@@ -1,0 +1,76 @@
+"""The search finds the optimum of a problem where it is known by brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+from toys import macs, make_task
+
+import rlprune.agents.search as module
+from rlprune.agents.agents import AGENTS
+from rlprune.agents.search import search
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WALKS", 64)
+    monkeypatch.setattr(module, "PICKS", 4)
+
+
+def loss(counts: np.ndarray) -> float:
+    """The first group matters most, the last least; with an interaction."""
+    a, b, c = counts / 8
+    return float(1.0 / a + 0.3 / b + 0.05 / c + 0.2 * abs(a - b))
+
+
+def optimum() -> float:
+    plans = itertools.product(range(1, 9), repeat=3)
+    return min(loss(np.array(plan)) for plan in plans if macs(*plan) <= 76)
+
+
+def test_finds_the_known_optimum() -> None:
+    """512 plans are possible; the search may measure 45 and starts from the uniform one."""
+    found = search(make_task(), loss, 45, seed=0)
+    assert found.loss == pytest.approx(optimum())
+    assert macs(*found.counts) <= 76
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_improves_on_the_base_plan(agent: str) -> None:
+    task = make_task()
+    base = task.finish(task.base[None])[0]
+    found = search(task, loss, 30, agent, seed=0, starts=(base,))
+    assert found.loss < loss(base)
+
+
+@pytest.mark.parametrize("agent", ["ppo", "sac"])
+def test_same_seed_same_walk(agent: str) -> None:
+    def measured(seed: int) -> list[tuple[int, ...]]:
+        seen: list[tuple[int, ...]] = []
+
+        def measure(counts: np.ndarray) -> float:
+            seen.append(tuple(counts.tolist()))
+            return loss(counts)
+
+        search(make_task(), measure, 16, agent, seed)
+        return seen
+
+    assert measured(1) == measured(1)
+    assert measured(1) != measured(2)
+
+
+def test_measures_no_plan_twice_and_no_more_than_allowed() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def measure(counts: np.ndarray) -> float:
+        seen.append(tuple(counts.tolist()))
+        return loss(counts)
+
+    search(make_task(), measure, 25, seed=0)
+    assert len(seen) == len(set(seen)) == 25
+
+
+def test_ends_where_fewer_plans_exist_than_it_may_measure() -> None:
+    """At this bound only a handful of plans land."""
+    found = search(make_task("macs=0.05"), loss, 40, seed=0)
+    assert macs(*found.counts) <= 0.05 * 152

@@ -1,0 +1,36 @@
+"""A network small enough to walk by hand."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.budget import Lander, parse_budget
+from rlprune.cost import build_cost
+from rlprune.envs.observation import DYNAMIC, Features
+from rlprune.envs.walk import Task
+from rlprune.trace import build_graph
+
+
+def make_task(budget: str | None = "macs=0.5", base: tuple[float, ...] = (8, 8, 8), **more: object) -> Task:
+    """Three 1x1 convolutions of 8 channels on a 1x1 image and a classifier: MACs = 1 a + a b + b c + 2 c."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 1),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(8, 8, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    )
+    lander = Lander(build_cost(build_graph(net, torch.zeros(1, 1, 1, 1))), parse_budget(budget))
+    features = Features(np.zeros((3, 1)), ("nothing", *(f"dynamic_{i}" for i in range(DYNAMIC))))
+    settings = {"weights": np.zeros(2), **more}
+    return Task(lander, features, np.array(base), -1.0, **settings)  # type: ignore[arg-type]
+
+
+def macs(a: int, b: int, c: int) -> int:
+    return a + a * b + b * c + 2 * c
+
+
+def score(counts: np.ndarray) -> np.ndarray:
+    """A loss for every plan: the more channels the lower."""
+    return 1 / counts.sum(axis=1)

@@ -1,0 +1,46 @@
+import csv
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+
+@pytest.mark.parametrize("source", ["", "plan.json", "pruned"])
+@pytest.mark.parametrize("format", ["csv", "json", "md", "latex", "parquet"])
+def test_every_format_tells_the_plan(
+    run: Callable[..., Any], searched: Any, tmp_path: Path, source: str, format: str
+) -> None:
+    file = tmp_path / "sub" / "table"
+    code, out, err = run("export", searched.folder / source, "--format", format, "--out", file)
+    assert (code, err) == (0, "")
+    assert str(file) in out
+    expected = [(row["group"], row["kept"]) for row in searched.result["table"]]
+    if format == "csv":
+        assert [(row["group"], int(row["kept"])) for row in csv.DictReader(StringIO(file.read_text()))] == expected
+    elif format == "json":
+        assert [(row["group"], row["kept"]) for row in json.loads(file.read_text())] == expected
+    elif format == "parquet":
+        assert list(pd.read_parquet(file)[["group", "kept"]].itertuples(index=False, name=None)) == expected
+    else:
+        lines = file.read_text().splitlines()
+        for group, kept in expected:
+            assert any(group in line and f" {kept} " in line for line in lines)
+
+
+def test_a_table_is_printed(run: Callable[..., Any], searched: Any) -> None:
+    code, out, _ = run("export", searched.folder)
+    assert code == 0
+    assert out == (searched.folder / "ratios.csv").read_text()
+    assert list(csv.DictReader(StringIO(out)))
+    assert json.loads(run("export", searched.folder, "--json").out) == {"text": out}
+
+
+def test_a_folder_is_no_file(run: Callable[..., Any], searched: Any, tmp_path: Path) -> None:
+    code, out, err = run("export", searched.folder, "--out", tmp_path)
+    assert (code, out) == (2, "")
+    assert f"--out {tmp_path} is a folder: name a file such as" in err
+    assert not list(tmp_path.iterdir())

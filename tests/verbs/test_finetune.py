@@ -1,0 +1,50 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workshop import Interrupting, same_weights
+
+import rlprune
+
+
+@pytest.fixture
+def pruned(searched: Any, tmp_path: Path) -> Path:
+    rlprune.prune(plan=searched.folder, device="cpu", out=tmp_path / "pruned")
+    return tmp_path / "pruned"
+
+
+def test_fine_tuning_is_that_of_the_search(
+    run_json: Callable[..., Any], searched: Any, pruned: Path, tmp_path: Path
+) -> None:
+    result = run_json("finetune", pruned, "--epochs", 2, "--device", "cpu", "--out", tmp_path / "tuned")
+    assert same_weights(tmp_path / "tuned", searched.folder)
+    assert not same_weights(pruned, searched.folder)
+    assert result["before"] == searched.result["oneshot_accuracy"]
+    assert result["after"] == searched.result["finetuned_accuracy"]
+    assert {path.name for path in (tmp_path / "tuned").iterdir()} == {"plan.json", "model.safetensors"}
+    in_place = run_json("finetune", pruned, "--epochs", 2, "--device", "cpu")
+    assert in_place | {"pruned": "", "seconds": 0} == result | {"pruned": "", "seconds": 0}
+    assert same_weights(pruned, searched.folder)
+    assert {path.name for path in pruned.iterdir()} == {"plan.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_interrupted_fine_tuning_continues(searched: Any, pruned: Path, tmp_path: Path, elsewhere: bool) -> None:
+    out = tmp_path / "tuned" if elsewhere else None
+    settings: dict[str, Any] = {"source": pruned, "epochs": 2, "device": "cpu", "out": out}
+    with pytest.raises(KeyboardInterrupt):
+        rlprune.finetune(**settings, progress=Interrupting("fine-tuning", 10))
+    assert not same_weights(pruned, searched.folder)
+    rlprune.finetune(**settings)
+    assert same_weights(out or pruned, searched.folder)
+    assert not list(tmp_path.rglob("*.state"))
+
+
+def test_a_run_is_fine_tuned_in_its_pruned_folder(searched: Any, pruned: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    pruned.rename(run / "pruned")
+    result = rlprune.finetune(source=run, epochs=1, lr=1e-3, device="cpu")
+    assert result["pruned"] == str(run / "pruned")
+    assert rlprune.eval(source=run, device="cpu")["test_accuracy"] == result["after"]

@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from workshop import kept, same_weights
+
+import rlprune
+
+
+@pytest.mark.parametrize("source", ["plan.json", ""])
+def test_a_plan_or_a_run_cuts_the_dense_network(
+    run_json: Callable[..., Any], shop: Any, searched: Any, tmp_path: Path, source: str
+) -> None:
+    checkpoint = ["--checkpoint", shop.checkpoint] if source else []
+    result = run_json("prune", "--plan", searched.folder / source, *checkpoint, "--out", tmp_path / "pruned")
+    assert {path.name for path in (tmp_path / "pruned").iterdir()} == {"plan.json", "model.safetensors"}
+    assert kept(tmp_path / "pruned") == kept(searched.folder)
+    assert result["macs_ratio"] == searched.result["macs_ratio"]
+    # By hand: the kept filters of the first convolution, and of what reads them the kept inputs.
+    dense, indices = load_file(shop.checkpoint), kept(searched.folder)
+    small = rlprune.load(tmp_path / "pruned").state_dict()
+    assert torch.equal(small["stem.weight"], dense["stem.weight"][indices["stem"]])
+    assert torch.equal(small["inner.weight"], dense["inner.weight"][indices["inner"]][:, indices["stem"]])
+    assert torch.equal(small["head.weight"], dense["head.weight"][:, indices["last"]])
+    measured = run_json("eval", tmp_path / "pruned")
+    assert measured["test_accuracy"] == searched.result["oneshot_accuracy"]
+
+
+def test_a_table_of_ratios(run_json: Callable[..., Any], shop: Any, searched: Any, tmp_path: Path) -> None:
+    table = tmp_path / "ratios.csv"
+    table.write_text("group,keep_ratio\nlast,0.5\nstem,0.25\ninner,1\n")
+    settings = ["--model", shop.settings["model"], "--data", shop.settings["data"], "--checkpoint", shop.checkpoint]
+    result = run_json("prune", "--plan", table, *settings, "--out", tmp_path / "pruned")
+    assert {row["group"]: row["kept"] for row in result["table"]} == {"stem": 4, "inner": 32, "last": 24}
+    # The largest filters of the first convolution stay.
+    sizes = load_file(shop.checkpoint)["stem.weight"].abs().sum((1, 2, 3))
+    assert set(kept(tmp_path / "pruned")["stem"]) == set(sizes.argsort(descending=True)[:4].tolist())
+    rounded = run_json("prune", "--plan", table, *settings, "--round-to", "16", "--out", tmp_path / "rounded")
+    assert {row["group"]: row["kept"] for row in rounded["table"]} == {"stem": 16, "inner": 32, "last": 16}
+
+
+def test_ratios_are_landed_on_a_budget(
+    run_json: Callable[..., Any], shop: Any, searched: Any, kept_macs: Callable[[Path], float], tmp_path: Path
+) -> None:
+    result = run_json("prune", "--plan", searched.folder, "--budget", "0.5", "--out", tmp_path / "pruned")
+    assert kept_macs(tmp_path / "pruned") == pytest.approx(result["macs_ratio"], rel=1e-12)
+    assert 0.45 < result["macs_ratio"] <= 0.5
+    exported = searched.folder / "ratios.csv"
+    settings = ["--model", shop.settings["model"], "--data", shop.settings["data"], "--checkpoint", shop.checkpoint]
+    again = run_json("prune", "--plan", exported, *settings, "--budget", "0.5", "--out", tmp_path / "again")
+    assert [row["kept"] for row in again["table"]] == [row["kept"] for row in result["table"]]
+    table = pd.read_csv(exported)
+    assert all(row["kept"] >= old for row, old in zip(result["table"], table["kept"], strict=True))
+
+
+def test_a_run_that_trained_its_network_is_pruned_alike(shop: Any, tmp_path: Path) -> None:
+    settings = {key: value for key, value in shop.search.items() if key != "checkpoint"}
+    settings |= {"train_epochs": 1, "finetune_epochs": 0, "seed": 2}
+    rlprune.search(**settings, out=tmp_path / "run")
+    rlprune.prune(plan=tmp_path / "run", device="cpu", out=tmp_path / "pruned")
+    assert same_weights(tmp_path / "pruned", tmp_path / "run")
+
+
+def test_another_architecture_is_named(
+    run: Callable[..., Any], shop: Any, searched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = ["--data", shop.settings["data"]]
+    model = ["--model", "resnet20", "--model-args", "width=0.25"]
+    run("train", *model, *data, "--epochs", 0, "--out", "resnet.safetensors")
+    settings = [*data, "--checkpoint", "resnet.safetensors", "--out", "pruned"]
+    code, out, err = run("prune", "--plan", searched.folder, *model, *settings)
+    assert (code, out) == (2, "")
+    assert "the plan does not belong to this network: unknown group 'stem'" in err
+    code, out, err = run("prune", "--plan", searched.folder, *settings)
+    assert (code, out) == (2, "")
+    assert "resnet.safetensors does not fit" in err
+    code, out, err = run("prune", "--plan", searched.folder, "--model-args", "width=8", *data, "--out", "pruned")
+    assert (code, out) == (2, "")
+    assert not Path("pruned").exists()

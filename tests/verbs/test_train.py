@@ -1,0 +1,33 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from workshop import Interrupting
+
+import rlprune
+
+
+def test_an_interrupted_training_ends_like_one_that_was_not(shop: Any, tmp_path: Path) -> None:
+    settings = shop.settings | {"epochs": 6, "out": tmp_path / "again" / "dense.safetensors"}
+    with pytest.raises(KeyboardInterrupt):
+        rlprune.train(**settings, progress=Interrupting("training the dense network", 20))
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["dense.state"]
+    result = rlprune.train(**settings)
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["dense.safetensors"]
+    one, other = load_file(shop.checkpoint), load_file(settings["out"])
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    evaluated = rlprune.eval(**shop.settings, checkpoint=settings["out"])
+    assert evaluated["test_accuracy"] == result["test_accuracy"] > 0.6
+
+
+def test_the_file_is_named_after_network_and_data(
+    run_json: Callable[..., Any], shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_json("train", "--model", shop.settings["model"], "--data", shop.settings["data"], "--epochs", "0")
+    assert result["checkpoint"] == "net.py_make-folder.safetensors"
+    assert [path.name for path in tmp_path.iterdir()] == ["net.py_make-folder.safetensors"]
