@@ -16,7 +16,7 @@ from rlprune.images import SMALL, opened
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 # How long to train a dense network and to fine-tune a pruned one, for each set known by name.
-EPOCHS = {"digits": (4, 4), "cifar10": (12, 6), "cifar100": (12, 6), "fashion-mnist": (12, 6), "imagenet": (90, 10)}
+EPOCHS = {"digits": (4, 3), "cifar10": (12, 6), "cifar100": (12, 6), "fashion-mnist": (12, 6), "imagenet": (90, 10)}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "docs" / "benchmarks"
+OUTPUT = ("<!-- output: written by scripts/bench.py -->", "<!-- end of output -->")
 MARKS = ("<!-- benchmarks: written by scripts/bench.py -->", "<!-- end of benchmarks -->")
 
 
@@ -57,26 +58,32 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}{gpu}, torch {torch.__version__.partition('+')[0]}"
 
 
-def command(*words: str, cache: Path | None = None) -> tuple[dict[str, Any], float]:
+def command(*words: str, cache: Path | None = None, cwd: Path | None = None) -> tuple[dict[str, Any], float]:
     """Run rlprune in a process of its own; returns what --json printed, and seconds of the whole process."""
     environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
     start = time.perf_counter()
-    done = subprocess.run(["rlprune", *words, "--json"], env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    full = ["rlprune", *words, "--json"]
+    done = subprocess.run(full, env=environment, cwd=cwd, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout), time.perf_counter() - start
 
 
 def digits(_: argparse.Namespace) -> dict[str, Any]:
     """The sentence everybody should know, in an empty cache and again with the dense network there."""
+    words = ["search", "--model", "vgg16", "--budget", "0.3"]
     with tempfile.TemporaryDirectory() as folder:
-        words = ["search", "--model", "vgg16", "--budget", "0.3", "--out"]
-        first, cold = command(*words, f"{folder}/first", cache=Path(folder))
-        second, warm = command(*words, f"{folder}/second", cache=Path(folder))
-        macs = counted_ratio(Path(folder) / "first")
-    assert first["plan"] != second["plan"]
+        places = [Path(folder) / name for name in ("cold", "warm")]
+        for place in places:
+            place.mkdir()
+        first, cold = command(*words, cache=Path(folder), cwd=places[0])
+        _, warm = command(*words, cache=Path(folder), cwd=places[1])
+        macs = counted_ratio(places[0] / first["run"])
+        # The run is finished: the same command shows its result again, as a person sees it.
+        shown = subprocess.run(["rlprune", *words], cwd=places[0], stdout=subprocess.PIPE, check=True, text=True).stdout
     return {
         "cold_seconds": cold,
         "warm_seconds": warm,
         "macs_ratio_counted": macs,
+        "shown": shown,
         **{key: first[key] for key in ("dense_accuracy", "oneshot_accuracy", "finetuned_accuracy", "params_ratio")},
     }
 
@@ -220,9 +227,18 @@ def write_tables() -> None:
             figures = json.loads(path.read_text())
             parts.append(f"{render(figures)}\n\n*{figures['machine']}, {figures['date']}*")
     readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    readme.write_text(f"{before}{MARKS[0]}\n" + "\n\n".join(parts) + f"\n{MARKS[1]}{after}")
+    text = between(readme.read_text(), MARKS, "\n\n".join(parts))
+    if (FIGURES / "digits.json").is_file():
+        shown = json.loads((FIGURES / "digits.json").read_text())["shown"]
+        lines = "\n".join(line.rstrip() for line in shown.rstrip().splitlines())
+        text = between(text, OUTPUT, f"```text\n{lines}\n```")
+    readme.write_text(text)
+
+
+def between(text: str, marks: tuple[str, str], new: str) -> str:
+    """A text with what stands between two marks replaced."""
+    before, rest = text.split(marks[0])
+    return f"{before}{marks[0]}\n{new}\n{marks[1]}{rest.split(marks[1])[1]}"
 
 
 def digits_table(figures: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def same(a: Dataset, b: Dataset) -> bool:
 def test_digits(digits: Dataset) -> None:
     assert digits.classes == tuple("0123456789")
     assert (digits.image_size, len(digits.test)) == (32, 360)
-    assert (digits.train_epochs, digits.finetune_epochs) == (4, 4)
+    assert (digits.train_epochs, digits.finetune_epochs) == (4, 3)
 
 
 def test_digits_show_what_was_scanned(digits: Dataset) -> None:
