@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="dense network for the CIFAR part; trained for 12 epochs otherwise")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--finetune-epochs", type=int, default=0, help="epochs of fine-tuning in the CIFAR part")
+    parser.add_argument("--resume", action="store_true", help="keep the seeds that the CIFAR part has measured before")
     given = parser.parse_args()
     if given.part != "tables":
         figures = {"digits": digits, "cifar": cifar, "evaluation": evaluation}[given.part](given)
@@ -113,11 +114,12 @@ def cifar(given: argparse.Namespace) -> dict[str, Any]:
     """VGG-16 x0.25 at 30 % of the MACs: one-shot test accuracy of the found plan, the base plan and the uniform one."""
     if not given.data:
         sys.exit("bench.py: name the CIFAR-10 images with --data cifar10 or --data folder:PATH")
-    rows = []
+    known = json.loads((FIGURES / "cifar.json").read_text()) if given.resume else {"rows": [], "peak_gib": 0.0}
+    rows = known["rows"][: given.seeds]
     words = ["search", "--model", "vgg16", "--model-args", "width=0.25", "--budget", "0.3", "--data", given.data]
     words += ["--finetune-epochs", str(given.finetune_epochs), "--train-epochs", "12"]
     words += ["--checkpoint", given.checkpoint] if given.checkpoint else []
-    for seed in range(given.seeds):
+    for seed in range(len(rows), given.seeds):
         with tempfile.TemporaryDirectory() as folder:
             result, _ = command(*words, "--seed", str(seed), "--out", f"{folder}/run")
             episodes = list(csv.DictReader((Path(folder) / "run" / "episodes.csv").open()))
@@ -136,7 +138,7 @@ def cifar(given: argparse.Namespace) -> dict[str, Any]:
         )
         print(rows[-1], file=sys.stderr)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
-    return {"rows": rows, "peak_gib": peak, "finetune_epochs": given.finetune_epochs}
+    return {"rows": rows, "peak_gib": max(peak, known["peak_gib"]), "finetune_epochs": given.finetune_epochs}
 
 
 def oneshot(run: Path, plans: list[str]) -> list[float]:
