@@ -26,7 +26,6 @@ def save_policy(agent: BaseAlgorithm, name: str, task: Task, folder: Path) -> No
         task: what it was trained on; the names of its observations go into the file.
         folder: where to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     save_weights(agent.policy, folder / "policy.safetensors")
     facts = {"agent": name, "reach": task.reach, "balance": task.balance, "observation": list(task.features.names)}
     write_json(folder / "policy.json", {"format": FORMAT, "version": VERSION, **facts})

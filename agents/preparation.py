@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprune.activity import channel_activity
-from rlprune.allocators.sensitivity import Sensitivity, allocate, measure
+from rlprune.allocators.sensitivity import allocate, measure
 from rlprune.budget import Lander
 from rlprune.criteria import score_channels
 from rlprune.envs.observation import build_features
@@ -21,14 +21,10 @@ class Prepared:
 
     Attributes:
         task: what is walked and what counts.
-        sensitivity: measured curves.
-        scores: (all groups' channels,) of the criterion.
         base: (groups,) landed counts of the base plan.
     """
 
     task: Task
-    sensitivity: Sensitivity
-    scores: np.ndarray
     base: np.ndarray
 
 
@@ -36,8 +32,8 @@ def make_evaluator(
     problem: Problem,
     criterion: str,
     seed: int,
-    seen: dict[tuple[int, ...], Evaluation],
-    on_new: Callable[[np.ndarray, Evaluation], None],
+    seen: dict[tuple[int, ...], Evaluation] | None = None,
+    on_new: Callable[[np.ndarray, Evaluation], None] | None = None,
 ) -> Evaluator:
     """The evaluator of a problem: slices by a criterion, scored on the search split."""
     scores = score_channels(criterion, problem.module, problem.graph, problem.calibration(), seed)
@@ -72,4 +68,4 @@ def prepare(
     base = unvalued.finish(wished[None])[0]
     value = float(unvalued.value(base[None], np.array([evaluator(base).loss]))[0])
     task = Task(lander, features, wished, value, weights, balance)
-    return Prepared(task, sensitivity, evaluator.scores, base)
+    return Prepared(task, base)

@@ -34,27 +34,28 @@ class RewardModel:
             counts: (plans, groups) kept counts.
             losses: (plans,) their losses on the search split.
         """
-        inputs = self._inputs(counts)
+        logs = np.log(counts / self.sizes)
         # Plans far above the best teach nothing about the good region and would stretch the scale.
         targets = np.minimum(losses, np.median(losses) + 2 * (np.median(losses) - losses.min()) + 1e-6)
-        self._centre, self._scale = inputs.mean(0), np.maximum(inputs.std(0), 1e-3)
+        self._centre, self._scale = logs.mean(0), np.maximum(logs.std(0), 1e-3)
         self._mean, self._spread = targets.mean(), max(float(targets.std()), 1e-6)
         tune = len(counts) >= self._fitted_at + self.refit_every or not self._fitted_at
         self._process = GaussianProcessRegressor(self._kernel, optimizer="fmin_l_bfgs_b" if tune else None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._process.fit((inputs - self._centre) / self._scale, (targets - self._mean) / self._spread)
+            self._process.fit(self._inputs(counts), (targets - self._mean) / self._spread)
         if tune:
             self._kernel, self._fitted_at = self._process.kernel_, len(counts)
 
     def mean(self, counts: np.ndarray) -> np.ndarray:
         """(plans,) expected losses of (plans, groups) kept counts."""
-        return self._process.predict((self._inputs(counts) - self._centre) / self._scale) * self._spread + self._mean
+        return self._process.predict(self._inputs(counts)) * self._spread + self._mean
 
     def predict(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(plans,) expected losses and (plans,) their standard deviations."""
-        mean, deviation = self._process.predict((self._inputs(counts) - self._centre) / self._scale, return_std=True)
+        mean, deviation = self._process.predict(self._inputs(counts), return_std=True)
         return mean * self._spread + self._mean, deviation * self._spread
 
     def _inputs(self, counts: np.ndarray) -> np.ndarray:
-        return np.log(counts / self.sizes)
+        """Log keep ratios, standardised as those of the measured plans."""
+        return (np.log(counts / self.sizes) - self._centre) / self._scale

@@ -79,9 +79,7 @@ def build_features(
 
 def _layer_facts(module: nn.Module, graph: Graph, cost: Cost) -> dict[str, np.ndarray]:
     number = len(graph.groups)
-    alone = np.tile(graph.sizes, (number, 1))
-    np.fill_diagonal(alone, 1)
-    saved = 1 - cost.ratios(alone)
+    saved = cost.saved_alone(np.ones_like(graph.sizes))
     firsts = [next(layer for layer in group.producers if layer in graph.layers) for group in graph.groups]
     shapes = [module.get_parameter(f"{layer}.weight").shape for layer in firsts]
     positions = np.array([graph.layers[layer] for layer in firsts], dtype=float)

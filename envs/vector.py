@@ -28,7 +28,6 @@ class WalkVecEnv(VecEnv):
         self.score = score
         self.on_finish = on_finish
         self._actions = np.zeros(number)
-        self._returns = np.zeros(number)
 
     def reset(self) -> VecEnvObs:
         """Start all walks at the first group."""

@@ -49,6 +49,16 @@ class Cost:
         kept = np.asarray(counts, dtype=np.float64) @ self.per_channel.T + self.whole
         return (kept[..., self.first] * kept[..., self.second]) @ self.weights
 
+    def saved_alone(self, counts: np.ndarray) -> np.ndarray:
+        """(groups, 2) fractions of the dense MACs and parameters that go when one group alone is cut to its count.
+
+        Args:
+            counts: (groups,) kept channels. Groups share weights, so that the fractions do not add up.
+        """
+        alone = np.tile(self.sizes, (len(self.sizes), 1))
+        np.fill_diagonal(alone, counts)
+        return 1 - self.ratios(alone)
+
     def ratios(self, counts: np.ndarray) -> np.ndarray:
         """The same, relative to the dense network: (..., 2) in (0, 1]."""
         return self(counts) / self.dense

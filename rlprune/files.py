@@ -18,12 +18,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         UserError: the folder cannot be written.
     """
     require_writable(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    # The name keeps its ending, by which some writers choose the format; the file gets the usual permissions.
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         write(temporary)
-        temporary.chmod(0o644)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -37,6 +35,13 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for rlprune."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("rlprune")
 
 
 def check_writable(folder: Path) -> None:

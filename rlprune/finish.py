@@ -16,7 +16,7 @@ from rlprune.plan import PruningPlan, make_plan, ratio_table, top_mask
 from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
-from rlprune.settings import Optimiser, Settings
+from rlprune.settings import Search, Settings
 from rlprune.training import evaluate
 
 
@@ -51,13 +51,12 @@ def save_plan(problem: Problem, plan: PruningPlan, folder: Path) -> pd.DataFrame
 
 def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path) -> None:
     """Write a pruned network as `model.safetensors` and `plan.json`, which `rlprune.load` reads back."""
-    folder.mkdir(parents=True, exist_ok=True)
     plan.save(folder / "plan.json")
     save_weights(module, folder / "model.safetensors")
 
 
 def prune_and_recover(
-    problem: Problem, plan: PruningPlan, folder: Path, epochs: int, options: Optimiser, progress: Progress
+    problem: Problem, plan: PruningPlan, folder: Path, epochs: int, options: Search, progress: Progress
 ) -> dict[str, Any]:
     """Prune, recalibrate, fine-tune and save; the test images are looked at here and nowhere else.
 

@@ -146,9 +146,7 @@ def ratio_table(graph: Graph, cost: Cost, counts: np.ndarray) -> pd.DataFrame:
     Columns: group, tied (conv and linear layers besides the first), channels, kept, keep_ratio, and the share of the
     dense network's MACs and parameters that goes when this group alone is cut to its kept count.
     """
-    alone = np.tile(graph.sizes, (len(graph.sizes), 1))
-    np.fill_diagonal(alone, counts)
-    saved = 1 - cost.ratios(alone)
+    saved = cost.saved_alone(counts)
     return pd.DataFrame(
         {
             "group": [group.name for group in graph.groups],

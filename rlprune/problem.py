@@ -14,14 +14,14 @@ from rlprune.data import Dataset, load_data
 from rlprune.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.errors import UserError
 from rlprune.evaluator import SliceRunner
-from rlprune.files import require_writable
+from rlprune.files import cache_folder, require_writable
 from rlprune.graph import Graph
 from rlprune.models.checkpoint import load_checkpoint, save_weights, weights_hash
-from rlprune.models.registry import build_model, parse_model_args
+from rlprune.models.registry import parse_model_args, rebuild_model
 from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
 from rlprune.pruner import load, pruned_folder
-from rlprune.settings import Optimiser
+from rlprune.settings import Finetune, Search, Train
 from rlprune.trace import build_graph
 from rlprune.training import train
 
@@ -103,20 +103,13 @@ def open_problem(settings: Mapping[str, Any], progress: Progress) -> Problem:
         "classes": len(data.classes),
         "image_size": data.image_size,
     }
-    module = build(network)
+    module = rebuild_model(network)
     if settings.get("checkpoint"):
         load_checkpoint(module, settings["checkpoint"], name=network["model"])
     module = module.to(device).to(memory_format=torch.channels_last).eval()
     example = torch.zeros(1, 3, data.image_size, data.image_size, device=device)
     graph = build_graph(module, example)
     return Problem(data, module, network, graph, build_cost(graph), device)
-
-
-def build(network: Mapping[str, Any]) -> nn.Module:
-    """The freshly initialised dense network of a plan or a run."""
-    return build_model(
-        network["model"], classes=network["classes"], image_size=network["image_size"], args=network["args"]
-    )
 
 
 def open_pruned(
@@ -144,7 +137,7 @@ def open_pruned(
     return problem, module, plan
 
 
-def train_dense(problem: Problem, given: Optimiser, epochs: int | None, progress: Progress) -> None:
+def train_dense(problem: Problem, given: Search, epochs: int | None, progress: Progress) -> None:
     """Train the dense network of a problem, or take it from the user's cache.
 
     The cache knows a network by everything that determines its weights, so that another seed, other images or another
@@ -158,7 +151,7 @@ def train_dense(problem: Problem, given: Optimiser, epochs: int | None, progress
     """
     epochs = problem.data.train_epochs if epochs is None else epochs
     key = [RECIPE, torch.__version__, problem.network, _source(problem.network["model"]), problem.data.fingerprint]
-    key += [epochs, given.lr, given.batch_size, seed_of(given), problem.device.type]
+    key += [epochs, given.lr, given.batch_size, given.seed, problem.device.type]
     path = cache_folder() / "dense" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.safetensors"
     if path.is_file():
         progress.note(f"dense network from the cache: {path}")
@@ -175,7 +168,7 @@ def fit(
     module: nn.Module,
     problem: Problem,
     epochs: int,
-    given: Optimiser,
+    given: Train | Search | Finetune,
     state: Path,
     progress: Progress,
     *,
@@ -218,18 +211,13 @@ def fit(
         lr=given.lr,
         recovery=recovery,
         batch_size=given.batch_size,
-        seed=seed_of(given),
+        seed=given.seed,
         device=problem.device,
         state=state,
         on_epoch=told,
         on_step=stepped,
     )
     return result.history
-
-
-def seed_of(given: Optimiser) -> int:
-    """The seed among a verb's settings."""
-    return int(getattr(given, "seed", 0))
 
 
 def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str, Any]:
@@ -244,13 +232,6 @@ def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str
     elif "model" not in given:
         raise UserError("--model is missing: the plan does not say which network it is for")
     return dict(settings) | there | network | {key: value for key, value in given.items() if key not in network}
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for rlprune."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("rlprune")
 
 
 def _source(model: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlprune.errors import UserError
 from rlprune.graph import WHOLE, Graph
 from rlprune.models.checkpoint import read_weights
-from rlprune.models.registry import build_model
+from rlprune.models.registry import rebuild_model
 from rlprune.modules import CONVOLUTIONS, NORMS, is_depthwise
 from rlprune.plan import PruningPlan
 
@@ -125,12 +125,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     plan = PruningPlan.load(folder / "plan.json")
     if not {"model", "args", "classes", "image_size"} <= set(plan.network):
         raise UserError(f"{folder / 'plan.json'} does not say which network it prunes")
-    module = build_model(
-        plan.network["model"],
-        classes=plan.network["classes"],
-        image_size=plan.network["image_size"],
-        args=plan.network["args"],
-    )
+    module = rebuild_model(plan.network)
     tensors = read_weights(folder / "model.safetensors")
     expected = module.state_dict()
     if different := sorted(set(expected) ^ set(tensors)):

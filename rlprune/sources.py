@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlprune.errors import UserError, unknown
+from rlprune.files import cache_folder
 from rlprune.images import SMALL, opened
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
@@ -66,9 +67,7 @@ def find_source(name: str, root: Path | None, download: bool, image_size: int | 
         raise UserError(f"image_size is {image_size}: {name} is kept in memory with at most {SMALL} pixels a side")
     if name == "digits":
         return _digits(image_size or 32)
-    from platformdirs import user_cache_path
-
-    return _torchvision(name, root or user_cache_path("rlprune") / "data", download, image_size)
+    return _torchvision(name, root or cache_folder() / "data", download, image_size)
 
 
 def _digits(size: int) -> Source:

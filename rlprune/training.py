@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from rlprune.device import evaluation_dtype
 from rlprune.errors import UserError
+from rlprune.modules import evaluating
 from rlprune.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def evaluate(
     """
     module.to(device).to(memory_format=torch.channels_last)
     totals = torch.zeros(2, device=device)
-    with _evaluating(module), torch.inference_mode(), _autocast(device):
+    with evaluating(module), torch.inference_mode(), _autocast(device):
         for inputs, labels in images.batches(batch_size, device=device):
             logits = module(inputs).float()
             totals += _tally(cross_entropy(logits, labels), logits, labels)
@@ -208,17 +209,6 @@ def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[torch.Gener
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(value)
         yield torch.Generator().manual_seed(value)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _autocast(device: torch.device) -> AbstractContextManager:

@@ -92,22 +92,15 @@ def digits(_: argparse.Namespace) -> dict[str, Any]:
 def counted_ratio(run: Path) -> float:
     """Kept fraction of the MACs, counted by torch's own counter on the saved network and on the dense one."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     import rlprune
-    from rlprune.models.registry import build_model
+    from rlprune.models.registry import rebuild_model
+    from rlprune.verbs.eval import count
 
     network = json.loads((run / "plan.json").read_text())["network"]
-    dense = build_model(
-        network["model"], classes=network["classes"], image_size=network["image_size"], args=network["args"]
-    )
-    image = torch.zeros(1, 3, network["image_size"], network["image_size"])
-    flops = []
-    for module in (rlprune.load(run), dense.eval()):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(image)
-        flops.append(counter.get_total_flops())
-    return flops[0] / flops[1]
+    modules = rlprune.load(run), rebuild_model(network).eval()
+    pruned, dense = (count(module, network["image_size"], torch.device("cpu"))[0] for module in modules)
+    return pruned / dense
 
 
 def cifar(given: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-import torch_pruning as tp
+from oracles import cut_by_torch_pruning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,14 +23,7 @@ def plain() -> nn.Sequential:
 
 def by_hand(module: nn.Module, graph: Graph, kept: np.ndarray, calibration: Tensor, images: Tensor) -> Tensor:
     """Cut by torch-pruning, one pass in training mode with a cumulative average, then eval mode."""
-    smaller = copy.deepcopy(module)
-    traced = tp.DependencyGraph().build_dependency(smaller, images[:1], verbose=False)
-    for group in graph.groups:
-        gone = np.flatnonzero(~kept[group.start : group.start + group.channels]).tolist()
-        layer = smaller.get_submodule(group.name)
-        remove = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
-        if gone:
-            traced.get_pruning_group(layer, remove, gone).prune()
+    smaller = cut_by_torch_pruning(module, graph, kept)
     for layer in smaller.modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             layer.momentum = None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch_pruning as tp
+from oracles import cut_by_torch_pruning
 from torch import Tensor, nn
 
 from rlprune.errors import UserError
@@ -36,18 +36,6 @@ def random_mask(graph: Graph, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     halves = [rng.permutation(group.channels) < rng.integers(1, group.channels + 1) for group in graph.groups]
     return np.concatenate(halves)
-
-
-def cut_by_torch_pruning(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
-    smaller = copy.deepcopy(module)
-    traced = tp.DependencyGraph().build_dependency(smaller, torch.zeros(1, 3, 32, 32), verbose=False)
-    for group in graph.groups:
-        gone = np.flatnonzero(~kept[group.start : group.start + group.channels]).tolist()
-        layer = smaller.get_submodule(group.name)
-        remove = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
-        if gone:
-            traced.get_pruning_group(layer, remove, gone).prune()
-    return smaller.eval()
 
 
 @pytest.mark.parametrize("seed", [0, 1])

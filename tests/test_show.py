@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from samples import RESULT as SEARCHED
 
 from rlprune.show import show
 
@@ -13,26 +14,7 @@ ROWS: list[dict[str, Any]] = [
     {"group": "conv1", "tied": 2, "channels": 64, "kept": 16, "keep_ratio": 0.25},
     {"group": "layer1.0.conv1", "tied": 0, "channels": 64, "kept": 48, "keep_ratio": 0.75},
 ]
-RESULT: dict[str, Any] = {
-    "run": "runs/vgg16-0.3",
-    "plan": "runs/vgg16-0.3/plan.json",
-    "model": "vgg16",
-    "data": "cifar10",
-    "budget": "macs=0.3",
-    "budget_words": "keep ≤ 30 % of the MACs (remove ≥ 70 %)",
-    "macs_ratio": 0.29968,
-    "params_ratio": 0.124,
-    "dense_macs": 19_700_000,
-    "pruned_macs": 5_903_696,
-    "dense_params": 923_000,
-    "pruned_params": 114_452,
-    "dense_accuracy": 0.8312,
-    "oneshot_accuracy": 0.382,
-    "finetuned_accuracy": 0.7984,
-    "evaluations": 300,
-    "seconds": 252.4,
-    "table": ROWS,
-}
+RESULT: dict[str, Any] = SEARCHED | {"run": "runs/vgg16-0.3", "plan": "runs/vgg16-0.3/plan.json", "table": ROWS}
 
 
 def shown(verb: str, result: dict[str, Any], width: int = 80) -> str:

@@ -7,6 +7,7 @@ for a cost that is a sum over groups.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,11 +31,14 @@ class Sensitivity:
 
     def predict(self, keep: np.ndarray) -> np.ndarray:
         """The additive model: (..., groups) keep ratios -> (...,) predicted rise of the loss."""
-        curves = convex(self)
-        order = np.argsort(self.ratios)
-        ratios = self.ratios[order]
-        parts = [np.interp(keep[..., g], ratios, curve[order]) for g, curve in enumerate(curves)]
+        ratios = self.ratios[::-1]
+        parts = [np.interp(keep[..., g], ratios, curve[::-1]) for g, curve in enumerate(self._convex)]
         return np.sum(parts, axis=0)
+
+    @cached_property
+    def _convex(self) -> np.ndarray:
+        """The allocation asks for predictions hundreds of times."""
+        return convex(self)
 
 
 def number_of_evaluations(groups: int) -> int:

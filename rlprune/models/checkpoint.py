@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rlprune.errors import UserError
+from rlprune.files import write_atomic
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # DataParallel and torch.compile put these before every name.
@@ -63,13 +64,8 @@ def save_weights(module_or_state: nn.Module | Mapping[str, Tensor], path: str | 
     state = module_or_state.state_dict() if isinstance(module_or_state, nn.Module) else module_or_state
     # Clones, since safetensors refuses tensors that share memory, as tied weights do.
     copies = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        # Not save_file, which makes files that nobody but their owner can read.
-        part.write_bytes(save(copies))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    # Not save_file, which makes files that nobody but their owner can read.
+    write_atomic(Path(path), lambda part: part.write_bytes(save(copies)))
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

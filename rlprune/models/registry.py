@@ -84,6 +84,12 @@ def _width(name: str, args: Mapping[str, object]) -> float:
     return float(width)
 
 
+def rebuild_model(network: Mapping[str, object]) -> nn.Module:
+    """The freshly initialised dense network that a plan describes (`model`, `args`, `classes`, `image_size`)."""
+    name, classes, image_size, args = (network[key] for key in ("model", "classes", "image_size", "args"))
+    return build_model(name, classes=classes, image_size=image_size, args=args)  # type: ignore[arg-type]
+
+
 def parse_model_args(text: str | Mapping[str, object] | Sequence[str] | None) -> dict[str, object]:
     """Arguments of a network as the user writes them.
 

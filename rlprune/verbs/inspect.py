@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlprune.budget import Lander, parse_budget
 from rlprune.config import Inspect, as_dict, resolve
 from rlprune.problem import open_problem
@@ -28,8 +26,6 @@ def inspect(*, config: Path | None = None, progress: Progress | None = None, **s
     problem = open_problem(as_dict(given), progress or Progress())
     graph, cost = problem.graph, problem.cost
     lander = Lander(cost, parse_budget(None), given.round_to, given.min_channels)
-    alone = np.tile(graph.sizes, (len(graph.groups), 1))
-    np.fill_diagonal(alone, lander.minimum)
     groups = [
         {
             "group": group.name,
@@ -39,7 +35,7 @@ def inspect(*, config: Path | None = None, progress: Progress | None = None, **s
             "macs_share": float(share[0]),
             "params_share": float(share[1]),
         }
-        for group, share in zip(graph.groups, 1 - cost.ratios(alone), strict=True)
+        for group, share in zip(graph.groups, cost.saved_alone(lander.minimum), strict=True)
     ]
     smallest = cost.ratios(lander.minimum)
     return {

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rlprune.budget import Lander, parse_budget
+from rlprune.budget import Budget, Lander, parse_budget
 from rlprune.config import Prune, Search, as_dict, resolve
 from rlprune.criteria import score_channels
 from rlprune.errors import UserError
@@ -39,15 +39,15 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
     known = _read_plan(source)
     run = _run_of(given)
     wanted = as_dict(given) | _network_settings(known, given)
-    if wanted["checkpoint"] is None and run is None:
-        raise UserError("--checkpoint is missing: name the file with the dense network's weights")
-    if wanted["checkpoint"] is None and run is not None:
+    if wanted["checkpoint"] is None:
+        if run is None:
+            raise UserError("--checkpoint is missing: name the file with the dense network's weights")
         wanted["checkpoint"] = run.checkpoint
     out = check_new(given.out or Path(f"{given.plan.resolve().stem}-pruned"))
     problem = open_problem(wanted, progress)
-    if wanted["checkpoint"] is None and run is not None:
+    if run is not None and wanted["checkpoint"] is None:
         train_dense(problem, run, run.train_epochs, progress)
-    plan = _plan(given, known, source, problem, wanted)
+    plan = _plan(given, known, source, problem, budget, wanted)
     smaller = cut(problem.module, problem.graph, plan.mask(problem.graph))
     recalibrate(smaller, problem.calibration()[0])
     save_pruned(smaller, plan, new_folder(out))
@@ -61,18 +61,17 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
 
 
 def _plan(
-    given: Prune, known: PruningPlan | None, source: Path, problem: Problem, wanted: dict[str, Any]
+    given: Prune, known: PruningPlan | None, source: Path, problem: Problem, budget: Budget, wanted: dict[str, Any]
 ) -> PruningPlan:
     """The plan as it is, or its ratios, rounded or landed, with channels by the criterion."""
-    if known is not None and given.budget is None:
-        known.mask(problem.graph)
+    if known is not None and not budget.limits:
         return PruningPlan(known.kept, known.channels, problem.network, known.provenance)
     ratios = read_ratios(source) if known is None else known.ratios()
     sizes = {group.name: group.channels for group in problem.graph.groups}
     check_same_groups({name: sizes.get(name, 0) for name in ratios}, problem.graph, "the table")
     wished = np.array([ratios[group.name] * group.channels for group in problem.graph.groups])
-    lander = Lander(problem.cost, parse_budget(given.budget), given.round_to, given.min_channels)
-    counts = lander.quantise(np.floor(wished + 0.5)) if given.budget is None else lander.land(wished[None])[0]
+    lander = Lander(problem.cost, budget, given.round_to, given.min_channels)
+    counts = lander.quantise(np.floor(wished + 0.5)) if not budget.limits else lander.land(wished[None])[0]
     scores = score_channels(given.criterion, problem.module, problem.graph, problem.calibration(), given.seed)
     return plan_of(problem, counts, scores, Prune(**wanted))
 

@@ -48,7 +48,7 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     _require_enough(given.evaluations, len(problem.graph.groups))
     if given.checkpoint is None:
         train_dense(problem, given, given.train_epochs, progress)
-    evaluator = make_evaluator(problem, given.criterion, given.seed, {}, lambda *_: None)
+    evaluator = make_evaluator(problem, given.criterion, given.seed)
     # Only now, when nothing in the settings can be wrong any more, is a folder made.
     run = RunFolder(folder, given)
     start -= run.seconds()
