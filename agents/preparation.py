@@ -61,7 +61,7 @@ def prepare(
     wished = allocate(sensitivity, lander, weights if balance else None)
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
     features = build_features(
-        problem.module, problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished
+        problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished
     )
     unvalued = Task(lander, features, wished, 0.0, weights, balance)
     begin(unvalued)

@@ -7,7 +7,6 @@ has not been trained on.
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
 from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.cost import Cost
@@ -43,7 +42,6 @@ class Features:
 
 
 def build_features(
-    module: nn.Module,
     graph: Graph,
     cost: Cost,
     scores: np.ndarray,
@@ -54,8 +52,7 @@ def build_features(
     """Describe every group.
 
     Args:
-        module: the dense network.
-        graph: its structure.
+        graph: the structure of the network.
         cost: its cost.
         scores: (all groups' channels,) static importance, from the criterion on the weights.
         activity: two (all groups' channels,) arrays, runtime importance: the mean over calibration images of a
@@ -64,7 +61,7 @@ def build_features(
         base: (groups,) counts of the base plan.
     """
     columns: dict[str, np.ndarray] = {}
-    columns |= _layer_facts(module, graph, cost)
+    columns |= _layer_facts(graph, cost)
     columns |= _spectrum("static", graph, scores)
     columns |= _spectrum("runtime", graph, activity[0])
     columns |= _spectrum("variation", graph, activity[1])
@@ -77,18 +74,18 @@ def build_features(
     return Features(np.stack(list(columns.values()), axis=1), names)
 
 
-def _layer_facts(module: nn.Module, graph: Graph, cost: Cost) -> dict[str, np.ndarray]:
+def _layer_facts(graph: Graph, cost: Cost) -> dict[str, np.ndarray]:
     number = len(graph.groups)
     saved = cost.saved_alone(np.ones_like(graph.sizes))
     firsts = [next(layer for layer in group.producers if layer in graph.layers) for group in graph.groups]
-    shapes = [module.get_parameter(f"{layer}.weight").shape for layer in firsts]
+    shapes = [graph.weights[layer][0].shape for layer in firsts]
     positions = np.array([graph.layers[layer] for layer in firsts], dtype=float)
     return {
         "depth": np.arange(number) / max(number - 1, 1),
         "channels": graph.sizes / graph.sizes.max(),
         "log_channels": np.log2(graph.sizes) / 10,
         "inputs": _relative(np.array([shape[1] for shape in shapes])),
-        "kernel": np.array([shape[2:].numel() for shape in shapes]) / 9,
+        "kernel": np.array([np.prod(shape[2:]) for shape in shapes]) / 9,
         "positions": _relative(np.sqrt(positions)),
         "producers": np.array([len(group.producers) for group in graph.groups]) / 10,
         "consumers": np.array([len(group.consumers) for group in graph.groups]) / 10,

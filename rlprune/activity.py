@@ -42,10 +42,11 @@ def channel_activity(module: nn.Module, graph: Graph, images: Tensor) -> tuple[n
 
         return hook
 
+    layers = dict(module.named_modules())
     handles = [
-        module.get_submodule(axis.layer).register_forward_pre_hook(record(axis.slots))
+        layers[axis.layer].register_forward_pre_hook(record(axis.slots))
         for axis in graph.axes
-        if axis.side == "in"
+        if axis.side == "in" and axis.layer in layers
     ]
     try:
         with evaluating(module), torch.inference_mode():

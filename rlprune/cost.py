@@ -1,7 +1,8 @@
 """Exact multiply-accumulates and parameters of any kept counts, for many plans at once.
 
-MACs are those of convolutions and linear layers for one image (bias, normalisation and activations are not counted,
-as in the pruning literature); parameters are all trainable numbers. 1 MAC = one multiply-accumulate.
+MACs are those of convolutions, linear layers and products of activations for one input (bias, normalisation and
+activation functions are not counted, as in the pruning literature); parameters are all trainable numbers.
+1 MAC = one multiply-accumulate.
 """
 
 from dataclasses import dataclass, replace
@@ -66,11 +67,12 @@ class Cost:
 
 def build_cost(graph: Graph) -> Cost:
     """The cost function of a traced network."""
-    whole = np.array([(axis.slots == WHOLE).sum() for axis in graph.axes] + [1], dtype=np.float64)
-    per_channel = np.zeros((len(graph.axes) + 1, len(graph.groups)))
+    axes = [axis.slots for axis in graph.axes] + [product.slots for product in graph.products]
+    whole = np.array([(slots == WHOLE).sum() for slots in axes] + [1], dtype=np.float64)
+    per_channel = np.zeros((len(axes) + 1, len(graph.groups)))
     starts = np.array([group.start for group in graph.groups])
-    for row, axis in enumerate(graph.axes):
-        owners = np.searchsorted(starts, axis.slots[axis.slots != WHOLE], side="right") - 1
+    for row, slots in enumerate(axes):
+        owners = np.searchsorted(starts, slots[slots != WHOLE], side="right") - 1
         per_channel[row] = np.bincount(owners, minlength=len(starts)) / graph.sizes
     sizes, same = np.unique(np.column_stack([whole, per_channel]), axis=0, return_inverse=True)
     pairs = _products(graph, same.ravel())
@@ -83,12 +85,17 @@ def build_cost(graph: Graph) -> Cost:
 def _products(graph: Graph, same: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
     """The MACs and parameters that go with every product of two axis sizes; axes that are always equal are one."""
     pairs: dict[tuple[int, int], np.ndarray] = {}
-    nowhere = len(graph.axes)
-    for tensor in graph.tensors:
-        follows = [axis for axis in tensor.axes if axis is not None]
-        fixed = np.prod([size for size, axis in zip(tensor.shape, tensor.axes, strict=True) if axis is None])
-        weight = np.array([fixed * tensor.positions, fixed * tensor.parameter])
+    nowhere = len(same) - 1
+
+    def add(axes: list[int], weight: np.ndarray) -> None:
         if weight.any():
-            first, second = sorted(int(same[axis]) for axis in [*follows, nowhere, nowhere][:2])
+            first, second = sorted(int(same[axis]) for axis in [*axes, nowhere, nowhere][:2])
             pairs[first, second] = pairs.get((first, second), np.zeros(2)) + weight
+
+    for tensor in graph.tensors:
+        fixed = np.prod([size for size, axis in zip(tensor.shape, tensor.axes, strict=True) if axis is None])
+        follows = [axis for axis in tensor.axes if axis is not None]
+        add(follows, np.array([fixed * tensor.positions, fixed * tensor.parameter]))
+    for number, product in enumerate(graph.products, start=len(graph.axes)):
+        add([number], np.array([product.times, 0]))
     return pairs

@@ -1,164 +1,153 @@
-"""Which channels live and die together.
+"""Which channels of a network live and die together, from one run of it."""
 
-The coupling is traced by torch-pruning's dependency graph (Fang et al., DepGraph, 2023, arXiv 2301.12900), and put
-into plain integers here; nothing else touches torch-pruning.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import nn
 
-from rlprune.errors import UserError
-from rlprune.modules import CONVOLUTIONS, NORMS, axis_size, evaluating, is_depthwise
+import rlprune.moves
+import rlprune.rules  # noqa: F401  (both fill the table of rules)
+from rlprune.modules import copy_sharing_weights, evaluating, named_tensors
+from rlprune.tracer import Example, Tracer
 
-WEIGHTED = (*CONVOLUTIONS, nn.Linear)
-KNOWN = (*WEIGHTED, *NORMS)
+Side = tuple[str, str]
+"""A layer, and which of its sides: ``"out"``, ``"in"``, or ``"fold"``, the inputs of one of a convolution's groups."""
+
+WITHIN = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
-class Coupled:
-    """Channels that are coupled.
+class Coupling:
+    """What one run of a network has shown.
 
     Attributes:
-        channels: how many there are.
-        sides: (layer, ``"out"`` or ``"in"``) -> indices into that side of the layer, and the channel of each; layers
-            in the order in which the network calls them.
+        axes: side -> (size,) channel of every index; the same number is the same channel, 0 one that is never cut.
+        follows: parameter or buffer -> the side that each of its dimensions follows, if any.
+        positions: weight of a convolution or linear layer -> multiply-accumulates per entry.
+        products: (entries,) channels along one side of a product of activations, and multiply-accumulates per entry.
+        layers: all layers in the order of their first use.
+        weights: layer with output channels of its own -> its weight.
+        by_groups: weights that are cut by whole groups.
+        reasons: layer -> why some of its output channels are never cut.
+        trains: whether it has been run in training mode, too.
     """
 
-    channels: int
-    sides: dict[tuple[str, str], tuple[list[int], list[int]]]
+    axes: dict[Side, np.ndarray]
+    follows: dict[str, tuple[Side | None, ...]]
+    positions: dict[str, int]
+    products: list[tuple[np.ndarray, int]]
+    layers: list[str]
+    weights: dict[str, str]
+    by_groups: frozenset[str]
+    reasons: dict[str, str]
+    trains: bool
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Layer -> position in the order of first use."""
+        return {layer: position for position, layer in enumerate(self.layers)}
 
 
-def trace_coupling(
-    module: nn.Module, example: torch.Tensor, called: list[str]
-) -> tuple[dict[str, Coupled], dict[str, str]]:
-    """What is coupled in a network.
+def trace_coupling(module: nn.Module, example: Example, by_groups: frozenset[str] | None = None) -> Coupling:
+    """Run a network once and follow its channels.
 
     Args:
         module: the network; it is left as it was.
-        example: (1, C, H, W) one input.
-        called: its layers in the order of the first call.
-
-    Returns:
-        First layer that produces just these channels -> what can be cut, in the order of the first call; and
-        layer -> why it cannot.
-
-    Raises:
-        UserError: the network cannot be traced.
+        example: one input.
+        by_groups: weights that are cut by whole groups, for a network that is cut already.
     """
-    names = {layer: name for name, layer in module.named_modules()}
-    order = {name: position for position, name in enumerate(called)}
-    shared = _shared_parameters(module)
-    cut: dict[str, Coupled] = {}
-    refused: dict[str, str] = {}
-    for group in _traced_groups(module, example):
-        first = _first_producer(group, names, order)
-        if first is None:
-            continue
-        reason = _why_not(group, names, shared)
-        if reason:
-            refused[first] = reason
-            continue
-        sides: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-        for item in group:
-            if (layer := item.dep.target.module) in names:
-                sides.setdefault((names[layer], _side(item)), (list(item.idxs), list(item.root_idxs)))
-        in_order = sorted(sides.items(), key=lambda entry: order.get(entry[0][0], len(order)))
-        cut[first] = Coupled(len(group[0].idxs), dict(in_order))
-    return {first: cut[first] for first in sorted(cut, key=order.__getitem__)}, refused
+    # A copy, since a forward pass may leave things behind in the modules.
+    copied = copy_sharing_weights(module)
+    trace = Tracer(copied, by_groups)
+    with evaluating(copied):
+        trace.run(copied, example)
+    trains = False
+    if any(_is_idle(name, tensor, trace) for name, tensor in copied.named_parameters()):
+        trace.counting = False
+        # Auxiliary heads run in training mode only. Others may want more than an image there, such as its labels.
+        with _training(copied), suppress(Exception):
+            trace.run(copied, example)
+            trains = True
+    return _collect(copied, trace, trains)
 
 
-def _first_producer(group: Any, names: Mapping[nn.Module, str], order: Mapping[str, int]) -> str | None:
-    layers = [item.dep.target.module for item in group if _is_out(item)]
-    whole = [layer for layer in layers if isinstance(layer, WEIGHTED) and axis_size(layer, "out") == len(group[0].idxs)]
-    return min((names[layer] for layer in whole if names[layer] in order), key=order.__getitem__, default=None)
+def _is_idle(name: str, tensor: torch.Tensor, trace: Tracer) -> bool:
+    return tensor.dim() > 1 and name not in trace.order
 
 
-def _traced_groups(module: nn.Module, example: torch.Tensor) -> list[Any]:
-    import torch_pruning as tp
-
-    grads = {parameter: parameter.requires_grad for parameter in module.parameters()}
-    try:
-        with evaluating(module.requires_grad_(True)), torch.enable_grad():
-            return list(_groups(tp.DependencyGraph().build_dependency(module, example, verbose=False)))
-    # The network has run before, so that whatever goes wrong here is what torch-pruning does not understand.
-    except Exception as error:
-        raise UserError(
-            f"this network cannot be traced: torch-pruning ends in {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        for parameter, needed in grads.items():
-            parameter.requires_grad_(needed)
+@contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """Training mode without its noise: only what has parts of its own knows of it."""
+    with evaluating(module), torch.random.fork_rng():
+        for part in module.modules():
+            part.training = any(True for _ in part.children())
+        yield
 
 
-def _groups(traced: Any) -> Iterator[Any]:
-    """torch-pruning's groups, each from the smallest layer in it.
-
-    A layer that is tied to a concatenation then falls into several groups. torch-pruning's own enumeration starts
-    from the last layer and finds a single group there that cannot be cut evenly.
-    """
-    roots = [layer for layer in traced.module2node if isinstance(layer, WEIGHTED) and not is_depthwise(layer)]
-    seen: set[nn.Module] = set()
-    for root in sorted(roots, key=lambda layer: axis_size(layer, "out")):
-        if root not in seen:
-            cut = traced.get_pruner_of_module(root).prune_out_channels
-            group = traced.get_pruning_group(root, cut, list(range(axis_size(root, "out"))))
-            seen |= {item.dep.target.module for item in group if _is_out(item)}
-            yield group
-
-
-def _is_out(item: Any) -> bool:
-    return "out_channels" in item.dep.handler.__name__
-
-
-def _side(item: Any) -> str:
-    layer = item.dep.target.module
-    return "out" if _is_out(item) or isinstance(layer, NORMS) or is_depthwise(layer) else "in"
-
-
-def _shared_parameters(module: nn.Module) -> set[int]:
-    """Identities of the parameters that several layers have in common."""
-    everyone = [id(parameter) for layer in module.modules() for parameter in layer.parameters(recurse=False)]
-    return {identity for identity in everyone if everyone.count(identity) > 1}
+def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
+    channels, why = trace.ties.resolve()
+    tensors = named_tensors(module)
+    first_names = {id(tensor): name for name, tensor in reversed(tensors.items())}
+    axes: dict[Side, np.ndarray] = {}
+    follows: dict[str, tuple[Side | None, ...]] = {}
+    weights: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for name, (outputs, inputs) in trace.sides.items():
+        layer = _layer(name)
+        weights[layer] = name
+        axes[layer, "out"], axes[layer, "in"] = channels[outputs.numpy()], channels[inputs.numpy()]
+        follows[name] = _sides_of_weight(name, layer, tensors[name], trace, axes)
+        stuck = [why[label] for label in outputs.tolist() if label in why]
+        if stuck:
+            reasons[layer] = stuck[0]
+    for name, labels in trace.elements.items():
+        if name not in follows:
+            follows[name] = _sides_of_elements(name, channels[labels.numpy()], axes)
+    for name, tensor in tensors.items():
+        follows[name] = follows.get(first_names[id(tensor)], (None,) * tensor.dim())
+    products = [(channels[labels.numpy()], times) for labels, times in trace.products]
+    products += [(np.zeros(1, dtype=np.int64), macs) for _, macs in trace.refused.values()]
+    reasons |= {layer: why for layer, (why, _) in trace.refused.items() if layer}
+    layers = list(dict.fromkeys([*(_layer(name) for name in trace.order), *trace.refused]))
+    by_groups = frozenset(trace.by_groups)
+    return Coupling(axes, follows, trace.positions, products, layers, weights, by_groups, reasons, trains)
 
 
-def _why_not(group: Any, names: Mapping[nn.Module, str], shared: set[int]) -> str | None:
-    """The reason why a traced group cannot be cut, or None."""
-    if len(group[0].idxs) < 2:
-        return "it has a single channel"
-    reasons = (_why_not_item(item, len(group[0].idxs), names, shared) for item in group)
-    return next((reason for reason in reasons if reason), None)
+def _layer(name: str) -> str:
+    """The layer that a parameter belongs to; one that belongs to none is a layer by itself."""
+    owner, _, leaf = name.rpartition(".")
+    return owner if owner and leaf in WITHIN else name
 
 
-def _why_not_item(item: Any, channels: int, names: Mapping[nn.Module, str], shared: set[int]) -> str | None:
-    from torch_pruning import ops
-
-    node = item.dep.target
-    layer = node.module
-    if node.type == ops.OPTYPE.OUTPUT or (_is_out(item) and not node.outputs):
-        return "its channels are the network's output"
-    if node.type == ops.OPTYPE.PARAMETER:
-        return "it is tied to a parameter outside a layer"
-    if isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and not is_depthwise(layer):
-        return "it is tied to a grouped convolution"
-    if layer not in names:
-        return None  # an operation
-    if not isinstance(layer, KNOWN):
-        return f"it is tied to a {type(layer).__name__}, which is not supported"
-    if not isinstance(layer, NORMS) and "weight" not in layer._parameters:
-        return "it is tied to a layer whose weight is computed from other parameters"
-    if any(id(parameter) in shared for parameter in layer.parameters()):
-        return "it is tied to a parameter that several layers share"
-    if not _covers_evenly(item, channels, axis_size(layer, _side(item))):
-        return f"its channels do not map evenly onto {names[layer]}"
-    return None
+def _sides_of_weight(
+    name: str, layer: str, weight: torch.Tensor, trace: Tracer, axes: dict[Side, np.ndarray]
+) -> tuple[Side | None, ...]:
+    kernel = (None,) * (weight.dim() - 2)
+    if name in trace.transposed:
+        return (layer, "in"), (layer, "out"), *kernel
+    if weight.shape[1] == len(axes[layer, "in"]):
+        return (layer, "out"), (layer, "in"), *kernel
+    if name in trace.by_groups:
+        # It reads the very channels that it makes.
+        del axes[layer, "in"]
+        return (layer, "out"), None, *kernel
+    axes[layer, "fold"] = axes[layer, "in"][: weight.shape[1]]
+    return (layer, "out"), (layer, "fold"), *kernel
 
 
-def _covers_evenly(item: Any, channels: int, size: int) -> bool:
-    """Whether an axis has every channel of the group, and all equally often."""
-    counts = np.bincount(np.asarray(item.root_idxs), minlength=channels)
-    return max(item.idxs) < size and len(counts) == channels and bool((counts == counts[0]).all())
+def _sides_of_elements(name: str, channels: np.ndarray, axes: dict[Side, np.ndarray]) -> tuple[Side | None, ...]:
+    """A parameter that is used element by element follows a side along the only dimension on which it changes."""
+    changing = [dim for dim in range(channels.ndim) if (channels != channels.take([0], dim)).any()]
+    follows: list[Side | None] = [None] * channels.ndim
+    if len(changing) == 1:
+        mine = np.moveaxis(channels, changing[0], 0).reshape(channels.shape[changing[0]], -1)[:, 0]
+        side = (_layer(name), "out")
+        if not np.array_equal(axes.setdefault(side, mine), mine):
+            side = (name, "out")
+            axes[side] = mine
+        follows[changing[0]] = side
+    return tuple(follows)

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlprune.graph import Graph
-from rlprune.modules import NORMS
+from rlprune.modules import NORMS, copy_sharing_weights, named_tensors
 from rlprune.plan import top_mask
-from rlprune.pruner import Slicer, copy_sharing_weights, install
+from rlprune.pruner import Slicer, install
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SliceRunner:
     ) -> None:
         self.graph = graph
         self.dense = module
-        self.slicer = Slicer(graph, module.state_dict())
+        self.slicer = Slicer(graph, named_tensors(module))
         self.module = copy_sharing_weights(module).eval()
         self.norms = _norms(self.module)
         self.calibration = calibration

@@ -12,6 +12,7 @@ from rlprune.config import as_dict
 from rlprune.evaluator import recalibrate
 from rlprune.files import write_text
 from rlprune.models.checkpoint import save_weights
+from rlprune.modules import named_tensors
 from rlprune.plan import PruningPlan, make_plan, ratio_table, top_mask
 from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
@@ -52,7 +53,8 @@ def save_plan(problem: Problem, plan: PruningPlan, folder: Path) -> pd.DataFrame
 def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path) -> None:
     """Write a pruned network as `model.safetensors` and `plan.json`, which `rlprune.load` reads back."""
     plan.save(folder / "plan.json")
-    save_weights(module, folder / "model.safetensors")
+    # With the buffers that a state dict leaves out: they may be cut.
+    save_weights(named_tensors(module), folder / "model.safetensors")
 
 
 def prune_and_recover(

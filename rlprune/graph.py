@@ -1,6 +1,7 @@
 """The structure of a network: groups of coupled channels, and the index maps that slice every tensor of a group."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,11 +14,13 @@ class Group:
     """Channels that live and die together; one decision of the agent.
 
     Attributes:
-        name: the first layer that produces just these channels.
-        channels: how many there are in the dense network.
+        name: the first layer that produces just these channels; with ``#1`` and so on where no layer does.
+        channels: how many there are in the dense network; where several of a layer's can only go together, each such
+            bundle counts as one.
         start: position of the first channel in the list of all groups' channels.
         producers: layers whose outputs (or normalised features) are these channels.
         consumers: layers that read them.
+        width: output channels of the first layer in each; more than 1 where they are bundled.
     """
 
     name: str
@@ -25,6 +28,7 @@ class Group:
     start: int
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
+    width: int = 1
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Axis:
 
     Attributes:
         layer: name of the module.
-        side: ``"out"`` or ``"in"``.
+        side: ``"out"``, ``"in"``, or ``"fold"`` for the inputs of each group of a grouped convolution.
         slots: (size,) position of every index in the list of all groups' channels, or `WHOLE`.
     """
 
@@ -47,7 +51,7 @@ class TensorMap:
     """Which axis, if any, each dimension of a state-dict entry follows.
 
     Attributes:
-        name: key in the state dict.
+        name: as the network calls it.
         axes: per dimension the index of an axis, or None where the dimension is never cut.
         shape: dense shape.
         parameter: False for buffers.
@@ -62,13 +66,27 @@ class TensorMap:
 
 
 @dataclass(frozen=True)
+class Product:
+    """A product of activations, such as in attention.
+
+    Attributes:
+        slots: (entries,) positions in the list of all groups' channels, or `WHOLE`.
+        times: multiply-accumulates per entry.
+    """
+
+    slots: np.ndarray
+    times: int
+
+
+@dataclass(frozen=True)
 class Graph:
     """Everything the rest needs to know of a network's structure; plain data.
 
     Attributes:
         groups: in the order in which the network computes them.
         axes: every prunable side of every layer.
-        tensors: every parameter and buffer.
+        tensors: every parameter and buffer, also those that a state dict leaves out.
+        products: products of activations.
         layers: output positions (height x width, summed over calls) of every conv and linear layer that was called.
         refused: layer -> why its output channels are never cut.
     """
@@ -76,8 +94,19 @@ class Graph:
     groups: tuple[Group, ...]
     axes: tuple[Axis, ...]
     tensors: tuple[TensorMap, ...]
+    products: tuple[Product, ...]
     layers: dict[str, int]
     refused: dict[str, str]
+
+    @cached_property
+    def weights(self) -> dict[str, tuple[TensorMap, int]]:
+        """Convolution or linear layer that produces channels of a group -> its weight, and the dimension that does."""
+        return {
+            self.axes[axis].layer: (tensor, dim)
+            for tensor in self.tensors
+            for dim, axis in enumerate(tensor.axes)
+            if tensor.positions and axis is not None and self.axes[axis].side == "out"
+        }
 
     @property
     def sizes(self) -> np.ndarray:

@@ -1,28 +1,23 @@
 """What is asked of any network's modules."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
-def is_depthwise(layer: nn.Module) -> bool:
-    """Whether every output channel of a convolution reads just its own input channel."""
-    return isinstance(layer, CONVOLUTIONS) and layer.groups == layer.in_channels == layer.out_channels > 1
+def cuts_whole_groups(groups: int, channels: int) -> bool:
+    """Whether a grouped convolution or norm over so many channels loses whole groups.
 
-
-def axis_size(layer: nn.Module, side: str) -> int:
-    """How many channels a convolution, linear layer or batch norm has on its side ``"out"`` or ``"in"``."""
-    # Not by the weight: a batch norm may have none, and a parametrised layer hides it.
-    if isinstance(layer, NORMS):
-        return layer.num_features
-    if isinstance(layer, nn.Linear):
-        return layer.out_features if side == "out" else layer.in_features
-    assert isinstance(layer, CONVOLUTIONS)
-    return layer.out_channels if side == "out" else layer.in_channels
+    Where the groups are few and wide, all of them become narrower instead, which leaves more choice.
+    """
+    return groups > 1 and groups * groups >= channels
 
 
 @contextmanager
@@ -34,3 +29,14 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         for part, training in modes.items():
             part.training = training
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by all its names, with the buffers that a state dict leaves out."""
+    return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+
+
+def copy_sharing_weights(module: nn.Module) -> nn.Module:
+    """A copy of a network with its very parameters and buffers, so that it takes next to no memory."""
+    # Deepcopy keeps what its memo names.
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in named_tensors(module).values()})

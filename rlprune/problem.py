@@ -109,7 +109,19 @@ def open_problem(settings: Mapping[str, Any], progress: Progress) -> Problem:
     module = module.to(device).to(memory_format=torch.channels_last).eval()
     example = torch.zeros(1, 3, data.image_size, data.image_size, device=device)
     graph = build_graph(module, example)
+    _require_logits(module, example)
     return Problem(data, module, network, graph, build_cost(graph), device)
+
+
+def _require_logits(module: nn.Module, example: torch.Tensor) -> None:
+    with torch.inference_mode():
+        output = module(example)
+    if not isinstance(output, torch.Tensor) or output.dim() != 2:
+        what = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise UserError(
+            f"the network must return one tensor (images, classes) in eval mode; for one image it returns {what}: "
+            "wrap it in a module that returns its logits, or use rlprune.trace.build_graph and rlprune.pruner.prune"
+        )
 
 
 def open_pruned(

@@ -1,6 +1,5 @@
 """Kept channels -> a really smaller network: one slicing serves evaluation and physical pruning alike."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,12 +11,20 @@ from rlprune.errors import UserError
 from rlprune.graph import WHOLE, Graph
 from rlprune.models.checkpoint import read_weights
 from rlprune.models.registry import rebuild_model
-from rlprune.modules import CONVOLUTIONS, NORMS, is_depthwise
+from rlprune.modules import (
+    CONVOLUTIONS,
+    INSTANCE_NORMS,
+    NORMS,
+    TRANSPOSED,
+    copy_sharing_weights,
+    cuts_whole_groups,
+    named_tensors,
+)
 from rlprune.plan import PruningPlan
 
 
 class Slicer:
-    """Cuts the kept slices out of a dense state dict and puts them into a module.
+    """Cuts the kept slices out of a network's tensors.
 
     Args:
         graph: structure of the dense network.
@@ -60,33 +67,55 @@ def install(module: nn.Module, dense: nn.Module, tensors: Mapping[str, Tensor], 
     Args:
         module: a network of the dense architecture; changed in place.
         dense: the dense network, or the module itself while it is still dense.
-        tensors: every entry of its state dict, sliced.
+        tensors: parameters and buffers by name, sliced.
         trainable: copy the tensors into parameters of their own; otherwise the module only borrows them.
     """
+    # Asked before anything changes: a depthwise convolution with one channel left is like any other.
+    widths = {name: width for name, layer in dense.named_modules() if (width := _group_width(layer))}
+    shared: dict[int, nn.Parameter] = {}
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
         layer = module.get_submodule(owner)
         if leaf in layer._buffers:
             layer._buffers[leaf] = tensor.clone() if trainable else tensor
         else:
-            value = tensor.clone() if trainable else tensor
-            layer._parameters[leaf] = nn.Parameter(value, requires_grad=trainable)
-    # Asked of the dense layers: a depthwise convolution with one channel left is like any other.
-    depthwise = {name for name, layer in dense.named_modules() if is_depthwise(layer)}
+            # Layers that share a parameter go on sharing it.
+            known = id(layer._parameters[leaf])
+            if known not in shared:
+                shared[known] = nn.Parameter(tensor.clone() if trainable else tensor, requires_grad=trainable)
+            layer._parameters[leaf] = shared[known]
     for name, layer in module.named_modules():
-        _agree(layer, name in depthwise)
+        _agree(layer, widths.get(name, 0))
 
 
-def _agree(layer: nn.Module, depthwise: bool) -> None:
-    if isinstance(layer, NORMS):
+def _group_width(layer: nn.Module) -> int:
+    """Output channels that go with each group of a layer that loses whole groups; 0 for any other layer."""
+    if isinstance(layer, CONVOLUTIONS) and cuts_whole_groups(layer.groups, layer.in_channels):
+        return layer.out_channels // layer.groups
+    if isinstance(layer, nn.GroupNorm) and cuts_whole_groups(layer.num_groups, layer.num_channels):
+        return layer.num_channels // layer.num_groups
+    return 0
+
+
+def _agree(layer: nn.Module, width: int) -> None:
+    """Set a layer's attributes by its tensors."""
+    if isinstance(layer, (*NORMS, *INSTANCE_NORMS)):
         known = layer.weight if layer.running_mean is None else layer.running_mean
         layer.num_features = layer.num_features if known is None else len(known)
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, CONVOLUTIONS):
-        if depthwise:
-            layer.groups = layer.in_channels = len(layer.weight)
+        layer.groups = len(layer.weight) // width if width else layer.groups
         layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
+    elif isinstance(layer, TRANSPOSED):
+        layer.in_channels, layer.out_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
+    elif isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and layer.weight is not None:
+        layer.normalized_shape = tuple(layer.weight.shape)
+    elif isinstance(layer, nn.GroupNorm) and layer.weight is not None:
+        layer.num_channels = len(layer.weight)
+        layer.num_groups = layer.num_channels // width if width else layer.num_groups
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = len(layer.weight)
 
 
 def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
@@ -101,14 +130,8 @@ def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
         A module of the same class with ordinary, smaller layers.
     """
     smaller = copy_sharing_weights(module)
-    install(smaller, module, Slicer(graph, module.state_dict()).slices(kept), trainable=True)
+    install(smaller, module, Slicer(graph, named_tensors(module)).slices(kept), trainable=True)
     return smaller
-
-
-def copy_sharing_weights(module: nn.Module) -> nn.Module:
-    """A copy of a network with the very tensors of its state dict, so that it takes next to no memory."""
-    # Deepcopy keeps what its memo names.
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()})
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
@@ -127,16 +150,26 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         raise UserError(f"{folder / 'plan.json'} does not say which network it prunes")
     module = rebuild_model(plan.network)
     tensors = read_weights(folder / "model.safetensors")
-    expected = module.state_dict()
+    expected = named_tensors(module)
     if different := sorted(set(expected) ^ set(tensors)):
         raise UserError(f"{folder} does not fit {plan.network['model']}: '{different[0]}' is only in one of them")
-    for group, kept in plan.kept.items():
-        weight = tensors.get(f"{group}.weight")
-        if weight is None or len(weight) != len(kept):
-            there = "there is no such layer" if weight is None else f"its weights have {len(weight)}"
-            raise UserError(f"{folder} does not fit its own plan: '{group}' keeps {len(kept)} channels, {there}")
+    _check_counts(module, plan, tensors, folder)
     install(module, module, tensors, trainable=True)
     return module.to(device).eval()
+
+
+def _check_counts(module: nn.Module, plan: PruningPlan, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Whether plain layers have as many outputs as their plan says."""
+    layers = dict(module.named_modules())
+    for group, kept in plan.kept.items():
+        name = group.partition("#")[0]
+        if name not in layers and name not in tensors:
+            raise UserError(f"{folder} does not fit its own plan: there is no layer '{name}'")
+        weight, dense = tensors.get(f"{group}.weight"), getattr(layers.get(group), "weight", None)
+        plain = dense is not None and not isinstance(layers[group], TRANSPOSED) and len(dense) == plan.channels[group]
+        if plain and weight is not None and len(weight) != len(kept):
+            there = f"its weights have {len(weight)}"
+            raise UserError(f"{folder} does not fit its own plan: '{group}' keeps {len(kept)} channels, {there}")
 
 
 def pruned_folder(folder: Path) -> Path:

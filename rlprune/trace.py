@@ -1,108 +1,153 @@
 """Network -> groups of coupled channels, with the index maps that slice every tensor of a group.
 
-The network is traced once; afterwards every kept slice of every tensor follows from plain integer arrays.
+The network is run once; afterwards every kept slice of every tensor follows from plain integer arrays.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
-from rlprune.coupling import KNOWN, Coupled, trace_coupling
+from rlprune.coupling import Coupling, Side, trace_coupling
 from rlprune.errors import UserError
-from rlprune.graph import WHOLE, Axis, Graph, Group, TensorMap
-from rlprune.modules import NORMS, axis_size, evaluating, is_depthwise
+from rlprune.graph import WHOLE, Axis, Graph, Group, Product, TensorMap
+from rlprune.modules import named_tensors
+from rlprune.tracer import Example
 from rlprune.verify import misread_groups
 
-MISREAD = "its channels are mixed, or their number is fixed, in the network's code"
+MISREAD = "the number of its channels, or the order of them, is fixed in the network's code"
+UNUSED = "it runs in training mode only"
+SINGLE = "it has a single channel"
+TOGETHER = "all its channels can only go together"
 
 
-def build_graph(module: nn.Module, example: torch.Tensor) -> Graph:
+def build_graph(module: nn.Module, example: Example) -> Graph:
     """Trace a network into its groups.
 
     Args:
         module: the dense network; it is left as it was.
-        example: (1, C, H, W) one input, on the module's device.
+        example: one input on the module's device, batched: a tensor, a tuple of what the network takes, or a mapping
+            of its named arguments.
 
     Raises:
-        UserError: the network cannot be run or traced, or nothing in it can be pruned.
+        UserError: the network cannot be run, or nothing in it can be pruned.
     """
-    positions = _output_positions(module, example)
-    cut, refused = trace_coupling(module, example, list(positions))
-    graph = _assemble(module, cut, positions, refused)
-    misread = misread_groups(module, graph, example) if cut else []
+    try:
+        coupling = trace_coupling(module, example)
+    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
+        raise UserError(f"the network does not run on {_described(example)}: {error}") from error
+    graph = assemble(module, coupling)
+    misread = misread_groups(module, graph, example, coupling)
     if misread:
-        cut = {first: coupled for first, coupled in cut.items() if first not in misread}
-        graph = _assemble(module, cut, positions, refused | dict.fromkeys(misread, MISREAD))
+        graph = assemble(module, coupling, misread)
     if not graph.groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(graph.refused.items())[:3])
         raise UserError(f"no channels of this network can be pruned ({reasons or 'it has no conv or linear layers'})")
     return graph
 
 
-def _output_positions(module: nn.Module, example: torch.Tensor) -> dict[str, int]:
-    """Output positions of every conv, linear and batch-norm layer, in the order of the first call."""
-    positions: dict[str, int] = {}
-
-    def hook(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def record(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-            positions[name] = positions.get(name, 0) + output[0].numel() // axis_size(layer, "out")
-
-        return record
-
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, KNOWN)}
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
-    try:
-        with evaluating(module), torch.no_grad():
-            output = module(example)
-    except RuntimeError as error:
-        raise UserError(f"the network does not run on an image of shape {tuple(example.shape[1:])}: {error}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not isinstance(output, torch.Tensor) or output.dim() != 2:
-        what = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise UserError(f"the network must return one tensor (images, classes); for one image it returns {what}")
-    return positions
+def _described(example: Example) -> str:
+    if isinstance(example, torch.Tensor):
+        return f"an image of shape {tuple(example.shape[1:])}"
+    tensors = example.values() if not isinstance(example, tuple) else example
+    return "inputs of shapes " + ", ".join(str(tuple(getattr(tensor, "shape", ()))) for tensor in tensors)
 
 
-def _assemble(
-    module: nn.Module, cut: Mapping[str, Coupled], positions: Mapping[str, int], refused: dict[str, str]
-) -> Graph:
-    groups, axes = _number(cut, module)
-    counted = {name: n for name, n in positions.items() if not isinstance(module.get_submodule(name), NORMS)}
-    return Graph(groups, axes, tuple(_tensor_maps(module, axes, counted)), counted, refused)
+def assemble(module: nn.Module, coupling: Coupling, misread: Collection[str] = ()) -> Graph:
+    """Gather channels into groups and number them.
 
-
-def _number(cut: Mapping[str, Coupled], module: nn.Module) -> tuple[tuple[Group, ...], tuple[Axis, ...]]:
-    """Give every channel of every group a place in one list."""
+    Args:
+        module: the dense network.
+        coupling: what was traced of it.
+        misread: names of groups that must stay whole.
+    """
+    sides, occurrences = _occurrences(coupling)
+    slots = np.full(len(occurrences), WHOLE, dtype=np.int64)
+    why: dict[int, str] = {}
     groups: list[Group] = []
-    slots: dict[tuple[str, str], np.ndarray] = {}
     start = 0
-    for first, coupled in cut.items():
-        producers = tuple(layer for layer, side in coupled.sides if side == "out")
-        consumers = tuple(layer for layer, side in coupled.sides if side == "in")
-        groups.append(Group(first, coupled.channels, start, producers, consumers))
-        for (layer, side), (indices, roots) in coupled.sides.items():
-            nothing = np.full(axis_size(module.get_submodule(layer), side), WHOLE, dtype=np.int64)
-            slots.setdefault((layer, side), nothing)[indices] = start + np.array(roots)
-        start += coupled.channels
-    return tuple(groups), tuple(Axis(layer, side, found) for (layer, side), found in slots.items())
+    for name, first, channels in _named(coupling, sides, occurrences):
+        touched = sorted({sides[side] for side in occurrences[channels[0]]}, key=lambda side: coupling.order[side[0]])
+        axis = coupling.axes[first, "out"]
+        producers = tuple(dict.fromkeys(layer for layer, side in touched if side == "out"))
+        used = any(coupling.weights.get(layer) in coupling.positions for layer in producers)
+        if len(channels) < 2 or name in misread or not used:
+            reason = MISREAD if name in misread else UNUSED if not used else SINGLE if len(axis) < 2 else TOGETHER
+            why |= dict.fromkeys(channels.tolist(), reason)
+            continue
+        slots[channels] = np.arange(start, start + len(channels))
+        consumers = tuple(dict.fromkeys(layer for layer, side in touched if side == "in"))
+        groups.append(Group(name, len(channels), start, producers, consumers, int((axis == channels[0]).sum())))
+        start += len(channels)
+    return _graph(module, coupling, tuple(groups), slots, why)
 
 
-def _tensor_maps(module: nn.Module, axes: tuple[Axis, ...], positions: Mapping[str, int]) -> Iterator[TensorMap]:
-    index = {(axis.layer, axis.side): position for position, axis in enumerate(axes)}
+def _occurrences(coupling: Coupling) -> tuple[list[Side], list[np.ndarray]]:
+    """All sides, and for every channel on which of them it occurs, once for each of its indices there."""
+    sides = [side for side in coupling.axes if side[1] != "fold"]
+    sizes = [len(coupling.axes[side]) for side in sides]
+    found = np.concatenate([coupling.axes[side] for side in sides] or [np.zeros(0, dtype=np.int64)])
+    where = np.repeat(np.arange(len(sides)), sizes)[np.argsort(found, kind="stable")]
+    return sides, np.split(where, np.cumsum(np.bincount(found, minlength=1))[:-1])
+
+
+def _named(
+    coupling: Coupling, sides: list[Side], occurrences: list[np.ndarray]
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name, first producing layer and channels of every group, in the order in which the network computes them.
+
+    Channels that occur equally often on the same sides are one group. It is called after the first layer that
+    produces just these channels; where every layer produces others too, pieces of the first one are numbered.
+    """
+    done: set[int] = {0}
+    alike: dict[tuple[int, ...], int] = {}
+    of = np.array([alike.setdefault(tuple(where.tolist()), len(alike)) for where in occurrences])
+    together = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+    for layer in (layer for layer in coupling.layers if layer in coupling.weights):
+        for piece, channel in enumerate(dict.fromkeys(coupling.axes[layer, "out"].tolist())):
+            if channel in done:
+                continue
+            channels = together[of[channel]]
+            done.update(channels.tolist())
+            touched = {sides[side][0] for side in occurrences[channel] if sides[side][1] == "out"}
+            makers = sorted(touched & set(coupling.weights), key=coupling.order.__getitem__)
+            whole = [maker for maker in makers if np.isin(coupling.axes[maker, "out"], channels).all()]
+            leader = (whole or makers)[0]
+            name = leader if whole else f"{layer}#{piece}"
+            yield name, leader, _in_order(coupling.axes[leader, "out"], channels)
+
+
+def _in_order(axis: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """Channels in the order in which a layer produces them."""
+    return np.array(list(dict.fromkeys(axis[np.isin(axis, channels)].tolist())), dtype=np.int64)
+
+
+def _graph(
+    module: nn.Module, coupling: Coupling, groups: tuple[Group, ...], slots: np.ndarray, why: dict[int, str]
+) -> Graph:
+    cut = {side: slots[axis] for side, axis in coupling.axes.items() if (slots[axis] != WHOLE).any()}
+    products = [slots[channels] for channels, _ in coupling.products]
+    axes = [Axis(*side, found) for side, found in cut.items()]
+    index = {side: position for position, side in enumerate(cut)}
     parameters = dict(module.named_parameters())
-    # A module may go by several names; axes know it by the first one.
-    names = {part: name for name, part in module.named_modules()}
-    for name, tensor in module.state_dict().items():
-        owner, _, leaf = name.rpartition(".")
-        part = module.get_submodule(owner)
-        follows: list[int | None] = [None] * tensor.dim()
-        if tensor.dim():
-            follows[0] = index.get((names[part], "out"))
-        if leaf == "weight" and tensor.dim() > 1 and not is_depthwise(part):
-            follows[1] = index.get((names[part], "in"))
-        counted = positions.get(owner, 0) if leaf == "weight" else 0
-        yield TensorMap(name, tuple(follows), tuple(tensor.shape), name in parameters, counted)
+    tensors = [
+        TensorMap(
+            name,
+            tuple(None if side is None else index.get(side) for side in coupling.follows[name]),
+            tuple(tensor.shape),
+            name in parameters,
+            coupling.positions.get(name, 0),
+        )
+        for name, tensor in named_tensors(module).items()
+    ]
+    layers = {
+        layer: coupling.positions.get(name, 0) for layer, name in coupling.weights.items() if name in coupling.positions
+    }
+    refused = {
+        layer: coupling.reasons.get(layer) or why[int(coupling.axes[layer, "out"][0])]
+        for layer in coupling.layers
+        if (layer in coupling.weights or layer in coupling.reasons) and (layer, "out") not in cut
+    }
+    works = tuple(Product(found, times) for found, (_, times) in zip(products, coupling.products, strict=True))
+    return Graph(groups, tuple(axes), tuple(tensors), works, layers, refused)

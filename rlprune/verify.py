@@ -1,76 +1,98 @@
 """Whether the traced structure of a network is its true one.
 
-Tracing goes by operations and can be misled: channels may be shuffled, joined with the input, or have their number
-written into the code. Removing channels must be the same as letting nobody read them, which takes two forward passes
-to see.
+What is written into a network's code cannot be seen in one run: a number of channels, the place where it splits them.
+A network that is really cut is therefore run as well: every channel that is left must be where the dense network says.
 """
 
-import copy
+import re
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call
 
+from rlprune.coupling import Coupling, trace_coupling
 from rlprune.graph import WHOLE, Graph
-from rlprune.modules import NORMS
-from rlprune.pruner import prune
-
-TOLERANCE = 1e-3
-"""Relative to the largest output. Rounding is far below, and channels that are mistaken for one another far above."""
+from rlprune.modules import copy_sharing_weights, named_tensors
+from rlprune.pruner import Slicer, install
+from rlprune.tracer import Example
 
 
-def misread_groups(module: nn.Module, graph: Graph, example: torch.Tensor) -> list[str]:
-    """Names of the groups whose physical removal does something else than disconnecting them.
+def misread_groups(module: nn.Module, graph: Graph, example: Example, coupling: Coupling) -> list[str]:
+    """Names of the groups that cannot be cut as they were traced.
 
     Args:
         module: the dense network; left as it was.
         graph: what was traced.
-        example: (1, C, H, W) one input.
+        example: one input.
+        coupling: the same, before its channels were gathered into groups.
     """
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(example.shape, generator=generator)
-    trial = _with_random_weights(module, generator)
     rng = np.random.default_rng(0)
-    halves = [rng.permutation(group.channels) < (group.channels + 1) // 2 for group in graph.groups]
-    if _removal_disconnects(trial, graph, np.concatenate(halves), image):
-        return []
-    misread = []
-    for group, half in zip(graph.groups, halves, strict=True):
-        kept = np.ones(int(graph.sizes.sum()), dtype=bool)
-        kept[group.start : group.start + group.channels] = half
-        if not _removal_disconnects(trial, graph, kept, image):
-            misread.append(group.name)
-    return misread
+    # The last channel goes first and stays last: what is tied to the end of the channels is found out.
+    halves = [np.append(rng.permutation(size - 1) < size // 2, False) for size in graph.sizes]
+    single = [np.arange(size) == size - 1 for size in graph.sizes]
+    good = list(range(len(graph.groups)))
+    for kept in (halves, single):
+
+        def sound(numbers: list[int], kept: list[np.ndarray] = kept) -> bool:
+            """Whether these groups can be cut together, the others being whole."""
+            stays = np.ones(int(graph.sizes.sum()), dtype=bool)
+            for number in numbers:
+                start = graph.groups[number].start
+                stays[start : start + graph.groups[number].channels] = kept[number]
+            return _is_as_traced(module, graph, stays, example, coupling)
+
+        good = _sound_ones(good, graph, sound)
+    return [group.name for number, group in enumerate(graph.groups) if number not in good]
 
 
-def _with_random_weights(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy in which no channel is dead: what is found must not depend on the weights that happen to be there."""
-    trial = copy.deepcopy(module).cpu().float().eval()
+def _sound_ones(numbers: list[int], graph: Graph, sound: Callable[[list[int]], bool]) -> list[int]:
+    """The groups that can be cut together, tried as many at once as possible."""
+    if not numbers or sound(numbers):
+        return numbers
+    # Blocks of one kind have the same layers under the same names but for a number, and the same code.
+    kinds: dict[str, list[int]] = {}
+    for number in numbers:
+        kinds.setdefault(re.sub(r"\d+", "0", graph.groups[number].name), []).append(number)
+    good: list[int] = []
+    for kind in kinds.values():
+        _add_sound(kind, good, sound)
+    return sorted(good)
+
+
+def _add_sound(numbers: list[int], good: list[int], sound: Callable[[list[int]], bool]) -> None:
+    if sound([*good, *numbers]):
+        good += numbers
+    # Where neither the first nor the last of a kind can be cut, the others are not tried one by one.
+    elif len(numbers) > 1 and (sound([*good, numbers[0]]) or sound([*good, numbers[-1]])):
+        _add_sound(numbers[: len(numbers) // 2], good, sound)
+        _add_sound(numbers[len(numbers) // 2 :], good, sound)
+
+
+def _is_as_traced(module: nn.Module, graph: Graph, stays: np.ndarray, example: Example, coupling: Coupling) -> bool:
+    smaller = copy_sharing_weights(module)
     with torch.no_grad():
-        for parameter in trial.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, (len(parameter) / parameter.numel()) ** 0.5, generator=generator)
-            else:
-                parameter.uniform_(0.5, 1.5, generator=generator)
-    for layer in trial.modules():
-        if isinstance(layer, NORMS):
-            layer.reset_running_stats()
-    return trial
-
-
-@torch.no_grad()
-def _removal_disconnects(module: nn.Module, graph: Graph, kept: np.ndarray, image: torch.Tensor) -> bool:
-    disconnected = {}
-    for axis in graph.axes:
-        if axis.side == "in":
-            weight = module.get_submodule(axis.layer).get_parameter("weight")
-            read = torch.from_numpy((axis.slots == WHOLE) | kept[axis.slots])
-            disconnected[f"{axis.layer}.weight"] = weight * read.view(1, -1, *[1] * (weight.dim() - 2))
-    expected = functional_call(module, disconnected, image)
+        install(smaller, module, Slicer(graph, named_tensors(module)).slices(stays))
     try:
-        given = prune(module, graph, kept)(image)
+        found = trace_coupling(smaller, example, coupling.by_groups)
     # A network with its numbers of channels written into its code can fail in any way at all.
     except Exception:
         return False
-    return bool((given - expected).abs().max() <= TOLERANCE * expected.abs().max())
+    if coupling.trains and not found.trains:
+        return False
+    expected, given = [], []
+    for axis in graph.axes:
+        slots = axis.slots[(axis.slots == WHOLE) | stays[axis.slots]]
+        channels = found.axes.get((axis.layer, axis.side))
+        if channels is not None:
+            if len(channels) != len(slots):
+                return False
+            expected.append(slots)
+            given.append(channels)
+    return _is_function(np.concatenate(given), np.concatenate(expected)) if given else True
+
+
+def _is_function(given: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether equal numbers in `given` have equal ones in `expected`."""
+    pairs = np.unique(np.stack([given, expected]), axis=1)
+    return len(np.unique(pairs[0])) == pairs.shape[1]

@@ -1,34 +1,31 @@
 import pytest
+import torch
 from torch import nn
 
-from rlprune.modules import axis_size, evaluating, is_depthwise
+from rlprune.modules import copy_sharing_weights, cuts_whole_groups, evaluating, named_tensors
 
 
 @pytest.mark.parametrize(
-    ("layer", "expected"),
-    [
-        (nn.Conv2d(4, 4, 3, groups=4), True),
-        (nn.Conv2d(4, 8, 3, groups=4), False),
-        (nn.Conv2d(4, 4, 3, groups=2), False),
-        (nn.Conv2d(1, 1, 3), False),
-        (nn.Linear(4, 4), False),
-    ],
+    ("groups", "channels", "expected"),
+    [(4, 4, True), (32, 128, True), (32, 1024, True), (32, 1056, False), (2, 8, False), (1, 1, False), (8, 8, True)],
 )
-def test_depthwise(layer: nn.Module, expected: bool) -> None:
-    assert is_depthwise(layer) == expected
+def test_narrow_groups_go_whole(groups: int, channels: int, expected: bool) -> None:
+    assert cuts_whole_groups(groups, channels) == expected
 
 
-@pytest.mark.parametrize(
-    ("layer", "out", "inside"),
-    [
-        (nn.Conv2d(3, 8, 3), 8, 3),
-        (nn.Conv1d(3, 8, 3), 8, 3),
-        (nn.Linear(5, 2), 2, 5),
-        (nn.BatchNorm2d(7, affine=False), 7, 7),
-    ],
-)
-def test_axis_size(layer: nn.Module, out: int, inside: int) -> None:
-    assert (axis_size(layer, "out"), axis_size(layer, "in")) == (out, inside)
+def test_named_tensors_are_those_of_the_state_dict_and_the_hidden_buffers() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    module.register_buffer("hidden", torch.zeros(1), persistent=False)
+    assert set(named_tensors(module)) == {*module.state_dict(), "hidden"}
+
+
+def test_a_shared_copy_has_the_very_tensors() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    copied = copy_sharing_weights(module)
+    assert all(
+        copied.state_dict(keep_vars=True)[name] is one for name, one in module.state_dict(keep_vars=True).items()
+    )
+    assert copied[0] is not module[0]
 
 
 def test_evaluating_restores_the_mode_of_every_module() -> None:

@@ -24,7 +24,7 @@ def features_of(channels: tuple[int, int], scale: float = 1.0) -> Features:
     scores = scale * np.arange(1.0, sum(channels) + 1)
     sensitivity = Sensitivity(np.array([1, 0.5, 0.1]), np.array([[0, 0.2, 0.4], [0, 0.1, 0.1]]))
     base = graph.sizes / 2
-    return build_features(net, graph, build_cost(graph), scores, (scores, scores), sensitivity, base)
+    return build_features(graph, build_cost(graph), scores, (scores, scores), sensitivity, base)
 
 
 def test_same_length_for_every_network() -> None:

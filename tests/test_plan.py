@@ -14,7 +14,7 @@ from rlprune.graph import Graph, Group
 from rlprune.plan import PruningPlan, check_same_groups, make_plan, ratio_table, read_ratios, top_mask
 from rlprune.trace import build_graph
 
-GRAPH = Graph((Group("a", 4, 0, ("a",), ()), Group("b.0", 3, 4, ("b.0",), ())), (), (), {}, {})
+GRAPH = Graph((Group("a", 4, 0, ("a",), ()), Group("b.0", 3, 4, ("b.0",), ())), (), (), (), {}, {})
 MASK = np.array([True, False, False, True, False, True, False])
 PLAN = PruningPlan({"a": (0, 3), "b.0": (1,)}, {"a": 4, "b.0": 3}, {"model": "vgg11"}, {"seed": 1})
 
@@ -114,7 +114,7 @@ def test_top_mask() -> None:
     assert np.flatnonzero(top_mask(GRAPH, np.array([2, 1]), scores)).tolist() == [1, 3, 4]
     # Of equals, the first stay.
     assert np.flatnonzero(top_mask(GRAPH, np.array([3, 2]), np.zeros(7))).tolist() == [0, 1, 2, 4, 5]
-    many = Graph((Group("a", 100, 0, ("a",), ()),), (), (), {}, {})
+    many = Graph((Group("a", 100, 0, ("a",), ()),), (), (), (), {}, {})
     assert np.flatnonzero(~top_mask(many, np.array([75]), np.arange(100) % 2)).tolist() == list(range(50, 100, 2))
     assert top_mask(GRAPH, np.array([4, 3]), scores).all()
 

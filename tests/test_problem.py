@@ -93,3 +93,23 @@ def test_a_plan_that_knows_no_network() -> None:
     with pytest.raises(UserError, match="--model is missing: the plan does not say which network it is for"):
         settings_of_plan({"model": None}, PruningPlan({}, {}))
     assert settings_of_plan({"model": "vgg16"}, PruningPlan({}, {}))["model"] == "vgg16"
+
+
+@pytest.mark.parametrize(
+    ("output", "said"), [("(y,)", "tuple"), ("{'logits': y}", "dict"), ("y[None]", r"\(1, 1, 3\)")]
+)
+def test_an_output_that_is_no_logits(settings: dict[str, Any], tmp_path: Path, output: str, said: str) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.one, self.two = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)\n"
+        "    def forward(self, x):\n"
+        "        y = self.two(self.one(x).mean((2, 3)))\n"
+        f"        return {output}\n"
+        "def make(width):\n"
+        "    return Net()\n"
+    )
+    with pytest.raises(UserError, match=f"one tensor .* returns {said}"):
+        opened(settings)

@@ -162,7 +162,7 @@ def test_files_that_do_not_belong_together(
         f"does not fit its own plan: '{name}' keeps {len(fewer['kept'])} channels",
         groups=good["groups"] | {name: fewer},
     )
-    refused("there is no such layer", groups=good["groups"] | {"other": fewer})
+    refused("there is no layer 'other'", groups=good["groups"] | {"other": fewer})
 
 
 def test_a_plan_is_no_network(tmp_path: Path) -> None:

@@ -22,42 +22,35 @@ class Net(nn.Module):
         return self.last(self.second(self.middle(self.first(x), x)).mean((2, 3)))
 
 
-def shuffle(y: Tensor, _: Tensor) -> Tensor:
-    images, channels, height, width = y.shape
-    return y.view(images, 2, channels // 2, height, width).transpose(1, 2).reshape(images, channels, height, width)
-
-
 @pytest.mark.parametrize(
     ("middle", "first", "second"),
     [
-        (shuffle, 8, 8),
-        (lambda y, x: torch.cat([x, y], 1), 8, 11),
-        (lambda y, x: x + y, 3, 3),
-        (lambda y, x: y.softmax(1), 8, 8),
-        (lambda y, x: nn.functional.normalize(y), 8, 8),
         (lambda y, x: y.view(-1, 8, 8, 8), 8, 8),
-        (lambda y, x: y.flip(1), 8, 8),
+        (lambda y, x: y[:, :, :, :] if y.shape[1] == 8 else y.flip(1), 8, 8),
+        (lambda y, x: torch.cat(y.split([4] * (y.shape[1] // 4), 1)[:2], 1), 8, 8),
+        (lambda y, x: y.expand(-1, 8, -1, -1), 8, 8),
     ],
-    ids=["shuffle", "cat-input", "add-input", "softmax", "normalise", "written-number", "flip"],
+    ids=["view", "branch", "split", "expand"],
 )
-def test_misread_channels_are_refused(middle: Callable[[Tensor, Tensor], Tensor], first: int, second: int) -> None:
+def test_numbers_in_the_code_are_found(middle: Callable[[Tensor, Tensor], Tensor], first: int, second: int) -> None:
     graph = build_graph(Net(middle, first, second), torch.zeros(1, 3, 8, 8))
     assert [group.name for group in graph.groups] == ["second"]
     assert graph.refused["first"] == MISREAD
 
 
-def test_order_of_flattening() -> None:
-    class Last(nn.Module):
+def test_blocks_of_one_kind_are_refused_together_and_no_others() -> None:
+    class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(64, 2)
+            self.wide, self.fixed = nn.Conv2d(6, 8, 1), nn.Conv2d(8, 6, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.last(self.second(self.first(x)).permute(0, 2, 3, 1).flatten(1))
+            return self.fixed(self.wide(x)).view(-1, 6, 8, 8)
 
-    graph = build_graph(Last(), torch.zeros(1, 3, 8, 8))
-    assert [group.name for group in graph.groups] == ["first"]
-    assert graph.refused["second"] == MISREAD
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), *(Block() for _ in range(5)), nn.Flatten(), nn.Linear(6 * 64, 2))
+    graph = build_graph(net, torch.zeros(1, 3, 8, 8))
+    assert [group.name for group in graph.groups] == ["0", *(f"{block}.wide" for block in range(1, 6))]
+    assert {layer for layer, why in graph.refused.items() if why == MISREAD} == {f"{b}.fixed" for b in range(1, 6)}
 
 
 def test_sound_networks_pass(network: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """Criteria score channels: *which* ones go. One criterion a file, found by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 
 import numpy as np
@@ -37,9 +37,17 @@ def score_channels(
     return score(module, graph, batch, seed)
 
 
-def weighted(graph: Graph) -> list[str]:
-    """The conv and linear layers that produce channels of a group."""
-    return [axis.layer for axis in graph.axes if axis.side == "out" and axis.layer in graph.layers]
+def filters(graph: Graph, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Layer -> (output channels, weights of each) for the conv and linear layers that produce channels of a group.
+
+    Args:
+        graph: structure of the network.
+        weights: tensors of the shapes of its weights, by their names.
+    """
+    return {
+        layer: weights[weight.name].detach().float().movedim(dim, 0).flatten(1)
+        for layer, (weight, dim) in graph.weights.items()
+    }
 
 
 def sum_over_producers(graph: Graph, values: dict[str, np.ndarray]) -> np.ndarray:

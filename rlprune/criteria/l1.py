@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlprune.criteria import sum_over_producers, weighted
+from rlprune.criteria import filters, sum_over_producers
 from rlprune.graph import Graph
 
 
@@ -15,6 +15,6 @@ def score(module: nn.Module, graph: Graph, batch: tuple[Tensor, Tensor], seed: i
 
 def filter_norms(module: nn.Module, graph: Graph, order: int) -> np.ndarray:
     """(all groups' channels,) norms of the given order of the filters that produce a channel."""
-    filters = {name: module.get_parameter(f"{name}.weight").detach().float().flatten(1) for name in weighted(graph)}
-    norms = {name: torch.linalg.vector_norm(rows, order, dim=1).cpu().numpy() for name, rows in filters.items()}
+    rows = filters(graph, dict(module.named_parameters(remove_duplicate=False)))
+    norms = {name: torch.linalg.vector_norm(row, order, dim=1).cpu().numpy() for name, row in rows.items()}
     return sum_over_producers(graph, norms)

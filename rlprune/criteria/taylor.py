@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from rlprune.criteria import sum_over_producers, weighted
+from rlprune.criteria import filters, sum_over_producers
 from rlprune.graph import Graph
 from rlprune.modules import evaluating
 
@@ -15,12 +15,11 @@ def score(module: nn.Module, graph: Graph, batch: tuple[Tensor, Tensor], seed: i
     """Sum over a group's producing layers of (Σ over the filter of weight × gradient)², each layer scaled to mean 1."""
     images, labels = batch
     # Aliases that need a gradient, so that frozen layers count too and the network's own flags stay as they are.
-    weights = {name: module.get_parameter(f"{name}.weight").detach().requires_grad_() for name in weighted(graph)}
+    names = [weight.name for weight, _ in graph.weights.values()]
+    weights = {name: module.get_parameter(name).detach().requires_grad_() for name in names}
     with evaluating(module), torch.enable_grad():
-        logits = functional_call(module, {f"{name}.weight": weight for name, weight in weights.items()}, images)
+        logits = functional_call(module, weights, images)
         gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(weights.values()))
-    effects = {
-        name: (weight * gradient).detach().float().flatten(1).sum(1).square().cpu().numpy()
-        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-    }
+    products = {name: weights[name] * gradient for name, gradient in zip(names, gradients, strict=True)}
+    effects = {layer: rows.sum(1).square().cpu().numpy() for layer, rows in filters(graph, products).items()}
     return sum_over_producers(graph, effects)

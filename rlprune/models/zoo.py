@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from torch import nn
 
@@ -55,7 +56,8 @@ def from_timm(name: str, classes: int, args: Mapping[str, object]) -> nn.Module:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UserError(f"unknown timm model '{name}': {hint}timm.list_models() lists them all")
     try:
-        return timm.create_model(name, **{"pretrained": False, "num_classes": classes, **args})
+        settings: dict[str, Any] = {"pretrained": False, "num_classes": classes, **args}
+        return timm.create_model(name, **settings)
     except (TypeError, ValueError, KeyError) as error:
         raise _refused(f"timm/{name}", classes, args, error) from error
 

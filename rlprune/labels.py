@@ -1,0 +1,145 @@
+"""Labels: which channel every element of a tensor belongs to, and which labels turn out to be one and the same channel.
+
+A label tensor has the shape of the tensor that it describes. What is the same along a dimension is stored once there
+(stride 0), so that a feature map's labels take as much memory as it has channels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+ALWAYS = 0
+"""The label of an element that stays whatever is cut: of the input, of a constant, of the output."""
+
+
+def always(shape: Sequence[int]) -> Tensor:
+    """Labels of a tensor none of whose elements is ever cut."""
+    return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
+
+
+def varies(labels: Tensor, dim: int) -> bool:
+    """Whether the elements along a dimension belong to different channels."""
+    if labels.shape[dim] < 2 or labels.stride(dim) == 0:
+        return False
+    return bool((labels != labels.narrow(dim, 0, 1)).any())
+
+
+def varying(labels: Tensor) -> list[int]:
+    """The dimensions along which the labels vary."""
+    return [dim for dim in range(labels.dim()) if varies(labels, dim)]
+
+
+def first(labels: Tensor, dims: Sequence[int]) -> Tensor:
+    """The first element along some dimensions, which stay with size 1."""
+    for dim in dims:
+        labels = labels.narrow(dim, 0, min(1, labels.shape[dim]))
+    return labels
+
+
+class Ties:
+    """Which labels are the same channel, which have to stay, and which have to be cut evenly."""
+
+    def __init__(self) -> None:
+        self.number = 1
+        self._pairs: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int64)]
+        self._kept: list[tuple[np.ndarray, str]] = []
+        self._tables: list[np.ndarray] = []
+        self._parameters: list[tuple[np.ndarray, str]] = []
+
+    def fresh(self, *shape: int) -> Tensor:
+        """Labels that nobody has yet."""
+        count = int(np.prod(shape))
+        self.number += count
+        return torch.arange(self.number - count, self.number).view(shape)
+
+    def tie(self, one: Tensor, other: Tensor, why: str = "") -> None:
+        """Make two label tensors of one shape the same, element by element; `why` if some of them always stay."""
+        same = [dim for dim in range(one.dim()) if one.stride(dim) == other.stride(dim) == 0]
+        pairs = np.stack([first(labels, same).flatten().numpy() for labels in (one, other)])
+        pairs = pairs[:, pairs[0] != pairs[1]]
+        if pairs.shape[1] > 4096:
+            pairs = np.unique(pairs, axis=1)
+        stay = (pairs == ALWAYS).any(0)
+        if stay.any():
+            self._kept.append((pairs[:, stay].max(0), why))
+        self._pairs.append(pairs[:, ~stay])
+
+    def even(self, labels: Tensor, dims: Sequence[int]) -> Tensor:
+        """Make labels the same along some dimensions; returns them so."""
+        head = first(labels, dims).expand(labels.shape)
+        if any(varies(labels, dim) for dim in dims):
+            self.tie(labels, head)
+        return head
+
+    def keep(self, labels: Tensor, why: str) -> None:
+        """These channels are never cut."""
+        flat = first(labels, [dim for dim in range(labels.dim()) if labels.stride(dim) == 0]).flatten().numpy()
+        if len(mine := np.unique(flat[flat != ALWAYS])):
+            self._kept.append((mine, why))
+
+    def rectangle(self, labels: Tensor) -> None:
+        """A dimension was split into several: what is cut must leave a rectangle."""
+        self._tables.append(labels.numpy())
+
+    def parameter(self, labels: Tensor, why: str) -> None:
+        """A parameter can be cut along a single dimension only, and stays whole where that is not enough."""
+        self._parameters.append((labels.numpy(), why))
+
+    def resolve(self) -> tuple[np.ndarray, dict[int, str]]:
+        """(labels,) channel of every label, `ALWAYS` for those that are never cut, and why of those before.
+
+        Returns:
+            The channels; and for every label that is never cut, the reason.
+        """
+        components = self._components()
+        while True:
+            stays = self._stays(components)
+            pairs = [pair for table in self._tables for pair in _rectangular(table, np.where(stays, -1, components))]
+            if not pairs:
+                broken = [(table, why) for table, why in self._parameters if _uneven(table, components, stays)]
+                if not broken:
+                    break
+                self._kept += [(np.unique(table), why) for table, why in broken]
+            self._pairs += pairs
+            components = self._components()
+        reasons: dict[int, str] = {}
+        for mine, why in self._kept:
+            for component in np.unique(components[mine]):
+                reasons.setdefault(int(component), why)
+        why_not = {int(label): reasons[int(components[label])] for label in np.flatnonzero(stays) if label != ALWAYS}
+        return np.where(stays, ALWAYS, components + 1), why_not
+
+    def _components(self) -> np.ndarray:
+        one, other = np.concatenate(self._pairs, axis=1)
+        matrix = coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(self.number, self.number))
+        return connected_components(matrix, directed=False)[1].astype(np.int64)
+
+    def _stays(self, components: np.ndarray) -> np.ndarray:
+        kept = np.zeros(self.number, dtype=bool)
+        kept[components[ALWAYS]] = True
+        for mine, _ in self._kept:
+            kept[components[mine]] = True
+        return kept[components]
+
+
+def _changing(table: np.ndarray) -> list[int]:
+    return [dim for dim in range(table.ndim) if (table != table.take([0], dim)).any()]
+
+
+def _rectangular(labels: np.ndarray, channels: np.ndarray) -> list[np.ndarray]:
+    """Ties that leave a table of labels changing along its last changing dimension only."""
+    dims = _changing(channels[labels])
+    if len(dims) < 2:
+        return []
+    head = labels
+    for dim in dims[:-1]:
+        head = head.take([0], dim)
+    return [np.stack([labels.ravel(), np.broadcast_to(head, labels.shape).ravel()])]
+
+
+def _uneven(labels: np.ndarray, components: np.ndarray, stays: np.ndarray) -> bool:
+    return not stays[labels].all() and len(_changing(np.where(stays, -1, components)[labels])) > 1

@@ -1,0 +1,225 @@
+"""Runs a network once and follows its channels through every operation.
+
+Parameters and buffers are known by identity, so that it makes no difference whether a layer or a function uses them.
+Every operation of ATen has a rule for the labels of its result (`rlprune.rules`, `rlprune.moves`); channels that enter
+an operation without a rule are never cut.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from rlprune.labels import Ties, always, first
+from rlprune.modules import named_tensors
+
+Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
+Rule = Callable[["Tracer", "Call"], None]
+RULES: dict[Any, Rule] = {}
+
+INPUT = "it meets the network's input, or numbers that are no parameter"
+OUTPUT = "its channels are the network's output"
+COMPUTED = "it is tied to a weight that is computed from other parameters"
+OUTER = "it is tied to a parameter that changes along several dimensions"
+LARGEST = 2**22
+"""Elements of a parameter outside a layer that are followed one by one."""
+
+
+class Call:
+    """One operation: its arguments by name, its inputs and its result."""
+
+    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.result = result
+
+    def __getitem__(self, name: str) -> Any:
+        for value, argument in zip(self.args, self.func._schema.arguments, strict=False):
+            if argument.name == name:
+                return value
+        defaults = {argument.name: argument.default_value for argument in self.func._schema.arguments}
+        return self.kwargs.get(name, defaults.get(name))
+
+    @property
+    def name(self) -> str:
+        """Such as ``conv2d``."""
+        return self.func.overloadpacket.__name__
+
+    @property
+    def out(self) -> Tensor:
+        """The first tensor of the result."""
+        return self.tensors(self.result)[0]
+
+    @staticmethod
+    def tensors(tree: Any) -> list[Tensor]:
+        """All tensors of a nested structure."""
+        return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operations of ATen, with their in-place forms; unknown names are of other torch versions."""
+
+    def register(function: Rule) -> Rule:
+        for form in [*names, *(f"{name}_" for name in names)]:
+            if (packet := getattr(torch.ops.aten, form, None)) is not None:
+                RULES[packet] = function
+        return function
+
+    return register
+
+
+class Tracer(TorchDispatchMode):
+    """Follows channels while a network runs under it.
+
+    Args:
+        module: the network; it gets hooks that stay, so that it should be a copy.
+        by_groups: weights of grouped convolutions and norms that are cut by whole groups; None to decide it here.
+
+    Attributes:
+        ties: which labels are the same channel.
+        sides: weight -> labels of its output and of its input channels.
+        elements: parameter or buffer used otherwise -> a label for each of its elements.
+        positions: weight -> multiply-accumulates per entry.
+        products: labels along the summed or the free side of a product of activations, and how often each is used.
+        refused: layer whose weight is no parameter -> why, and its multiply-accumulates.
+        by_groups: as above, as decided.
+    """
+
+    def __init__(self, module: nn.Module, by_groups: frozenset[str] | None = None) -> None:
+        super().__init__()
+        self.ties = Ties()
+        self.sides: dict[str, tuple[Tensor, Tensor]] = {}
+        self.transposed: set[str] = set()
+        self.elements: dict[str, Tensor] = {}
+        self.order: dict[str, int] = {}
+        self.positions: dict[str, int] = {}
+        self.products: list[tuple[Tensor, int]] = []
+        self.refused: dict[str, tuple[str, int]] = {}
+        self.counting = True
+        self.deciding = by_groups is None
+        self.by_groups = set(by_groups or ())
+        self._names = {id(tensor): name for name, tensor in reversed(named_tensors(module).items())}
+        self._labels = WeakTensorKeyDictionary()
+        self._inside: list[str] = []
+        for name, part in module.named_modules():
+            part.register_forward_pre_hook(partial(self._enter, name))
+            part.register_forward_hook(self._leave)
+
+    def run(self, module: nn.Module, example: Example) -> Any:
+        """Run the network; whatever it returns is never cut."""
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.inference_mode(), warnings.catch_warnings(), self:
+                warnings.simplefilter("ignore")
+                output = call(module, example)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+        for tensor in _outputs(output):
+            self.ties.keep(self.labels(tensor), OUTPUT)
+        return output
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and label its result."""
+        kwargs = kwargs or {}
+        known = RULES.get(func.overloadpacket)
+        if known is None and torch.Tag.pointwise in func.tags:
+            known = RULES[torch.ops.aten.add]
+        if known is None:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        (known or unknown)(self, Call(func, args, kwargs, result))
+        return result
+
+    def name(self, tensor: Tensor | None) -> str | None:
+        """Name of a parameter or buffer."""
+        return None if tensor is None else self._names.get(id(tensor))
+
+    def labels(self, tensor: Tensor) -> Tensor:
+        """Labels of any tensor."""
+        if tensor in self._labels:
+            return self._labels[tensor]
+        name = self.name(tensor)
+        return always(tensor.shape) if name is None else self._element_labels(name, tensor)
+
+    def put(self, tensor: Tensor, labels: Tensor) -> None:
+        """Set the labels of a result."""
+        self._labels[tensor] = labels.expand(tensor.shape)
+
+    def weight(self, name: str, outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
+        """Labels of the output and input channels of a convolution's or linear layer's weight."""
+        self.seen(name)
+        if name not in self.sides:
+            self.sides[name] = self.ties.fresh(outputs), self.ties.fresh(inputs)
+        return self.sides[name]
+
+    def along(self, labels: Tensor, dim: int) -> Tensor:
+        """(channels,) labels along a dimension; along the others all elements become the same."""
+        others = [other for other in range(labels.dim()) if other != dim % labels.dim()]
+        return first(self.ties.even(labels, others), others).flatten()
+
+    def tie_parameter(self, parameter: Tensor | None, labels: Tensor) -> None:
+        """A parameter or buffer of one number a channel."""
+        if parameter is not None:
+            self.ties.tie(self.labels(parameter), labels, INPUT)
+
+    def seen(self, name: str) -> None:
+        """Remember when a parameter was first used."""
+        self.order.setdefault(name, len(self.order))
+
+    def count(self, name: str, positions: int) -> None:
+        """Add multiply-accumulates per entry of a weight."""
+        if self.counting:
+            self.positions[name] = self.positions.get(name, 0) + positions
+
+    def refuse(self, why: str, macs: int) -> None:
+        """The layer that is running cannot be followed; it has so many multiply-accumulates."""
+        layer = self._inside[-1] if self._inside else ""
+        self.refused[layer] = why, macs * self.counting + self.refused.get(layer, ("", 0))[1]
+
+    def _enter(self, name: str, *_: Any) -> None:
+        self._inside.append(name)
+
+    def _leave(self, *_: Any) -> None:
+        self._inside.pop()
+
+    def _element_labels(self, name: str, tensor: Tensor) -> Tensor:
+        self.seen(name)
+        if not tensor.is_floating_point() or tensor.numel() > LARGEST:
+            return always(tensor.shape)
+        if name not in self.elements:
+            self.elements[name] = self.ties.fresh(*tensor.shape)
+            self.ties.parameter(self.elements[name], OUTER)
+        return self.elements[name]
+
+
+def unknown(trace: Tracer, call: Call) -> None:
+    """An operation without a rule: what enters it is never cut."""
+    for tensor in Call.tensors([call.args, call.kwargs]):
+        trace.ties.keep(trace.labels(tensor), f"it goes through {call.name}, which cannot be followed")
+
+
+def call(module: nn.Module, example: Example) -> Any:
+    """Run a network on one tensor, on several, or on named ones."""
+    if isinstance(example, Mapping):
+        return module(**example)
+    return module(*example) if isinstance(example, tuple) else module(example)
+
+
+def _outputs(output: Any) -> list[Tensor]:
+    """The tensors of a result; of an object without further ado those among its attributes."""
+    return [
+        tensor
+        for leaf in tree_leaves(output)
+        for tensor in ([leaf] if isinstance(leaf, Tensor) else Call.tensors(dict(getattr(leaf, "__dict__", {}))))
+    ]
