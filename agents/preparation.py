@@ -60,9 +60,7 @@ def prepare(
     sensitivity = measure(lambda counts: evaluator(counts).loss, lander)
     wished = allocate(sensitivity, lander, weights if balance else None)
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
-    features = build_features(
-        problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished
-    )
+    features = build_features(problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished)
     unvalued = Task(lander, features, wished, 0.0, weights, balance)
     begin(unvalued)
     base = unvalued.finish(wished[None])[0]

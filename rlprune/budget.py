@@ -86,8 +86,8 @@ class Lander:
     Args:
         cost: the coupled cost of the network.
         budget: what may be kept.
-        round_to: counts are multiples of this (or the whole group).
-        min_channels: no group keeps fewer (or is kept whole where it has fewer).
+        round_to: outputs of a group's first layer are a multiple of this (or the whole group is kept).
+        min_channels: no group keeps fewer of them (or is kept whole where it has fewer).
 
     Raises:
         UserError: even the smallest plan is above the budget; says the smallest feasible one.
@@ -101,7 +101,10 @@ class Lander:
         self.round_to = round_to
         self.min_channels = min_channels
         self.sizes = cost.sizes
-        self.minimum = np.minimum(-(-min_channels // round_to) * round_to, self.sizes)
+        # Channels may be bundles of several outputs, of which fewer make a multiple.
+        self.steps = round_to // np.gcd(round_to, cost.widths)
+        least = -(-min_channels // cost.widths)
+        self.minimum = np.minimum(-(-least // self.steps) * self.steps, self.sizes)
         # A hair of slack absorbs rounding: 0.3 of the dense cost may be meant to be a whole number.
         self.caps = budget.fractions() * cost.dense * (1 + 1e-12)
         self._refuse_infeasible()
@@ -124,8 +127,8 @@ class Lander:
         """Wished channel counts (float) -> allowed counts, rounded down."""
         # A hair is added so that a count that is whole in exact arithmetic is not lost to rounding.
         wished = wished * (1 + 1e-9)
-        steps = np.floor(wished / self.round_to) * self.round_to
-        return np.where(wished >= self.sizes, self.sizes, np.clip(steps, self.minimum, self.sizes)).astype(np.int64)
+        rounded = np.floor(wished / self.steps) * self.steps
+        return np.where(wished >= self.sizes, self.sizes, np.clip(rounded, self.minimum, self.sizes)).astype(np.int64)
 
     def fits(self, counts: np.ndarray) -> np.ndarray:
         """(...,) whether plans are inside every budget."""
@@ -172,7 +175,7 @@ class Lander:
     def largest(self, counts: np.ndarray, group: int) -> np.ndarray:
         """(plans,) the largest allowed count of one group when the others stay as they are."""
         size, least = int(self.sizes[group]), int(self.minimum[group])
-        allowed = np.unique(np.append(np.arange(least, size + 1, self.round_to), size))
+        allowed = np.unique(np.append(np.arange(least, size + 1, self.steps[group]), size))
         low, high = np.zeros(len(counts), dtype=np.int64), np.full(len(counts), len(allowed) - 1)
         trial = counts.copy()
         while (low < high).any():
@@ -205,4 +208,4 @@ class Lander:
         return self.fill(self.quantise(wished * self.rescale(wished)[:, None]))
 
     def _above(self, counts: np.ndarray) -> np.ndarray:
-        return np.minimum(counts // self.round_to * self.round_to + self.round_to, self.sizes)
+        return np.minimum(counts // self.steps * self.steps + self.steps, self.sizes)

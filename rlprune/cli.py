@@ -59,8 +59,8 @@ ABOUT = {
         "rlprune export runs/vgg16 --format latex --out ratios.tex",
     ),
     "inspect": (
-        "Show what can be pruned in a network: groups of channels that go together, MACs and parameters.",
-        "rlprune inspect --model mobilenetv2",
+        "Show what can be pruned in a network: groups of channels that go together and why, MACs, parameters, traps.",
+        "rlprune inspect --model torchvision/mobilenet_v3_small",
         "rlprune inspect --model timm/resnet18 --data imagenet --round-to 8",
     ),
 }

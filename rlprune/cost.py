@@ -28,6 +28,7 @@ class Cost:
         weights: (products, 2) MACs and parameters that go with a product.
         dense: (2,) MACs and parameters of the dense network.
         sizes: (groups,) channels of the dense network.
+        widths: (groups,) output channels of a group's first layer in each of its channels.
     """
 
     whole: np.ndarray
@@ -37,6 +38,7 @@ class Cost:
     weights: np.ndarray
     dense: np.ndarray
     sizes: np.ndarray
+    widths: np.ndarray
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
         """MACs and parameters.
@@ -78,7 +80,8 @@ def build_cost(graph: Graph) -> Cost:
     pairs = _products(graph, same.ravel())
     first, second = np.array(list(pairs)).T
     weights = np.array(list(pairs.values()), dtype=np.float64)
-    cost = Cost(sizes[:, 0], sizes[:, 1:], first, second, weights, np.ones(2), graph.sizes)
+    widths = np.array([group.width for group in graph.groups], dtype=np.int64)
+    cost = Cost(sizes[:, 0], sizes[:, 1:], first, second, weights, np.ones(2), graph.sizes, widths)
     return replace(cost, dense=cost(graph.sizes))
 
 

@@ -34,6 +34,7 @@ class Coupling:
         by_groups: weights that are cut by whole groups.
         reasons: layer -> why some of its output channels are never cut.
         trains: whether it has been run in training mode, too.
+        notes: channel -> where it met channels of other layers.
     """
 
     axes: dict[Side, np.ndarray]
@@ -45,6 +46,7 @@ class Coupling:
     by_groups: frozenset[str]
     reasons: dict[str, str]
     trains: bool
+    notes: dict[int, tuple[str, ...]]
 
     @cached_property
     def order(self) -> dict[str, int]:
@@ -114,7 +116,11 @@ def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
     reasons |= {layer: why for layer, (why, _) in trace.refused.items() if layer}
     layers = list(dict.fromkeys([*(_layer(name) for name in trace.order), *trace.refused]))
     by_groups = frozenset(trace.by_groups)
-    return Coupling(axes, follows, trace.positions, products, layers, weights, by_groups, reasons, trains)
+    notes: dict[int, tuple[str, ...]] = {}
+    for labels, text in trace.notes:
+        for channel in np.unique(channels[labels.numpy()]).tolist():
+            notes[channel] = (*notes.get(channel, ()), text)
+    return Coupling(axes, follows, trace.positions, products, layers, weights, by_groups, reasons, trains, notes)
 
 
 def _layer(name: str) -> str:

@@ -21,6 +21,7 @@ class Group:
         producers: layers whose outputs (or normalised features) are these channels.
         consumers: layers that read them.
         width: output channels of the first layer in each; more than 1 where they are bundled.
+        ties: the operations in which its producers meet, such as ``sum in layer1.0``.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Group:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     width: int = 1
+    ties: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

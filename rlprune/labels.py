@@ -56,8 +56,12 @@ class Ties:
         self.number += count
         return torch.arange(self.number - count, self.number).view(shape)
 
-    def tie(self, one: Tensor, other: Tensor, why: str = "") -> None:
-        """Make two label tensors of one shape the same, element by element; `why` if some of them always stay."""
+    def tie(self, one: Tensor, other: Tensor, why: str = "") -> bool:
+        """Make two label tensors of one shape the same, element by element; `why` if some of them always stay.
+
+        Returns:
+            Whether channels that were different are the same now.
+        """
         same = [dim for dim in range(one.dim()) if one.stride(dim) == other.stride(dim) == 0]
         pairs = np.stack([first(labels, same).flatten().numpy() for labels in (one, other)])
         pairs = pairs[:, pairs[0] != pairs[1]]
@@ -67,6 +71,7 @@ class Ties:
         if stay.any():
             self._kept.append((pairs[:, stay].max(0), why))
         self._pairs.append(pairs[:, ~stay])
+        return not stay.all()
 
     def even(self, labels: Tensor, dims: Sequence[int]) -> Tensor:
         """Make labels the same along some dimensions; returns them so."""

@@ -13,6 +13,7 @@ FIXED = "its channels are picked by positions that are written into the code"
 SPATIAL = "its channels are treated as positions"
 
 
+WORDS = {"add": "sum", "sub": "difference", "mul": "product", "div": "quotient"}
 ACTIVATIONS = "hardswish hardsigmoid hardtanh relu6 silu mish selu celu logit threshold softshrink hardshrink"
 
 
@@ -32,9 +33,9 @@ def pointwise(trace: Tracer, call: Call) -> None:
         if not varying(other) and dims and all(other.shape[dim] == 1 for dim in dims):
             continue
         if base.shape == other.shape or varying(other):
-            base, dims = _meet(trace, base, dims, other)
+            base, dims = _meet(trace, base, dims, other, call)
         elif dims:
-            _tie(trace, base, other)
+            _tie(trace, base, other, call)
     for result in Call.tensors(call.result):
         trace.put(result, base)
 
@@ -43,7 +44,7 @@ def _padded(labels: Tensor, dims: int) -> Tensor:
     return labels.view(*[1] * (dims - labels.dim()), *labels.shape) if labels.dim() < dims else labels
 
 
-def _meet(trace: Tracer, base: Tensor, dims: list[int], other: Tensor) -> tuple[Tensor, list[int]]:
+def _meet(trace: Tracer, base: Tensor, dims: list[int], other: Tensor, call: Call) -> tuple[Tensor, list[int]]:
     mine = varying(other)
     silent = any(other.shape[dim] == 1 < base.shape[dim] for dim in dims)
     if silent and not set(mine) <= set(dims):
@@ -51,13 +52,14 @@ def _meet(trace: Tracer, base: Tensor, dims: list[int], other: Tensor) -> tuple[
         return base, dims
     if mine and not dims and not base.any() and any(base.shape[dim] == 1 for dim in mine):
         return torch.broadcast_tensors(base, other)[1], mine
-    _tie(trace, base, other)
+    _tie(trace, base, other, call)
     return torch.broadcast_tensors(base, other)[0 if dims or not mine else 1], dims or mine
 
 
-def _tie(trace: Tracer, one: Tensor, other: Tensor) -> None:
+def _tie(trace: Tracer, one: Tensor, other: Tensor, call: Call) -> None:
     one, other = torch.broadcast_tensors(one, other)
-    trace.ties.tie(one, other, INPUT)
+    if trace.ties.tie(one, other, INPUT):
+        trace.note(one, WORDS.get(call.name.rstrip("_"), call.name))
 
 
 SAME = (

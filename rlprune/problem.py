@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlprune.choice import CHOICES, parse_choice
 from rlprune.cost import Cost, build_cost
 from rlprune.data import Dataset, load_data
 from rlprune.device import evaluation_dtype, resolve_device, seed_everything
@@ -96,26 +97,43 @@ def open_problem(settings: Mapping[str, Any], progress: Progress) -> Problem:
     progress.stage("reading images")
     data = read_data(settings)
     progress.stage("tracing the network")
+    network, module, graph = open_network(settings, len(data.classes), data.image_size, device)
+    _require_logits(module, data.image_size, device)
+    return Problem(data, module, network, graph, build_cost(graph), device)
+
+
+def open_network(
+    settings: Mapping[str, Any], classes: int, image_size: int, device: torch.device
+) -> tuple[dict[str, Any], nn.Module, Graph]:
+    """Build a network with fresh or given weights and trace it.
+
+    Args:
+        settings: `model`, `model_args`, `checkpoint`, `seed` and which groups may be cut.
+        classes: number of outputs.
+        image_size: pixels a side.
+        device: where it goes.
+
+    Returns:
+        How to build it again, the network in eval mode, and its structure.
+    """
     seed_everything(settings.get("seed") or 0)
     network = {
         "model": settings["model"],
         "args": parse_model_args(settings.get("model_args")),
-        "classes": len(data.classes),
-        "image_size": data.image_size,
+        "classes": classes,
+        "image_size": image_size,
     }
     module = rebuild_model(network)
     if settings.get("checkpoint"):
         load_checkpoint(module, settings["checkpoint"], name=network["model"])
     module = module.to(device).to(memory_format=torch.channels_last).eval()
-    example = torch.zeros(1, 3, data.image_size, data.image_size, device=device)
-    graph = build_graph(module, example)
-    _require_logits(module, example)
-    return Problem(data, module, network, graph, build_cost(graph), device)
+    graph = build_graph(module, torch.zeros(1, 3, image_size, image_size, device=device), parse_choice(settings))
+    return network | {key: settings[key] for key in CHOICES if settings.get(key)}, module, graph
 
 
-def _require_logits(module: nn.Module, example: torch.Tensor) -> None:
+def _require_logits(module: nn.Module, image_size: int, device: torch.device) -> None:
     with torch.inference_mode():
-        output = module(example)
+        output = module(torch.zeros(1, 3, image_size, image_size, device=device))
     if not isinstance(output, torch.Tensor) or output.dim() != 2:
         what = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise UserError(
@@ -240,7 +258,8 @@ def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str
         there = {"image_size": plan.network.get("image_size")}
     network = {}
     if plan.network:
-        network = {"model": plan.network["model"], "model_args": plan.network["args"]}
+        choice = {key: plan.network[key] for key in CHOICES if key in plan.network}
+        network = {"model": plan.network["model"], "model_args": plan.network["args"], **choice}
     elif "model" not in given:
         raise UserError("--model is missing: the plan does not say which network it is for")
     return dict(settings) | there | network | {key: value for key, value in given.items() if key not in network}

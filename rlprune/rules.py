@@ -66,6 +66,7 @@ def _grouped(trace: Tracer, name: str, groups: int, outputs: Tensor, inputs: Ten
     if name in trace.by_groups:
         trace.ties.even(read, [1])
         trace.ties.tie(made, read[:, :1].expand_as(made))
+        trace.note(inputs, "depthwise convolution" if groups == len(inputs) else "grouped convolution")
     elif trace.deciding:
         trace.ties.even(read, [0])
         trace.ties.even(made, [0])

@@ -120,7 +120,23 @@ class Run(Device):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rounding(Settings):
+class Structure(Settings):
+    """Which groups of channels may be cut."""
+
+    title: ClassVar[str] = "Pruning"
+    include: str | None = setting(
+        None, help="cut only what these layers produce, such as 'layer3.*,layer4'", unset="all that can be"
+    )
+    exclude: str | None = setting(None, help="never cut what these layers produce", unset="none")
+    group: str | None = setting(
+        None,
+        help="groups by hand, the layers that make the channels > those that read them: 'conv1,bn1 > conv2; ...'",
+        unset="traced",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding(Structure):
     """Which numbers of channels are allowed."""
 
     title: ClassVar[str] = "Pruning"
@@ -254,6 +270,13 @@ class Export(Settings):
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Rounding, Device, Data, NewNetwork):
     """Settings of ``inspect``."""
+
+    data: str | None = setting(  # type: ignore[assignment]
+        None, help=DATA, unset="no images are read; torchvision and timm networks have 1000 classes, others 10"
+    )
+    image_size: int | None = setting(
+        None, help="pixels a side", unset="the data set's; without one 224 for torchvision and timm, else 32", minimum=1
+    )
 
 
 VERBS: dict[str, type[Settings]] = {

@@ -112,11 +112,15 @@ def _inspect(result: Result, console: Console) -> None:
     table = _table(("group", "name"), *numbers, ("tied to", "list"), ("read by", "list"))
     for group in result["groups"]:
         shares = (percent(group["macs_share"]), percent(group["params_share"]))
-        layers = (_compact(group["producers"][1:]), _compact(group["consumers"]))
-        table.add_row(*(Text(str(cell)) for cell in (group["group"], group["channels"], *shares, *layers)))
+        kinds = ", ".join(dict.fromkeys(tie.partition(" in ")[0] for tie in group["ties"]))
+        ties = _compact(group["producers"][1:]) + (f" ({kinds})" if kinds else "")
+        cells = (group["group"], group["channels"], *shares, ties.strip(), _compact(group["consumers"]))
+        table.add_row(*(Text(str(cell)) for cell in cells))
     _put(console, table)
     console.print(Text("MACs, params: what goes when this group alone is cut to its minimum\n", "dim"))
-    _refused(result["refused"], console)
+    traps = [(group["group"], trap) for group in result["groups"] for trap in group["traps"]]
+    _reasons("traps", traps, console)
+    _reasons("never cut (--group declares a group by hand)", result["refused"].items(), console)
     least = ", ".join(f"{unit}={math.ceil(1000 * result[f'smallest_{unit}']) / 1000:g}" for unit in ("macs", "params"))
     _say(console, [("smallest", least, "the least that a budget can ask for")])
 
@@ -125,13 +129,15 @@ def _compact(layers: list[str]) -> str:
     return " ".join([*layers[:1], *([f"+{len(layers) - 1}"] if len(layers) > 1 else [])])
 
 
-def _refused(refused: dict[str, str], console: Console) -> None:
-    if not refused:
+def _reasons(title: str, reasons: Iterable[tuple[str, str]], console: Console) -> None:
+    """Names under what they have in common."""
+    pairs = list(reasons)
+    if not pairs:
         return
-    console.print(Text("never cut", "dim"))
-    for reason in dict.fromkeys(refused.values()):
-        layers = ", ".join(layer for layer, why in refused.items() if why == reason)
-        console.print(Padding(Text(f"{layers}: {reason}"), (0, 0, 0, 2)))
+    console.print(Text(title, "dim"))
+    for reason in dict.fromkeys(why for _, why in pairs):
+        names = ", ".join(name for name, why in pairs if why == reason)
+        console.print(Padding(Text(f"{names}: {reason}"), (0, 0, 0, 2)))
     console.print()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlprune.choice import EVERYTHING, Choice, declare
 from rlprune.coupling import Coupling, Side, trace_coupling
 from rlprune.errors import UserError
 from rlprune.graph import WHOLE, Axis, Graph, Group, Product, TensorMap
@@ -22,25 +23,33 @@ SINGLE = "it has a single channel"
 TOGETHER = "all its channels can only go together"
 
 
-def build_graph(module: nn.Module, example: Example) -> Graph:
+def build_graph(module: nn.Module, example: Example, choice: Choice = EVERYTHING) -> Graph:
     """Trace a network into its groups.
 
     Args:
         module: the dense network; it is left as it was.
         example: one input on the module's device, batched: a tensor, a tuple of what the network takes, or a mapping
             of its named arguments.
+        choice: which layers may be cut, and groups declared by hand.
 
     Raises:
-        UserError: the network cannot be run, or nothing in it can be pruned.
+        UserError: the network cannot be run, nothing in it can be pruned, or the choice does not fit it.
     """
     try:
         coupling = trace_coupling(module, example)
     except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
         raise UserError(f"the network does not run on {_described(example)}: {error}") from error
-    graph = assemble(module, coupling)
-    misread = misread_groups(module, graph, example, coupling)
-    if misread:
-        graph = assemble(module, coupling, misread)
+    choice.check([layer for layer in coupling.layers if layer in coupling.weights])
+    declared = declare(coupling, choice, named_tensors(module))
+    graph = assemble(module, coupling, choice)
+    if misread := misread_groups(module, graph, example, coupling, declared):
+        for makers, _ in choice.declared:
+            if makers[0] in misread:
+                raise UserError(
+                    f"the declared group '{makers[0]}' cannot be cut: the network does not run without some of its "
+                    "channels; is every layer named that makes or reads them?"
+                )
+        graph = assemble(module, coupling, choice, misread)
     if not graph.groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(graph.refused.items())[:3])
         raise UserError(f"no channels of this network can be pruned ({reasons or 'it has no conv or linear layers'})")
@@ -54,12 +63,15 @@ def _described(example: Example) -> str:
     return "inputs of shapes " + ", ".join(str(tuple(getattr(tensor, "shape", ()))) for tensor in tensors)
 
 
-def assemble(module: nn.Module, coupling: Coupling, misread: Collection[str] = ()) -> Graph:
+def assemble(
+    module: nn.Module, coupling: Coupling, choice: Choice = EVERYTHING, misread: Collection[str] = ()
+) -> Graph:
     """Gather channels into groups and number them.
 
     Args:
         module: the dense network.
         coupling: what was traced of it.
+        choice: which of them may be cut.
         misread: names of groups that must stay whole.
     """
     sides, occurrences = _occurrences(coupling)
@@ -72,13 +84,16 @@ def assemble(module: nn.Module, coupling: Coupling, misread: Collection[str] = (
         axis = coupling.axes[first, "out"]
         producers = tuple(dict.fromkeys(layer for layer, side in touched if side == "out"))
         used = any(coupling.weights.get(layer) in coupling.positions for layer in producers)
+        reason = choice.why_not(layer for layer in producers if layer in coupling.weights)
         if len(channels) < 2 or name in misread or not used:
             reason = MISREAD if name in misread else UNUSED if not used else SINGLE if len(axis) < 2 else TOGETHER
+        if reason:
             why |= dict.fromkeys(channels.tolist(), reason)
             continue
         slots[channels] = np.arange(start, start + len(channels))
+        ties = tuple(dict.fromkeys(coupling.notes.get(int(channels[0]), ())))
         consumers = tuple(dict.fromkeys(layer for layer, side in touched if side == "in"))
-        groups.append(Group(name, len(channels), start, producers, consumers, int((axis == channels[0]).sum())))
+        groups.append(Group(name, len(channels), start, producers, consumers, int((axis == channels[0]).sum()), ties))
         start += len(channels)
     return _graph(module, coupling, tuple(groups), slots, why)
 

@@ -88,6 +88,7 @@ class Tracer(TorchDispatchMode):
         elements: parameter or buffer used otherwise -> a label for each of its elements.
         positions: weight -> multiply-accumulates per entry.
         products: labels along the summed or the free side of a product of activations, and how often each is used.
+        notes: labels of channels of several layers that met, and where.
         refused: layer whose weight is no parameter -> why, and its multiply-accumulates.
         by_groups: as above, as decided.
     """
@@ -102,6 +103,7 @@ class Tracer(TorchDispatchMode):
         self.positions: dict[str, int] = {}
         self.products: list[tuple[Tensor, int]] = []
         self.refused: dict[str, tuple[str, int]] = {}
+        self.notes: list[tuple[Tensor, str]] = []
         self.counting = True
         self.deciding = by_groups is None
         self.by_groups = set(by_groups or ())
@@ -186,6 +188,11 @@ class Tracer(TorchDispatchMode):
         """The layer that is running cannot be followed; it has so many multiply-accumulates."""
         layer = self._inside[-1] if self._inside else ""
         self.refused[layer] = why, macs * self.counting + self.refused.get(layer, ("", 0))[1]
+
+    def note(self, labels: Tensor, what: str) -> None:
+        """Remember where channels of several layers met."""
+        inside = self._inside[-1] if self._inside else ""
+        self.notes.append((labels.unique(), f"{what} in {inside}" if inside else what))
 
     def _enter(self, name: str, *_: Any) -> None:
         self._inside.append(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # The per-epoch record a training leaves: epoch, loss, accuracy, lr, seconds.
 Record = dict[str, float]
+AUXILIARY = 0.3
+"""Weight of the losses of auxiliary heads (Szegedy et al. 2014, arXiv 1409.4842)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def train(
     does; torch's global generators are left as they were found.
 
     Args:
-        module: maps images (B, 3, S, S) to logits (B, classes).
+        module: maps images (B, 3, S, S) to logits (B, classes); in train mode auxiliary logits may follow.
         images: the training images; a trailing batch of one is left out, batch norm has no variance to take there.
         epochs: passes over the images; 0 trains nothing.
         lr: the peak of the schedule; by default 0.1 at 128 images a step, and in proportion to them (the linear
@@ -158,18 +160,27 @@ class _Loop:
         for inputs, labels in batches:
             if len(labels) == 1:
                 continue
-            logits = self.model(inputs)
-            loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            logits, *auxiliary = _outputs(self.model(inputs))
+            losses = [cross_entropy(one, labels, label_smoothing=self.label_smoothing) for one in (logits, *auxiliary)]
+            loss = losses[0] + AUXILIARY * sum(losses[1:])
             self.optimizer.zero_grad()
             self.fabric.backward(loss)
             self.optimizer.step()
-            totals, seen = totals + _tally(loss.detach(), logits, labels), seen + len(labels)
+            totals, seen = totals + _tally(losses[0].detach(), logits, labels), seen + len(labels)
             lr = self.scheduler.get_last_lr()[0]
             self.scheduler.step()
             if self.on_step:
                 self.on_step(self.scheduler.last_epoch, self.scheduler.total_steps - 1)
         loss_mean, accuracy = (totals / seen).tolist()
         return {"loss": loss_mean, "accuracy": accuracy, "lr": lr}
+
+
+def _outputs(result: Any) -> list[Tensor]:
+    """The logits, and those of the auxiliary heads that some networks have in training mode."""
+    if isinstance(result, Tensor):
+        return [result]
+    every = result.values() if isinstance(result, Mapping) else result
+    return [logits for logits in every if logits is not None]
 
 
 def _check(settings: dict[str, Any]) -> None:

@@ -5,20 +5,22 @@ A network that is really cut is therefore run as well: every channel that is lef
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
 from torch import nn
 
-from rlprune.coupling import Coupling, trace_coupling
+from rlprune.coupling import Coupling, Side, trace_coupling
 from rlprune.graph import WHOLE, Graph
 from rlprune.modules import copy_sharing_weights, named_tensors
 from rlprune.pruner import Slicer, install
 from rlprune.tracer import Example
 
 
-def misread_groups(module: nn.Module, graph: Graph, example: Example, coupling: Coupling) -> list[str]:
+def misread_groups(
+    module: nn.Module, graph: Graph, example: Example, coupling: Coupling, declared: Collection[Side] = ()
+) -> list[str]:
     """Names of the groups that cannot be cut as they were traced.
 
     Args:
@@ -26,6 +28,7 @@ def misread_groups(module: nn.Module, graph: Graph, example: Example, coupling: 
         graph: what was traced.
         example: one input.
         coupling: the same, before its channels were gathered into groups.
+        declared: sides that were declared by hand.
     """
     rng = np.random.default_rng(0)
     # The last channel goes first and stays last: what is tied to the end of the channels is found out.
@@ -40,7 +43,7 @@ def misread_groups(module: nn.Module, graph: Graph, example: Example, coupling: 
             for number in numbers:
                 start = graph.groups[number].start
                 stays[start : start + graph.groups[number].channels] = kept[number]
-            return _is_as_traced(module, graph, stays, example, coupling)
+            return _is_as_traced(module, graph, stays, example, coupling, declared)
 
         good = _sound_ones(good, graph, sound)
     return [group.name for number, group in enumerate(graph.groups) if number not in good]
@@ -69,7 +72,14 @@ def _add_sound(numbers: list[int], good: list[int], sound: Callable[[list[int]],
         _add_sound(numbers[len(numbers) // 2 :], good, sound)
 
 
-def _is_as_traced(module: nn.Module, graph: Graph, stays: np.ndarray, example: Example, coupling: Coupling) -> bool:
+def _is_as_traced(
+    module: nn.Module,
+    graph: Graph,
+    stays: np.ndarray,
+    example: Example,
+    coupling: Coupling,
+    declared: Collection[Side],
+) -> bool:
     smaller = copy_sharing_weights(module)
     with torch.no_grad():
         install(smaller, module, Slicer(graph, named_tensors(module)).slices(stays))
@@ -84,7 +94,8 @@ def _is_as_traced(module: nn.Module, graph: Graph, stays: np.ndarray, example: E
     for axis in graph.axes:
         slots = axis.slots[(axis.slots == WHOLE) | stays[axis.slots]]
         channels = found.axes.get((axis.layer, axis.side))
-        if channels is not None:
+        # What is declared by hand is so because it cannot be followed.
+        if channels is not None and (axis.layer, axis.side) not in declared:
             if len(channels) != len(slots):
                 return False
             expected.append(slots)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,16 @@ def chain(sizes: list[int], positions: list[int]) -> Cost:
     weights = np.array([[position, 1.0] for position in [*positions, 1]])
     counts = np.array([3, *sizes, 2], dtype=float)
     dense = (counts[:-1] * counts[1:]) @ weights
-    return Cost(whole, per_channel, np.array(path[:-1]), np.array(path[1:]), weights, dense, np.array(sizes))
+    return Cost(
+        whole,
+        per_channel,
+        np.array(path[:-1]),
+        np.array(path[1:]),
+        weights,
+        dense,
+        np.array(sizes),
+        np.ones(len(sizes), dtype=int),
+    )
 
 
 def allowed(size: int, round_to: int, least: int) -> list[int]:
@@ -202,7 +212,16 @@ def test_the_remainder_is_spread() -> None:
     """Three groups of ten that cost the same: 17 of 30 are 5 each, and one more for two of them."""
     per_channel = np.vstack([np.eye(3), np.zeros(3)])
     weights, sizes = np.ones((3, 2)), np.full(3, 10)
-    cost = Cost(np.array([0.0, 0, 0, 1]), per_channel, np.arange(3), np.full(3, 3), weights, np.full(2, 30.0), sizes)
+    cost = Cost(
+        np.array([0.0, 0, 0, 1]),
+        per_channel,
+        np.arange(3),
+        np.full(3, 3),
+        weights,
+        np.full(2, 30.0),
+        sizes,
+        np.ones(3, dtype=int),
+    )
     assert sorted(Lander(cost, parse_budget(17.5 / 30)).land(np.full((1, 3), 10.0))[0].tolist()) == [5, 6, 6]
 
 
@@ -224,12 +243,32 @@ def test_quantise() -> None:
     assert lander.quantise(wished).tolist() == [[16, 6, 8], [20, 6, 8], [16, 6, 12]]
 
 
+def test_bundles_count_by_their_outputs() -> None:
+    """Bundles of 4, 6 and 32 outputs: multiples of 16 outputs are every fourth, every eighth and any bundle."""
+    cost = replace(chain([12, 16, 3], [1, 1, 1]), widths=np.array([4, 6, 32]))
+    lander = Lander(cost, parse_budget(None), round_to=16, min_channels=20)
+    assert lander.steps.tolist() == [4, 8, 1]
+    # 20 outputs are five bundles of 4, four of 6, and one of 32.
+    assert lander.minimum.tolist() == [8, 8, 1]
+    wished = np.array([[11.0, 15.9, 2.5], [3.0, 3.0, 0.5]])
+    assert lander.quantise(wished).tolist() == [[8, 8, 2], [8, 8, 1]]
+    counts = lander.land(wished)
+    assert ((counts * [4, 6, 32] % 16 == 0) | (counts == lander.sizes)).all()
+
+
 def test_a_bound_may_be_met_exactly() -> None:
     """0.07 x 100 is 7.000000000000001 in floating point, 0.29 x 100 is 28.999999999999996."""
     for percent in range(1, 101):
         whole, per_channel = np.array([0.0, 1.0]), np.array([[1.0], [0.0]])
         one = Cost(
-            whole, per_channel, np.array([0]), np.array([1]), np.array([[1.0, 1.0]]), np.full(2, 100.0), np.array([100])
+            whole,
+            per_channel,
+            np.array([0]),
+            np.array([1]),
+            np.array([[1.0, 1.0]]),
+            np.full(2, 100.0),
+            np.array([100]),
+            np.array([1]),
         )
         assert Lander(one, parse_budget(f"{percent}%")).land(np.ones((1, 1))).item() == percent
 

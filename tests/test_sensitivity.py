@@ -23,6 +23,7 @@ def separate(sizes: list[int], macs: list[float], params: list[float]) -> Cost:
         weights,
         np.array(sizes) @ weights,
         np.array(sizes),
+        np.ones(groups, dtype=int),
     )
 
 

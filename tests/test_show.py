@@ -135,14 +135,19 @@ def test_export_prints_text_untouched_or_names_the_file() -> None:
 
 
 def test_inspect_names_groups_refusals_and_the_smallest_budget() -> None:
-    group = {"group": "conv1", "channels": 64, "macs_share": 0.125, "params_share": 0.0301}
-    layers = {"producers": ["conv1", "layer1.0.conv2", "layer1.1.conv2"], "consumers": ["layer1.0.conv1", "b", "c"]}
+    group = {"group": "conv1", "channels": 64, "macs_share": 0.125, "params_share": 0.0301, "traps": ["is odd"]}
+    layers = {
+        "producers": ["conv1", "layer1.0.conv2", "layer1.1.conv2"],
+        "consumers": ["layer1.0.conv1", "b", "c"],
+        "ties": ["sum in layer1.0", "sum in layer1.1"],
+    }
+    other = {"group": "x" * 60, "producers": ["x" * 60], "consumers": [], "ties": []}
     result = {
         "model": "resnet18",
         "image_size": 32,
         "macs": 557_000_000,
         "params": 11_170_000,
-        "groups": [group | layers, group | {"group": "x" * 60, "producers": ["x" * 60], "consumers": []}],
+        "groups": [group | layers, group | other],
         "refused": {"fc": "its outputs are the classes", "head": "its outputs are the classes"},
         "smallest_macs": 0.00123,
         "smallest_params": 0.00004,
@@ -151,9 +156,10 @@ def test_inspect_names_groups_refusals_and_the_smallest_budget() -> None:
     assert text.startswith("resnet18: 557 M MACs at image size 32, 11.2 M parameters\n")
     row = next(line for line in text.splitlines() if line.startswith("conv1 "))
     assert row.split()[:6] == ["conv1", "64", "12.5", "%", "3.0", "%"]
-    for words in ("x" * 60, "layer1.0.conv2", "+1", "layer1.0.conv1", "+2", "cut to its minimum"):
+    for words in ("x" * 60, "layer1.0.conv2", "+1", "(sum)", "layer1.0.conv1", "+2", "cut to its minimum"):
         assert words in text
     assert "…" not in text
+    assert f"  conv1, {'x' * 60}: is odd" in " ".join(text.split()).replace("traps conv1", "traps   conv1")
     assert "  fc, head: its outputs are the classes" in text
     # Rounded up: a budget that is asked for as printed must be feasible.
     assert "macs=0.002, params=0.001" in text

@@ -256,3 +256,34 @@ def test_bfloat16_mixed_precision(monkeypatch: pytest.MonkeyPatch, capfd: pytest
     assert {tensor.dtype for tensor in module.parameters()} == {torch.float32}
     assert accuracy == 1.0
     assert capfd.readouterr().err == ""
+
+
+class WithAuxiliary(nn.Module):
+    """In training mode it returns the logits and those of two heads, of which one is switched off."""
+
+    def __init__(self, wrap: Any) -> None:
+        super().__init__()
+        self.body, self.head, self.side = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.body(x.mean((2, 3)))
+        return self.wrap(self.head(x), None, self.side(x)) if self.training else self.head(x)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda *all: all, lambda *all: dict(zip("abc", all, strict=True))], ids=["tuple", "dict"]
+)
+def test_auxiliary_heads(wrap: Any) -> None:
+    """Their gradients are 0.3 of their losses', and what is reported is the loss of the logits."""
+    torch.manual_seed(0)
+    net, images = WithAuxiliary(wrap), bright_or_dark(8)
+    logits, side = net.head(net.body(images.inputs.mean((2, 3)))), net.side(net.body(images.inputs.mean((2, 3))))
+    main = nn.functional.cross_entropy(logits, images.labels)
+    gradient = torch.autograd.grad(0.3 * nn.functional.cross_entropy(side, images.labels), net.side.bias)[0]
+    before = net.side.bias.detach().clone()
+    result = train(net, images, epochs=1, lr=0.1, batch_size=8, weight_decay=0.0, augment=False, device=CPU)
+    assert result.history[0]["loss"] == pytest.approx(main.item(), rel=1e-6)
+    # The first step of Nesterov momentum is 1.9 gradients long.
+    moved = before - net.side.bias.detach()
+    torch.testing.assert_close(moved / result.history[0]["lr"], 1.9 * gradient, rtol=1e-5, atol=1e-7)

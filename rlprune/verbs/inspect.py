@@ -5,14 +5,21 @@ from typing import Any
 
 from rlprune.budget import Lander, parse_budget
 from rlprune.config import Inspect, as_dict, resolve
-from rlprune.problem import open_problem
+from rlprune.cost import build_cost
+from rlprune.device import resolve_device
+from rlprune.graph import Graph, Group
+from rlprune.problem import open_network, read_data
 from rlprune.progress import Progress
+
+COARSE = 8
+"""Fewer choices than these are worth a warning."""
 
 
 def inspect(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
-    """Groups, what is coupled, each one's share of MACs and parameters, and the smallest feasible budget.
+    """Groups, what is coupled and why, each one's share of MACs and parameters, and the smallest feasible budget.
 
-    A group's share is what goes when it alone is cut to its minimum; shares overlap and do not add up to 1.
+    A group's share is what goes when it alone is cut to its minimum; shares overlap and do not add up to 1. Without
+    `data` no images are read.
 
     Args:
         config: YAML file of settings, below those given here.
@@ -23,24 +30,33 @@ def inspect(*, config: Path | None = None, progress: Progress | None = None, **s
         UserError: whatever cannot be used.
     """
     given = resolve(Inspect, settings, config)
-    problem = open_problem(as_dict(given), progress or Progress())
-    graph, cost = problem.graph, problem.cost
+    progress = progress or Progress()
+    classes, image_size = _classes_and_size(given)
+    progress.stage("tracing the network")
+    _, _, graph = open_network(as_dict(given), classes, image_size, resolve_device(given.device))
+    cost = build_cost(graph)
     lander = Lander(cost, parse_budget(None), given.round_to, given.min_channels)
     groups = [
         {
             "group": group.name,
             "channels": group.channels,
+            "width": group.width,
             "producers": [layer for layer in group.producers if layer in graph.layers],
             "consumers": list(group.consumers),
+            "ties": list(group.ties),
             "macs_share": float(share[0]),
             "params_share": float(share[1]),
+            "minimum": int(minimum),
+            "traps": _traps(graph, group, int(step), int(minimum)),
         }
-        for group, share in zip(graph.groups, cost.saved_alone(lander.minimum), strict=True)
+        for group, share, step, minimum in zip(
+            graph.groups, cost.saved_alone(lander.minimum), lander.steps, lander.minimum, strict=True
+        )
     ]
     smallest = cost.ratios(lander.minimum)
     return {
         "model": given.model,
-        "image_size": problem.data.image_size,
+        "image_size": image_size,
         "macs": int(cost.dense[0]),
         "params": int(cost.dense[1]),
         "groups": groups,
@@ -48,3 +64,32 @@ def inspect(*, config: Path | None = None, progress: Progress | None = None, **s
         "smallest_macs": float(smallest[0]),
         "smallest_params": float(smallest[1]),
     }
+
+
+def _classes_and_size(given: Inspect) -> tuple[int, int]:
+    if given.data is not None:
+        data = read_data(as_dict(given))
+        return len(data.classes), data.image_size
+    elsewhere = given.model.startswith(("torchvision/", "timm/"))
+    return (1000, given.image_size or 224) if elsewhere else (10, given.image_size or 32)
+
+
+def _traps(graph: Graph, group: Group, step: int, minimum: int) -> list[str]:
+    """What to know before this group is cut."""
+    traps = []
+    if group.width > 1:
+        traps.append(f"cut in bundles of {group.width} outputs")
+    if minimum == group.channels:
+        traps.append("stays whole: it has no more channels than the smallest number allowed")
+    elif (choices := -(-(group.channels - minimum) // step) + 1) < COARSE:
+        traps.append(f"rounds coarsely: only {choices} numbers of channels are possible")
+    kinds = {tie.partition(" in ")[0] for tie in group.ties}
+    traps += [
+        f"has a {kind}, whose MACs fall in proportion only, not with the square"
+        for kind in ("depthwise convolution", "grouped convolution")
+        if kind in kinds
+    ]
+    inputs = max(int((axis.slots == group.start).sum()) for axis in graph.axes if axis.layer in group.consumers)
+    if inputs > group.width:
+        traps.append(f"flattened: every channel is {inputs} inputs of a layer that reads it")
+    return traps

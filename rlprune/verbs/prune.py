@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rlprune.budget import Budget, Lander, parse_budget
+from rlprune.choice import CHOICES
 from rlprune.config import Prune, Search, as_dict, resolve
 from rlprune.criteria import score_channels
 from rlprune.errors import UserError
@@ -98,6 +99,6 @@ def _network_settings(plan: PruningPlan | None, given: Prune) -> dict[str, Any]:
             raise UserError("--model is missing: a table of ratios does not say which network it is for")
         return {}
     data = (*DATA_SETTINGS, "seed") if given.data is None else ()
-    keys = (("model", "model_args") if given.model is None else ()) + data
+    keys = (("model", "model_args") if given.model is None else ()) + data + CHOICES
     there = settings_of_plan({"model": given.model}, plan)
     return {key: there[key] for key in keys if key in there and getattr(given, key) in (None, False)}

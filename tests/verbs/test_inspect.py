@@ -27,3 +27,43 @@ def test_what_is_shown(run: Callable[..., Any], shop: Any) -> None:
     code, out, _ = run("inspect", "--model", shop.settings["model"], "--data", shop.settings["data"])
     assert code == 0
     assert all(name in out for name in ("stem", "inner", "last"))
+
+
+def test_without_images(run_json: Callable[..., Any]) -> None:
+    """The sizes that torchvision's documentation gives for its networks: 25,557,032 parameters, 4.09 GMACs."""
+    result = run_json("inspect", "--model", "torchvision/resnet50")
+    assert (result["image_size"], result["params"]) == (224, 25_557_032)
+    assert result["macs"] == pytest.approx(4.09e9, rel=1e-3)
+    first = result["groups"][0]
+    assert (first["group"], first["consumers"]) == ("conv1", ["layer1.0.conv1", "layer1.0.downsample.0"])
+    tied = next(group for group in result["groups"] if group["group"] == "layer1.0.conv3")
+    assert tied["ties"] == ["sum in layer1.0", "sum in layer1.1", "sum in layer1.2"]
+    assert run_json("inspect", "--model", "resnet20")["image_size"] == 32
+
+
+def test_traps(run_json: Callable[..., Any]) -> None:
+    def traps(model: str, *more: object) -> dict[str, list[str]]:
+        result = run_json("inspect", "--model", model, "--image-size", 64, *more)
+        return {group["group"]: group["traps"] for group in result["groups"]}
+
+    assert traps("torchvision/mobilenet_v2")["features.2.conv.0.0"] == [
+        "has a depthwise convolution, whose MACs fall in proportion only, not with the square"
+    ]
+    grouped = traps("torchvision/resnext50_32x4d", "--round-to", 16)
+    assert grouped["layer1.0.conv1"][0] == "cut in bundles of 4 outputs"
+    assert grouped["conv1"] == ["rounds coarsely: only 4 numbers of channels are possible"]
+    # 64 pixels are 2 x 2 positions behind five halvings, and the pooling before the classifier makes 7 x 7 of them.
+    assert traps("torchvision/vgg11")["features.18"] == [
+        "flattened: every channel is 49 inputs of a layer that reads it"
+    ]
+    whole = traps("resnet20", "--round-to", 16)
+    assert whole["conv1"] == ["stays whole: it has no more channels than the smallest number allowed"]
+
+
+def test_choosing_groups(run_json: Callable[..., Any]) -> None:
+    result = run_json(
+        "inspect", "--model", "torchvision/resnet18", "--include", "layer2", "--exclude", "layer2.0.conv2"
+    )
+    assert [group["group"] for group in result["groups"]] == ["layer2.0.conv1", "layer2.1.conv1"]
+    assert result["refused"]["conv1"] == "it is not included"
+    assert result["refused"]["layer2.1.conv2"] == "it is excluded by 'layer2.0.conv2'"

@@ -142,3 +142,24 @@ def test_the_function_tells_its_settings() -> None:
     assert "rlprune.settings.Search" in str(inspect.getdoc(rlprune.search))
     with pytest.raises(UserError, match="unknown setting 'evalutions': did you mean 'evaluations'"):
         rlprune.search(model="vgg16", budget=0.3, evalutions=10)
+
+
+def test_groups_that_are_left_out_stay_so_wherever_the_run_goes(shop: Any, tmp_path: Path) -> None:
+    """A plan knows which groups its network was said to have."""
+    run = tmp_path / "run"
+    settings = shop.search | {"budget": 0.5, "exclude": "outer", "evaluations": 20, "finetune_epochs": 1}
+    result = rlprune.search(**settings, out=run)
+    assert [row["group"] for row in result["table"]] == ["stem", "last"]
+    assert rlprune.load(run).inner.out_channels == 32
+    evaluated = rlprune.eval(source=run, device="cpu")
+    assert evaluated["test_accuracy"] == result["finetuned_accuracy"]
+    assert rlprune.finetune(source=run, epochs=1, device="cpu", out=tmp_path / "more")["epochs"] == 1
+    replayed = rlprune.replay(source=run, budget=0.6, device="cpu", out=tmp_path / "replayed")
+    assert [row["group"] for row in replayed["table"]] == ["stem", "last"]
+    again = rlprune.prune(plan=run, budget=0.55, device="cpu", out=tmp_path / "again")
+    assert [row["group"] for row in again["table"]] == ["stem", "last"]
+    table = tmp_path / "table.csv"
+    table.write_text("group,keep_ratio\nstem,0.5\n")
+    known = {key: shop.settings[key] for key in ("model", "data")} | {"checkpoint": shop.checkpoint, "device": "cpu"}
+    alone = rlprune.prune(plan=table, **known, include="stem", out=tmp_path / "alone")
+    assert [(row["group"], row["kept"]) for row in alone["table"]] == [("stem", 8)]
