@@ -63,18 +63,22 @@ def trace_coupling(module: nn.Module, example: Example, by_groups: frozenset[str
         by_groups: weights that are cut by whole groups, for a network that is cut already.
     """
     # A copy, since a forward pass may leave things behind in the modules.
-    copied = copy_sharing_weights(module)
-    trace = Tracer(copied, by_groups)
-    with evaluating(copied):
-        trace.run(copied, example)
+    return follow(copy_sharing_weights(module), example, by_groups)
+
+
+def follow(module: nn.Module, example: Example, by_groups: frozenset[str] | None = None) -> Coupling:
+    """The same for a network that nobody needs afterwards."""
+    trace = Tracer(module, by_groups)
+    with evaluating(module):
+        trace.run(module, example)
     trains = False
-    if any(_is_idle(name, tensor, trace) for name, tensor in copied.named_parameters()):
+    if any(_is_idle(name, tensor, trace) for name, tensor in module.named_parameters()):
         trace.counting = False
         # Auxiliary heads run in training mode only. Others may want more than an image there, such as its labels.
-        with _training(copied), suppress(Exception):
-            trace.run(copied, example)
+        with _training(module), suppress(Exception):
+            trace.run(module, example)
             trains = True
-    return _collect(copied, trace, trains)
+    return _collect(module, trace, trains)
 
 
 def _is_idle(name: str, tensor: torch.Tensor, trace: Tracer) -> bool:
@@ -118,7 +122,7 @@ def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
     by_groups = frozenset(trace.by_groups)
     notes: dict[int, tuple[str, ...]] = {}
     for labels, text in trace.notes:
-        for channel in np.unique(channels[labels.numpy()]).tolist():
+        for channel in np.unique(channels[labels]).tolist():
             notes[channel] = (*notes.get(channel, ()), text)
     return Coupling(axes, follows, trace.positions, products, layers, weights, by_groups, reasons, trains, notes)
 

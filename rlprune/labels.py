@@ -40,6 +40,12 @@ def first(labels: Tensor, dims: Sequence[int]) -> Tensor:
     return labels
 
 
+def distinct(labels: Tensor) -> np.ndarray:
+    """The channels that occur, without `ALWAYS`."""
+    flat = first(labels, [dim for dim in range(labels.dim()) if labels.stride(dim) == 0]).flatten().numpy()
+    return np.unique(flat[flat != ALWAYS])
+
+
 class Ties:
     """Which labels are the same channel, which have to stay, and which have to be cut evenly."""
 
@@ -82,8 +88,7 @@ class Ties:
 
     def keep(self, labels: Tensor, why: str) -> None:
         """These channels are never cut."""
-        flat = first(labels, [dim for dim in range(labels.dim()) if labels.stride(dim) == 0]).flatten().numpy()
-        if len(mine := np.unique(flat[flat != ALWAYS])):
+        if len(mine := distinct(labels)):
             self._kept.append((mine, why))
 
     def rectangle(self, labels: Tensor) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from rlprune.labels import Ties, always, first
+from rlprune.labels import Ties, always, distinct, first
 from rlprune.modules import named_tensors
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -103,7 +104,7 @@ class Tracer(TorchDispatchMode):
         self.positions: dict[str, int] = {}
         self.products: list[tuple[Tensor, int]] = []
         self.refused: dict[str, tuple[str, int]] = {}
-        self.notes: list[tuple[Tensor, str]] = []
+        self.notes: list[tuple[np.ndarray, str]] = []
         self.counting = True
         self.deciding = by_groups is None
         self.by_groups = set(by_groups or ())
@@ -192,7 +193,7 @@ class Tracer(TorchDispatchMode):
     def note(self, labels: Tensor, what: str) -> None:
         """Remember where channels of several layers met."""
         inside = self._inside[-1] if self._inside else ""
-        self.notes.append((labels.unique(), f"{what} in {inside}" if inside else what))
+        self.notes.append((distinct(labels), f"{what} in {inside}" if inside else what))
 
     def _enter(self, name: str, *_: Any) -> None:
         self._inside.append(name)
@@ -206,7 +207,8 @@ class Tracer(TorchDispatchMode):
             return always(tensor.shape)
         if name not in self.elements:
             self.elements[name] = self.ties.fresh(*tensor.shape)
-            self.ties.parameter(self.elements[name], OUTER)
+            if tensor.dim() > 1:
+                self.ties.parameter(self.elements[name], OUTER)
         return self.elements[name]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rlprune.coupling import Coupling, Side, trace_coupling
+from rlprune.coupling import Coupling, Side, follow
 from rlprune.graph import WHOLE, Graph
 from rlprune.modules import copy_sharing_weights, named_tensors
 from rlprune.pruner import Slicer, install
@@ -84,7 +84,7 @@ def _is_as_traced(
     with torch.no_grad():
         install(smaller, module, Slicer(graph, named_tensors(module)).slices(stays))
     try:
-        found = trace_coupling(smaller, example, coupling.by_groups)
+        found = follow(smaller, example, coupling.by_groups)
     # A network with its numbers of channels written into its code can fail in any way at all.
     except Exception:
         return False
