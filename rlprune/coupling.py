@@ -11,6 +11,7 @@ from torch import nn
 
 import rlprune.moves
 import rlprune.rules  # noqa: F401  (both fill the table of rules)
+from rlprune.labels import changing
 from rlprune.modules import copy_sharing_weights, evaluating, named_tensors
 from rlprune.tracer import Example, Tracer
 
@@ -67,9 +68,11 @@ def trace_coupling(module: nn.Module, example: Example, by_groups: frozenset[str
 
 
 def follow(module: nn.Module, example: Example, by_groups: frozenset[str] | None = None) -> Coupling:
-    """The same for a network that nobody needs afterwards."""
+    """The same for a network that nobody needs afterwards, except for its tensors."""
+    for part in module.modules():
+        part._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in part._buffers.items()}
     trace = Tracer(module, by_groups)
-    with evaluating(module):
+    with evaluating(module), torch.random.fork_rng(_cuda_devices(module)):
         trace.run(module, example)
     trains = False
     if any(_is_idle(name, tensor, trace) for name, tensor in module.named_parameters()):
@@ -81,6 +84,10 @@ def follow(module: nn.Module, example: Example, by_groups: frozenset[str] | None
     return _collect(module, trace, trains)
 
 
+def _cuda_devices(module: nn.Module) -> list[torch.device]:
+    return [device for device in {tensor.device for tensor in module.parameters()} if device.type == "cuda"]
+
+
 def _is_idle(name: str, tensor: torch.Tensor, trace: Tracer) -> bool:
     return tensor.dim() > 1 and name not in trace.order
 
@@ -88,7 +95,7 @@ def _is_idle(name: str, tensor: torch.Tensor, trace: Tracer) -> bool:
 @contextmanager
 def _training(module: nn.Module) -> Iterator[None]:
     """Training mode without its noise: only what has parts of its own knows of it."""
-    with evaluating(module), torch.random.fork_rng():
+    with evaluating(module), torch.random.fork_rng(_cuda_devices(module)):
         for part in module.modules():
             part.training = any(True for _ in part.children())
         yield
@@ -121,8 +128,8 @@ def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
     layers = list(dict.fromkeys([*(_layer(name) for name in trace.order), *trace.refused]))
     by_groups = frozenset(trace.by_groups)
     notes: dict[int, tuple[str, ...]] = {}
-    for labels, text in trace.notes:
-        for channel in np.unique(channels[labels]).tolist():
+    for noted, text in trace.notes:
+        for channel in np.unique(channels[noted]).tolist():
             notes[channel] = (*notes.get(channel, ()), text)
     return Coupling(axes, follows, trace.positions, products, layers, weights, by_groups, reasons, trains, notes)
 
@@ -151,13 +158,13 @@ def _sides_of_weight(
 
 def _sides_of_elements(name: str, channels: np.ndarray, axes: dict[Side, np.ndarray]) -> tuple[Side | None, ...]:
     """A parameter that is used element by element follows a side along the only dimension on which it changes."""
-    changing = [dim for dim in range(channels.ndim) if (channels != channels.take([0], dim)).any()]
+    dims = changing(channels)
     follows: list[Side | None] = [None] * channels.ndim
-    if len(changing) == 1:
-        mine = np.moveaxis(channels, changing[0], 0).reshape(channels.shape[changing[0]], -1)[:, 0]
+    if len(dims) == 1:
+        mine = np.moveaxis(channels, dims[0], 0).reshape(channels.shape[dims[0]], -1)[:, 0]
         side = (_layer(name), "out")
         if not np.array_equal(axes.setdefault(side, mine), mine):
             side = (name, "out")
             axes[side] = mine
-        follows[changing[0]] = side
+        follows[dims[0]] = side
     return tuple(follows)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 ALWAYS = 0
 """The label of an element that stays whatever is cut: of the input, of a constant, of the output."""
+EVENLY = "it would have to be cut evenly with what always stays"
 
 
 def always(shape: Sequence[int]) -> Tensor:
@@ -62,7 +63,7 @@ class Ties:
         self.number += count
         return torch.arange(self.number - count, self.number).view(shape)
 
-    def tie(self, one: Tensor, other: Tensor, why: str = "") -> bool:
+    def tie(self, one: Tensor, other: Tensor, why: str = EVENLY) -> bool:
         """Make two label tensors of one shape the same, element by element; `why` if some of them always stay.
 
         Returns:
@@ -120,7 +121,8 @@ class Ties:
         for mine, why in self._kept:
             for component in np.unique(components[mine]):
                 reasons.setdefault(int(component), why)
-        why_not = {int(label): reasons[int(components[label])] for label in np.flatnonzero(stays) if label != ALWAYS}
+        whole = np.flatnonzero(stays)[1:]
+        why_not = {int(label): reasons.get(int(components[label]), EVENLY) for label in whole}
         return np.where(stays, ALWAYS, components + 1), why_not
 
     def _components(self) -> np.ndarray:
@@ -136,13 +138,14 @@ class Ties:
         return kept[components]
 
 
-def _changing(table: np.ndarray) -> list[int]:
-    return [dim for dim in range(table.ndim) if (table != table.take([0], dim)).any()]
+def changing(table: np.ndarray) -> list[int]:
+    """The dimensions along which a table of channels changes."""
+    return [dim for dim in range(table.ndim) if table.size and (table != table.take([0], dim)).any()]
 
 
 def _rectangular(labels: np.ndarray, channels: np.ndarray) -> list[np.ndarray]:
     """Ties that leave a table of labels changing along its last changing dimension only."""
-    dims = _changing(channels[labels])
+    dims = changing(channels[labels])
     if len(dims) < 2:
         return []
     head = labels
@@ -152,4 +155,4 @@ def _rectangular(labels: np.ndarray, channels: np.ndarray) -> list[np.ndarray]:
 
 
 def _uneven(labels: np.ndarray, components: np.ndarray, stays: np.ndarray) -> bool:
-    return not stays[labels].all() and len(_changing(np.where(stays, -1, components)[labels])) > 1
+    return not stays[labels].all() and len(changing(np.where(stays, -1, components)[labels])) > 1

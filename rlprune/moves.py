@@ -11,8 +11,6 @@ from rlprune.tracer import INPUT, Call, Tracer, rule
 
 FIXED = "its channels are picked by positions that are written into the code"
 SPATIAL = "its channels are treated as positions"
-
-
 WORDS = {"add": "sum", "sub": "difference", "mul": "product", "div": "quotient"}
 ACTIVATIONS = "hardswish hardsigmoid hardtanh relu6 silu mish selu celu logit threshold softshrink hardshrink"
 
@@ -24,12 +22,14 @@ def pointwise(trace: Tracer, call: Call) -> None:
     out = call.out
     labels = [trace.labels(tensor) for tensor in Call.tensors([call.args, call.kwargs]) if tensor.dim()]
     labels = [_padded(one, out.dim()) for one in labels if one.dim() <= out.dim()]
-    # The largest speaks first: what is repeated has no say about the dimensions along which it is.
-    labels.sort(key=lambda one: (-one.numel(), not varying(one)))
+    # The largest speaks first: what is repeated has no say about the dimensions along which it is. Of several the one
+    # that changes least, which is not a parameter for every position.
+    labels.sort(key=lambda one: (-one.numel(), not varying(one), len(varying(one))))
     if not labels:
         return
     base, dims = labels[0], varying(labels[0])
     for other in labels[1:]:
+        # A number, or a map that all channels share, has no say about them.
         if not varying(other) and dims and all(other.shape[dim] == 1 for dim in dims):
             continue
         if base.shape == other.shape or varying(other):
@@ -45,11 +45,14 @@ def _padded(labels: Tensor, dims: int) -> Tensor:
 
 
 def _meet(trace: Tracer, base: Tensor, dims: list[int], other: Tensor, call: Call) -> tuple[Tensor, list[int]]:
+    """Labels of a sum of two, and the dimensions along which they vary."""
     mine = varying(other)
     silent = any(other.shape[dim] == 1 < base.shape[dim] for dim in dims)
+    # What is repeated along the channels and changes elsewhere counts positions.
     if silent and not set(mine) <= set(dims):
         trace.ties.keep(other, SPATIAL)
         return base, dims
+    # A map of one channel times a number for each channel has the channels of the numbers.
     if mine and not dims and not base.any() and any(base.shape[dim] == 1 for dim in mine):
         return torch.broadcast_tensors(base, other)[1], mine
     _tie(trace, base, other, call)
@@ -63,7 +66,7 @@ def _tie(trace: Tracer, one: Tensor, other: Tensor, call: Call) -> None:
 
 
 SAME = (
-    "softmax _softmax log_softmax _log_softmax dropout alpha_dropout feature_dropout native_dropout tril triu to"
+    "softmax _softmax log_softmax _log_softmax dropout alpha_dropout feature_dropout native_dropout to"
     " _to_copy type_as contiguous clone detach alias lift_fresh fill zero zeros_like ones_like empty_like full_like"
     " rand_like randn_like bernoulli uniform normal cumsum glu_jvp rrelu rrelu_with_noise"
 )
@@ -75,6 +78,15 @@ def same(trace: Tracer, call: Call) -> None:
     labels = trace.labels(next(iter(Call.tensors([call.args, call.kwargs]))))
     for result in Call.tensors(call.result):
         trace.put(result, labels)
+
+
+@rule("tril", "triu")
+def triangle(trace: Tracer, call: Call) -> None:
+    """Half of a matrix; channels that are a side of it have to stay."""
+    labels = trace.labels(call["self"])
+    if any(varies(labels, dim) for dim in range(labels.dim() - 2, labels.dim())):
+        return trace.ties.keep(labels, FIXED)
+    return trace.put(call.out, labels)
 
 
 @rule("new_zeros", "new_ones", "new_empty", "new_full", "size", "sym_size", "is_same_size")
@@ -141,13 +153,15 @@ def pad(trace: Tracer, call: Call) -> None:
         before, after = amounts[2 * step : 2 * step + 2]
         # A last channel that is padded is still a channel; where images are padded, channels come before positions.
         if varies(labels, dim) or (labels.shape[dim] == dim == 1 and labels.dim() > 3):
+            if call["mode"] not in (None, "constant"):
+                return trace.ties.keep(labels, SPATIAL)
             padding = [0] * (2 * step) + [before, after]
             labels = torch.nn.functional.pad(labels, padding, value=ALWAYS)
         else:
             sizes = list(labels.shape)
             sizes[dim] = call.out.shape[dim]
             labels = first(labels, [dim]).expand(sizes)
-    trace.put(call.out, labels)
+    return trace.put(call.out, labels)
 
 
 @rule("cat", "concat", "concatenate")
@@ -210,7 +224,7 @@ def expand(trace: Tracer, call: Call) -> None:
 
 MOVES = (
     "permute transpose t squeeze unsqueeze movedim moveaxis swapaxes swapdims flip rot90 repeat tile"
-    " repeat_interleave pixel_shuffle pixel_unshuffle diagonal numpy_T mT"
+    " repeat_interleave pixel_shuffle pixel_unshuffle numpy_T mT"
 )
 
 
@@ -219,6 +233,15 @@ def move(trace: Tracer, call: Call) -> None:
     """The labels move as the elements do."""
     labels = call.func(trace.labels(call.args[0]), *call.args[1:], **call.kwargs)
     trace.put(call.out, labels)
+
+
+@rule("diagonal")
+def diagonal(trace: Tracer, call: Call) -> None:
+    """Positions may be picked so, channels have to stay."""
+    labels = trace.labels(call["self"])
+    if any(varies(labels, call[dim] % labels.dim()) for dim in ("dim1", "dim2")):
+        return trace.ties.keep(labels, FIXED)
+    return trace.put(call.out, call.func(labels, *call.args[1:], **call.kwargs))
 
 
 @rule("roll")

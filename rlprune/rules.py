@@ -5,7 +5,7 @@ from torch import Tensor
 
 from rlprune.labels import ALWAYS, first, varies, varying
 from rlprune.modules import cuts_whole_groups
-from rlprune.tracer import COMPUTED, INPUT, Call, Tracer, rule
+from rlprune.tracer import COMPUTED, INPUT, Call, Tracer, rule, unknown
 
 GROUPED = "it is tied to a grouped transposed convolution"
 TWO_SIDES = "it is multiplied with other channels"
@@ -39,8 +39,7 @@ def transposed(trace: Tracer, call: Call) -> None:
     if name is None or call["groups"] > 1:
         why = COMPUTED if name is None else GROUPED
         return _computed(trace, read, call, source.numel() * weight[0].numel(), why)
-    trace.transposed.add(name)
-    outputs, inputs = trace.weight(name, weight.shape[1], len(weight))
+    outputs, inputs = trace.weight(name, weight.shape[1], len(weight), transposed=True)
     trace.ties.tie(read, inputs, INPUT)
     return _produced(trace, call, name, outputs, channel, source.numel() // len(weight))
 
@@ -149,17 +148,17 @@ def product(trace: Tracer, call: Call) -> None:
         trace.products.append((free.flatten(), entries // along * left.shape[-1]))
         trace.put(call.out, free)
     else:
-        along = torch.zeros(*batch, left.shape[-1], dtype=torch.int64) if summed is None else summed
-        trace.products.append((along.flatten(), entries))
-        trace.put(call.out, _rest(one, other, [-1, -2]) if summed is None else torch.tensor([ALWAYS]))
+        rest = torch.tensor([ALWAYS]) if summed is not None else _rest(one, other, [-1, -2]).expand(*batch, 1, 1)
+        each = (rest, entries * left.shape[-1]) if summed is None else (summed, entries)
+        trace.products.append((each[0].flatten(), each[1]))
+        trace.put(call.out, rest)
     return None
 
 
 def _linear(trace: Tracer, call: Call, name: str) -> None:
     """A weight with its inputs first."""
     source, weight, out = call.args[0], call.args[1], call.out
-    trace.transposed.add(name)
-    outputs, inputs = trace.weight(name, weight.shape[1], len(weight))
+    outputs, inputs = trace.weight(name, weight.shape[1], len(weight), transposed=True)
     trace.ties.tie(trace.along(trace.labels(source), -1), inputs, INPUT)
     trace.count(name, out.numel() // len(outputs))
     trace.put(out, outputs)
@@ -191,13 +190,24 @@ def _give_up(trace: Tracer, call: Call, *tensors: Tensor) -> None:
         trace.products.append((torch.zeros(call.out.numel(), dtype=torch.int64), tensors[0].shape[-1]))
 
 
+@rule("addmm", "baddbmm")
+def added_product(trace: Tracer, call: Call) -> None:
+    """A product of activations that is added to others; rare enough not to be followed."""
+    _give_up(trace, call, call.args[1], call.args[2], call.args[0])
+
+
 @rule("scaled_dot_product_attention")
 def attention(trace: Tracer, call: Call) -> None:
     """Queries and keys share their width; the result has the values' channels."""
     query, key, value = (trace.labels(call[name]) for name in ("query", "key", "value"))
+    if query.shape[:-2] != key.shape[:-2]:
+        # Several queries to a key: the heads are counted, and stay.
+        times = query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        trace.products.append((torch.zeros(1, dtype=torch.int64), times))
+        return unknown(trace, call)
     summed = _contract(trace, query, key.transpose(-1, -2))
     width = torch.zeros(query.shape[:-2] + query.shape[-1:], dtype=torch.int64) if summed is None else summed
     free = first(trace.ties.even(value, [value.dim() - 2]), [value.dim() - 2])
-    positions = query.shape[-2] * key.shape[-2]
-    trace.products += [(width.flatten(), positions), (free.flatten(), positions)]
-    trace.put(call.out, free)
+    times = query.shape[-2] * key.shape[-2]
+    trace.products += [(width.flatten(), times), (free.flatten(), times)]
+    return trace.put(call.out, free)

@@ -6,7 +6,8 @@ an operation without a rule are never cut.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
@@ -86,6 +87,7 @@ class Tracer(TorchDispatchMode):
     Attributes:
         ties: which labels are the same channel.
         sides: weight -> labels of its output and of its input channels.
+        transposed: weights whose inputs come first.
         elements: parameter or buffer used otherwise -> a label for each of its elements.
         positions: weight -> multiply-accumulates per entry.
         products: labels along the summed or the free side of a product of activations, and how often each is used.
@@ -115,6 +117,11 @@ class Tracer(TorchDispatchMode):
             part.register_forward_pre_hook(partial(self._enter, name))
             part.register_forward_hook(self._leave)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Otherwise torch loads its compiler at the first run, for two seconds. Versions that do not ask ignore this.
+        return False
+
     def run(self, module: nn.Module, example: Example) -> Any:
         """Run the network; whatever it returns is never cut."""
         fast = torch.backends.mha.get_fastpath_enabled()
@@ -140,9 +147,13 @@ class Tracer(TorchDispatchMode):
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
-        result = func(*args, **kwargs)
-        (known or unknown)(self, Call(func, args, kwargs, result))
-        return result
+        call = Call(func, args, kwargs, func(*args, **kwargs))
+        try:
+            (known or unknown)(self, call)
+        # An unusual form of a usual operation.
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            unknown(self, call)
+        return call.result
 
     def name(self, tensor: Tensor | None) -> str | None:
         """Name of a parameter or buffer."""
@@ -159,12 +170,15 @@ class Tracer(TorchDispatchMode):
         """Set the labels of a result."""
         self._labels[tensor] = labels.expand(tensor.shape)
 
-    def weight(self, name: str, outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
-        """Labels of the output and input channels of a convolution's or linear layer's weight."""
+    def weight(self, name: str, outputs: int, inputs: int, transposed: bool = False) -> tuple[Tensor, Tensor]:
+        """Labels of the output and input channels of a weight, which is `transposed` if its inputs come first."""
         self.seen(name)
         if name not in self.sides:
             self.sides[name] = self.ties.fresh(outputs), self.ties.fresh(inputs)
-        return self.sides[name]
+            self.transposed |= {name} if transposed else set()
+        made, read = self.sides[name]
+        # A weight may be used from both sides.
+        return (made, read) if transposed == (name in self.transposed) else (read, made)
 
     def along(self, labels: Tensor, dim: int) -> Tensor:
         """(channels,) labels along a dimension; along the others all elements become the same."""
@@ -225,10 +239,20 @@ def call(module: nn.Module, example: Example) -> Any:
     return module(*example) if isinstance(example, tuple) else module(example)
 
 
-def _outputs(output: Any) -> list[Tensor]:
-    """The tensors of a result; of an object without further ado those among its attributes."""
-    return [
-        tensor
-        for leaf in tree_leaves(output)
-        for tensor in ([leaf] if isinstance(leaf, Tensor) else Call.tensors(dict(getattr(leaf, "__dict__", {}))))
-    ]
+def _outputs(output: Any, seen: set[int] | None = None) -> list[Tensor]:
+    """The tensors of a result, whatever they are wrapped in."""
+    seen = set() if seen is None else seen
+    if isinstance(output, Tensor):
+        return [output]
+    if id(output) in seen or isinstance(output, (str, bytes, nn.Module, type)):
+        return []
+    seen.add(id(output))
+    if isinstance(output, Mapping):
+        parts = list(output.values())
+    elif isinstance(output, Iterable):
+        parts = list(output)
+    elif is_dataclass(output):
+        parts = [getattr(output, part.name) for part in fields(output)]
+    else:
+        parts = list(getattr(output, "__dict__", {}).values())
+    return [tensor for part in parts for tensor in _outputs(part, seen)]

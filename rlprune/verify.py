@@ -17,6 +17,8 @@ from rlprune.modules import copy_sharing_weights, named_tensors
 from rlprune.pruner import Slicer, install
 from rlprune.tracer import Example
 
+NUMBER = re.compile(r"(?<![^._])\d+(?![^._])")
+
 
 def misread_groups(
     module: nn.Module, graph: Graph, example: Example, coupling: Coupling, declared: Collection[Side] = ()
@@ -53,10 +55,10 @@ def _sound_ones(numbers: list[int], graph: Graph, sound: Callable[[list[int]], b
     """The groups that can be cut together, tried as many at once as possible."""
     if not numbers or sound(numbers):
         return numbers
-    # Blocks of one kind have the same layers under the same names but for a number, and the same code.
+    # Blocks of one kind have the same code, and the same names but for a number that stands by itself.
     kinds: dict[str, list[int]] = {}
     for number in numbers:
-        kinds.setdefault(re.sub(r"\d+", "0", graph.groups[number].name), []).append(number)
+        kinds.setdefault(NUMBER.sub("0", graph.groups[number].name), []).append(number)
     good: list[int] = []
     for kind in kinds.values():
         _add_sound(kind, good, sound)
