@@ -3,6 +3,7 @@
     python scripts/bench.py digits                    # the main job, with nothing and with the dense network cached
     python scripts/bench.py cifar --data folder:PATH  # three seeds against uniform and the sensitivity rule
     python scripts/bench.py evaluation                # one evaluation against the forward of the pruned network
+    python scripts/bench.py structure                 # tracing and cutting against torch-pruning, and memory
 
 Every part stores its figures under docs/benchmarks/ and writes all parts' tables between the marks in the README.
 """
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_evaluation import evaluation, evaluation_table
+from bench_structure import structure, structure_table
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "docs" / "benchmarks"
@@ -32,7 +35,7 @@ MARKS = ("<!-- benchmarks: written by scripts/bench.py -->", "<!-- end of benchm
 def main() -> None:
     """Run one part and rewrite the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("digits", "cifar", "evaluation", "tables"))
+    parser.add_argument("part", choices=(*PARTS, "tables"))
     parser.add_argument("--data", help="CIFAR-10: cifar10, or folder:PATH with train/ and test/")
     parser.add_argument("--checkpoint", help="dense network for the CIFAR part; trained for 12 epochs otherwise")
     parser.add_argument("--seeds", type=int, default=3)
@@ -40,7 +43,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="keep the seeds that the CIFAR part has measured before")
     given = parser.parse_args()
     if given.part != "tables":
-        figures = {"digits": digits, "cifar": cifar, "evaluation": evaluation}[given.part](given)
+        figures = PARTS[given.part][0](given)
         FIGURES.mkdir(parents=True, exist_ok=True)
         stamp = {"date": date.today().isoformat(), "machine": machine()}
         (FIGURES / f"{given.part}.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
@@ -76,7 +79,7 @@ def digits(_: argparse.Namespace) -> dict[str, Any]:
         for place in places:
             place.mkdir()
         first, cold = command(*words, cache=Path(folder), cwd=places[0])
-        _, warm = command(*words, cache=Path(folder), cwd=places[1])
+        warm = command(*words, cache=Path(folder), cwd=places[1])[1]
         macs = counted_ratio(places[0] / first["run"])
         # The run is finished: the same command shows its result again, as a person sees it.
         shown = subprocess.run(["rlprune", *words], cwd=places[0], stdout=subprocess.PIPE, check=True, text=True).stdout
@@ -107,7 +110,9 @@ def cifar(given: argparse.Namespace) -> dict[str, Any]:
     """VGG-16 x0.25 at 30 % of the MACs: one-shot test accuracy of the found plan, the base plan and the uniform one."""
     if not given.data:
         sys.exit("bench.py: name the CIFAR-10 images with --data cifar10 or --data folder:PATH")
-    known = json.loads((FIGURES / "cifar.json").read_text()) if given.resume else {"rows": [], "peak_gib": 0.0}
+    known: dict[str, Any] = {"rows": [], "peak_gib": 0.0}
+    if given.resume:
+        known = json.loads((FIGURES / "cifar.json").read_text())
     rows = known["rows"][: given.seeds]
     words = ["search", "--model", "vgg16", "--model-args", "width=0.25", "--budget", "0.3", "--data", given.data]
     words += ["--finetune-epochs", str(given.finetune_epochs), "--train-epochs", "12"]
@@ -159,64 +164,10 @@ def oneshot(run: Path, plans: list[str]) -> list[float]:
     return accuracies
 
 
-def evaluation(_: argparse.Namespace) -> dict[str, Any]:
-    """One evaluation of a 30 % plan (slices, recalibration, score) against the plain forward over the same images."""
-    import torch
-
-    from rlprune.allocators.uniform import uniform
-    from rlprune.budget import Lander, parse_budget
-    from rlprune.cost import build_cost
-    from rlprune.criteria import score_channels
-    from rlprune.evaluator import Evaluator, SliceRunner
-    from rlprune.models.registry import build_model
-    from rlprune.plan import top_mask
-    from rlprune.pruner import prune
-    from rlprune.trace import build_graph
-
-    rows = []
-    for model, width, search, calibration in (
-        ("vgg16", 1.0, 71, 35),
-        ("vgg16", 0.25, 500, 200),
-        ("resnet56", 1.0, 500, 200),
-    ):
-        torch.manual_seed(0)
-        module = build_model(model, classes=10, image_size=32, args={"width": width}).eval()
-        module = module.to(memory_format=torch.channels_last)
-        images = torch.randn(calibration + search, 3, 32, 32).to(memory_format=torch.channels_last)
-        labels = torch.randint(0, 10, (search,))
-        graph = build_graph(module, images[:1])
-        counts = uniform(Lander(build_cost(graph), parse_budget(0.3)))
-        scores = score_channels("l1", module, graph, (images, labels))
-        evaluator = Evaluator(SliceRunner(module, graph, images[:calibration]), scores, images[calibration:], labels)
-        smaller = prune(module, graph, top_mask(graph, counts, scores)).eval().to(memory_format=torch.channels_last)
-        times: dict[str, list[float]] = {"evaluation": [], "forward": []}
-        for _round in range(15):
-            evaluator.seen.clear()
-            start = time.perf_counter()
-            evaluator(counts)
-            middle = time.perf_counter()
-            with torch.inference_mode():
-                smaller(images)
-            times["evaluation"].append(middle - start)
-            times["forward"].append(time.perf_counter() - middle)
-        ratios = np.array(times["evaluation"][2:]) / np.array(times["forward"][2:])
-        milliseconds = 1e3 * float(np.median(times["evaluation"][2:]))
-        rows.append(
-            {
-                "network": f"{model} ×{width:g}",
-                "images": len(images),
-                "ratio": float(np.median(ratios)),
-                "ms": milliseconds,
-            }
-        )
-    return {"rows": rows}
-
-
 def write_tables() -> None:
     """Render every part's figures into the README, between the marks."""
-    renderers = {"digits": digits_table, "cifar": cifar_table, "evaluation": evaluation_table}
     parts = []
-    for name, render in renderers.items():
+    for name, (_, render) in PARTS.items():
         path = FIGURES / f"{name}.json"
         if path.is_file():
             figures = json.loads(path.read_text())
@@ -268,16 +219,12 @@ def cifar_table(figures: dict[str, Any]) -> str:
     return "\n".join([title, "", head, "|---|---|---|---|---|", *rows, f"| mean ± sd | {means} | |", "", dense])
 
 
-def evaluation_table(figures: dict[str, Any]) -> str:
-    """Cost of one evaluation."""
-    title = (
-        "**One evaluation of a 30 % plan, relative to the plain forward of the pruned network over the same images**"
-    )
-    rows = [
-        f"| {row['network']} | {row['images']} | {row['ratio']:.2f} × | {row['ms']:.0f} ms |" for row in figures["rows"]
-    ]
-    return "\n".join([title, "", "| network | images | ratio | evaluation |", "|---|---|---|---|", *rows])
-
+PARTS = {
+    "digits": (digits, digits_table),
+    "cifar": (cifar, cifar_table),
+    "evaluation": (evaluation, evaluation_table),
+    "structure": (structure, structure_table),
+}
 
 if __name__ == "__main__":
     main()
