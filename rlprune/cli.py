@@ -33,6 +33,12 @@ ABOUT = {
         "rlprune search --model resnet20 --data cifar10 --checkpoint dense.safetensors --budget macs=0.3,params=0.4",
         "rlprune search --config search.yaml --seed 1 --json",
     ),
+    "compare": (
+        f"Let search methods compete: one evaluator, one budget, one number of evaluations for all.\n\n{BUDGETS}",
+        "rlprune compare --model vgg16 --budget 0.3",
+        "rlprune compare --model resnet20 --data cifar10 --checkpoint dense.safetensors --budget 0.3 "
+        "--methods ppo,cma-es,uniform --seeds 5",
+    ),
     "prune": (
         "Remove channels for real: by a plan as it stands, or by a table of ratios.",
         "rlprune prune --plan runs/vgg16 --checkpoint other.safetensors",

@@ -20,6 +20,7 @@ from rlprune.settings import (
     CRITERIA,
     SECTIONS,
     VERBS,
+    Compare,
     Eval,
     Export,
     Finetune,
@@ -33,8 +34,8 @@ from rlprune.settings import (
 )
 
 __all__ = [
-    "CRITERIA", "VERBS", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Search", "Settings", "Train",
-    "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
+    "CRITERIA", "VERBS", "Compare", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Search", "Settings",
+    "Train", "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
 ]  # fmt: skip
 
 VERSION = 1

@@ -1,5 +1,6 @@
 """From kept counts to a folder: prune for real, fine-tune, measure on the test images, save."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,43 @@ def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path) -> None:
     save_weights(named_tensors(module), folder / "model.safetensors")
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """A pruned network, its accuracy on the test images before and after fine-tuning (or None), and its course."""
+
+    module: nn.Module
+    oneshot: float
+    tuned: float | None
+    history: list[dict[str, float]]
+
+
+def recover(
+    problem: Problem, mask: np.ndarray, epochs: int, options: Search, state: Path, progress: Progress
+) -> Recovered:
+    """Prune, recalibrate and fine-tune; the test images are looked at here and nowhere else.
+
+    Args:
+        problem: the dense network and its images.
+        mask: (all groups' channels,) bool, True where a channel stays.
+        epochs: of fine-tuning; 0 leaves it out.
+        options: learning rate, batch size and seed of the fine-tuning.
+        state: file from which an interrupted fine-tuning continues; whoever has kept the result removes it.
+        progress: told how far the fine-tuning is.
+    """
+    smaller = prune(problem.module, problem.graph, mask)
+    recalibrate(smaller, problem.calibration()[0])
+    _, oneshot = evaluate(smaller, problem.data.test, device=problem.device)
+    if not epochs:
+        return Recovered(smaller, oneshot, None, [])
+    history = fit(smaller, problem, epochs, options, state, progress, recovery=True)
+    _, tuned = evaluate(smaller, problem.data.test, device=problem.device)
+    return Recovered(smaller, oneshot, tuned, history)
+
+
 def prune_and_recover(
     problem: Problem, plan: PruningPlan, folder: Path, epochs: int, options: Search, progress: Progress
 ) -> dict[str, Any]:
-    """Prune, recalibrate, fine-tune and save; the test images are looked at here and nowhere else.
+    """Save a plan, recover its network and save that.
 
     Args:
         problem: the dense network and its images.
@@ -75,23 +109,17 @@ def prune_and_recover(
     """
     table = save_plan(problem, plan, folder)
     progress.stage("pruning")
-    smaller = prune(problem.module, problem.graph, plan.mask(problem.graph))
-    recalibrate(smaller, problem.calibration()[0])
     _, dense = evaluate(problem.module, problem.data.test, device=problem.device)
-    _, oneshot = evaluate(smaller, problem.data.test, device=problem.device)
-    tuned = None
+    state = folder / "state" / "finetune.pt"
+    after = recover(problem, plan.mask(problem.graph), epochs, options, state, progress)
     if epochs:
-        state = folder / "state" / "finetune.pt"
-        history = fit(smaller, problem, epochs, options, state, progress, recovery=True)
-        write_text(folder / "finetune.csv", pd.DataFrame(history).to_csv(index=False))
-        _, tuned = evaluate(smaller, problem.data.test, device=problem.device)
-    save_pruned(smaller, plan, folder / "pruned")
-    if epochs:
-        state.unlink(missing_ok=True)
+        write_text(folder / "finetune.csv", pd.DataFrame(after.history).to_csv(index=False))
+    save_pruned(after.module, plan, folder / "pruned")
+    state.unlink(missing_ok=True)
     return {
         "dense_accuracy": dense,
-        "oneshot_accuracy": oneshot,
-        "finetuned_accuracy": tuned,
+        "oneshot_accuracy": after.oneshot,
+        "finetuned_accuracy": after.tuned,
         **costs(problem, plan.counts()),
         "table": table.to_dict("records"),
     }

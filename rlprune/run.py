@@ -133,11 +133,14 @@ def identity(config: Settings) -> dict[str, Any]:
 
 def default_folder(config: Search) -> Path:
     """`runs/MODEL-DATA-BUDGET-AGENT-seedN-HASH`: the same command finds the same folder again."""
+    given = config.budget if config.budget is not None else "balance"
+    return folder_of(config, config.model, config.data, given, config.agent, f"seed{config.seed}")
+
+
+def folder_of(config: Settings, *words: object) -> Path:
+    """A folder under `runs` that is named by some of the settings, and by a hash of all that make the run."""
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:6]
-    given = str(config.budget if config.budget is not None else "balance")
-    words = [config.model, config.data, given, config.agent, f"seed{config.seed}"]
-    short = [_word(str(word)) for word in words]
-    return Path("runs") / "-".join([*short, digest])
+    return Path("runs") / "-".join([*(_word(str(word)) for word in words), digest])
 
 
 def _word(text: str) -> str:
@@ -154,7 +157,6 @@ def environment() -> dict[str, str]:
         "rlprune",
         "torch",
         "torchvision",
-        "torch-pruning",
         "stable-baselines3",
         "gymnasium",
         "numpy",

@@ -18,6 +18,9 @@ BUDGET = "what may be KEPT: 0.3, macs=0.3 or macs=0.3,params=0.4"
 CRITERION = "which channels of a group go first"
 CRITERIA = ("l1", "l2", "bn-scale", "taylor", "random")
 FOLDER = "a run folder or a pruned folder"
+METHODS = (
+    "uniform", "global-l1", "sensitivity", "random", "evolution", "cma-es", "amc", "ppo", "ddpg", "td3", "sac",
+)  # fmt: skip
 
 
 def setting(
@@ -209,6 +212,38 @@ class Search(BothTrainings, Pruning, Run, Data, NewNetwork):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compare(BothTrainings, Pruning, Run, Data, NewNetwork):
+    """Settings of ``compare``."""
+
+    title: ClassVar[str] = "Comparison"
+    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="it is trained first")
+    budget: str | float = setting(help=BUDGET)
+    methods: str = setting(
+        "uniform,global-l1,sensitivity,random,evolution,cma-es,ppo", help=f"who takes part, of {', '.join(METHODS)}"
+    )
+    seeds: int = setting(3, help="runs of every method, from --seed upwards", minimum=1)
+    evaluations: int = setting(300, help="plans that a run may score on the search images", minimum=1)
+    finetune_epochs: int = setting(0, help="epochs of every final network", minimum=0)
+    out: Path | None = setting(
+        None, help="folder of the results", unset="runs/compare-MODEL-DATA-BUDGET, the same command continues it"
+    )
+
+    def __post_init__(self) -> None:
+        for number, name in enumerate(self.names):
+            if name not in METHODS:
+                raise unknown("method", name, METHODS)
+            if name in self.names[:number]:
+                raise UserError(f"--methods {self.methods} names {name} twice: give it once")
+        if self.seed + self.seeds > 2**32:
+            raise UserError(f"--seed {self.seed} and {self.seeds} runs go beyond the largest seed, {2**32 - 1}")
+
+    @property
+    def names(self) -> list[str]:
+        """The methods one by one."""
+        return [name.strip() for name in self.methods.split(",")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prune(Pruning, Run, RunData, Network):
     """Settings of ``prune``."""
 
@@ -282,6 +317,7 @@ class Inspect(Rounding, Device, Data, NewNetwork):
 VERBS: dict[str, type[Settings]] = {
     "train": Train,
     "search": Search,
+    "compare": Compare,
     "prune": Prune,
     "finetune": Finetune,
     "eval": Eval,
@@ -289,4 +325,6 @@ VERBS: dict[str, type[Settings]] = {
     "export": Export,
     "inspect": Inspect,
 }
-SECTIONS = ("Source", "Plan", "Network", "Search", "Replay", "Pruning", "Training", "Data", "Run", "Export")
+SECTIONS = (
+    "Source", "Plan", "Network", "Search", "Comparison", "Replay", "Pruning", "Training", "Data", "Run", "Export",
+)  # fmt: skip

@@ -11,14 +11,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rlprune.words import Fact, Result, closing, count, duration, effort, heading, percent
+from rlprune.words import Fact, Result, closing, count, duration, effort, heading, percent, spread
 
 
 def show(verb: str, result: Result, console: Console) -> None:
     """Print the result of a verb of the command line.
 
     Args:
-        verb: search, replay, train, finetune, eval, prune, export or inspect.
+        verb: search, compare, replay, train, finetune, eval, prune, export or inspect.
         result: what the verb returned; plain numbers, texts, lists and dicts.
         console: where to print; group names stay whole however narrow it is.
     """
@@ -73,6 +73,29 @@ def _pruning(result: Result, console: Console) -> None:
         console.print(Text(effort(result), "dim"))
     _ratios(console, result["table"])
     _say(console, closing(result))
+
+
+def _compare(result: Result, console: Console) -> None:
+    console.print(Text(heading(result), "bold"))
+    runs = f"{result['seeds']} run{'s' * (result['seeds'] > 1)} of every method"
+    console.print(Text(f"{runs}, each at most {effort(result)}", "dim"))
+    tuned = result["methods"][0]["tuned_accuracy"] is not None
+    titles = ["search loss", "search", "test", *(["tuned"] if tuned else []), "plans", "seconds", "own"]
+    table = _table(("method", "name"), *((title, "number") for title in titles))
+    for row in result["methods"]:
+        cells = [row["method"], spread(row, "search_loss", 1, 3), spread(row, "search_accuracy", 100, 1)]
+        cells += [spread(row, name, 100, 1) for name in ("test_accuracy", *(["tuned_accuracy"] if tuned else []))]
+        cells += [f"{row['evaluations']:.0f}", f"{row['seconds']:.1f}", f"{100 * row['own_share']:.0f} %"]
+        table.add_row(*map(Text, cells))
+    _put(console, table)
+    key = "search, test: accuracy in %; plans: evaluations; own: share of time outside them\n"
+    console.print(Text(key, "dim"))
+    for remark in (remark for row in result["methods"] for remark in row["remarks"]):
+        console.print(Text(remark))
+    dense = ("dense", percent(result["dense_accuracy"], 2), "test accuracy")
+    _say(console, [dense, ("results", result["run"], "comparison.png, cells.csv, curves.csv")])
+    if result["verdict"]:
+        console.print(Text(result["verdict"], "bold"), soft_wrap=True)
 
 
 def _train(result: Result, console: Console) -> None:
@@ -143,6 +166,7 @@ def _reasons(title: str, reasons: Iterable[tuple[str, str]], console: Console) -
 
 VERBS: dict[str, Callable[[Result, Console], None]] = {
     "search": _pruning,
+    "compare": _compare,
     "replay": _pruning,
     "prune": _pruning,
     "train": _train,

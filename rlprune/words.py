@@ -32,6 +32,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def spread(record: Result, name: str, scale: float, digits: int) -> str:
+    """A mean with its standard deviation, where there is one: '41.3 ± 0.4'."""
+    mean, deviation = record[name], record[f"{name}_sd"]
+    return f"{scale * mean:.{digits}f}" + ("" if deviation is None else f" ± {scale * deviation:.{digits}f}")
+
+
 def heading(result: Result) -> str:
     """What was asked for: 'vgg16 on cifar10: keep ≤ 30 % of the MACs (remove ≥ 70 %)'."""
     data = f" on {result['data']}" if result.get("data") else ""

@@ -31,6 +31,7 @@ from rlprune.errors import UserError
 REQUIRED: dict[str, dict[str, Any]] = {
     "train": {"model": "vgg16"},
     "search": {"model": "vgg16", "budget": 0.3},
+    "compare": {"model": "vgg16", "budget": 0.3},
     "prune": {"plan": "plan.json"},
     "finetune": {"source": "runs/a"},
     "eval": {"source": "runs/a"},

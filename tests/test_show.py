@@ -164,3 +164,51 @@ def test_inspect_names_groups_refusals_and_the_smallest_budget() -> None:
     # Rounded up: a budget that is asked for as printed must be feasible.
     assert "macs=0.002, params=0.001" in text
     assert "never cut" not in shown("inspect", result | {"refused": {}})
+
+
+def standing(method: str, loss: float, deviation: float | None, **more: Any) -> dict[str, Any]:
+    record: dict[str, Any] = {"method": method, "search_loss": loss, "search_loss_sd": deviation, "remarks": []}
+    for name in ("search_accuracy", "test_accuracy", "tuned_accuracy"):
+        record |= {name: 0.413, f"{name}_sd": deviation}
+    return record | {"tuned_accuracy": None, "evaluations": 66.7, "seconds": 61.24, "own_share": 0.256} | more
+
+
+COMPARED: dict[str, Any] = {
+    "run": "runs/compare",
+    "model": "vgg16",
+    "data": "cifar10",
+    "budget_words": "keep ≤ 30 % of the MACs (remove ≥ 70 %)",
+    "evaluations": 300,
+    "seeds": 3,
+    "seconds": 252.4,
+    "dense_accuracy": 0.8312,
+    "methods": [
+        standing("sensitivity", 1.7041, 0.0324),
+        standing("ppo", 2, 0.004, remarks=["ppo, seed 1: the policy collapsed: all walks end in one plan"]),
+    ],
+    "verdict": "ppo does not beat the best rival (sensitivity): it is behind by 9.0 ± 1.0 points of test accuracy",
+}
+
+
+def test_a_comparison_has_a_row_a_method_its_remarks_and_the_verdict_last() -> None:
+    lines = shown("compare", COMPARED).splitlines()
+    assert lines[:2] == [
+        "vgg16 on cifar10: keep ≤ 30 % of the MACs (remove ≥ 70 %)",
+        "3 runs of every method, each at most 300 evaluations, 4 min 12 s in all",
+    ]
+    row = next(line for line in lines if line.startswith("sensitivity"))
+    assert " ".join(row.split()) == "sensitivity 1.704 ± 0.032 41.3 ± 3.2 41.3 ± 3.2 67 61.2 26 %"
+    assert "ppo, seed 1: the policy collapsed: all walks end in one plan" in lines
+    assert "dense     83.12 % (test accuracy)" in lines
+    assert lines[-1] == COMPARED["verdict"]
+    assert max(cell_len(line) for line in lines[:-1]) <= 80
+
+
+def test_a_comparison_of_one_run_has_no_spreads_and_fine_tuning_a_column() -> None:
+    one = standing("uniform", 1.5, None, tuned_accuracy=0.75, tuned_accuracy_sd=None)
+    text = shown("compare", COMPARED | {"seeds": 1, "methods": [one], "verdict": ""})
+    assert "1 run of every method" in text
+    assert "±" not in text
+    row = next(line for line in text.splitlines() if line.startswith("uniform"))
+    assert " ".join(row.split()) == "uniform 1.500 41.3 41.3 75.0 67 61.2 26 %"
+    assert text.rstrip().endswith("(comparison.png, cells.csv, curves.csv)")

@@ -1,0 +1,31 @@
+"""The agents of `rlprune search`: the same preparation, the same search, the same seed."""
+
+import numpy as np
+
+from rlprune.agents.collapse import collapse
+from rlprune.agents.contest import Entry
+from rlprune.agents.preparation import prepare
+from rlprune.agents.search import search
+from rlprune.allocators.uniform import uniform
+from rlprune.envs.walk import Task
+
+
+def run(entry: Entry) -> str:
+    """Search as `rlprune search --agent` with the method's name does; tells if the policy collapsed."""
+    probes = 0
+
+    def begin(task: Task) -> None:
+        nonlocal probes
+        probes = len(entry.seen)
+        entry.begin()
+
+    prepared = prepare(entry.problem, entry.lander, entry, np.zeros(2), False, begin)
+    found = search(
+        prepared.task,
+        lambda counts: entry(counts).loss,
+        entry.evaluations - probes,
+        entry.method,
+        entry.seed,
+        (prepared.base, uniform(entry.lander)),
+    )
+    return collapse(found.agent, prepared.task)

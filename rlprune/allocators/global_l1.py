@@ -1,0 +1,38 @@
+"""One threshold on the importance of the channels of all groups: the weakest go, wherever they are.
+
+Network slimming (Liu et al., 2017, arXiv 1708.06519, section 3) cuts at one global percentile. Scores of different
+layers are made comparable by dividing them by their group's mean, as DepGraph does (Fang et al., 2023, arXiv
+2301.12900; the default of its library torch-pruning).
+"""
+
+import numpy as np
+
+from rlprune.budget import Lander
+from rlprune.graph import Graph
+
+
+def one_threshold(graph: Graph, scores: np.ndarray, lander: Lander) -> np.ndarray:
+    """The plan of the lowest threshold that is inside the budget; what is left is filled up.
+
+    Args:
+        graph: structure of the network.
+        scores: (all groups' channels,) from a criterion, at least 0.
+        lander: cost and budget.
+
+    Returns:
+        (groups,) kept counts.
+    """
+    pieces = [scores[group.start : group.start + group.channels] for group in graph.groups]
+    ranked = [np.sort(piece / max(float(piece.mean()), 1e-12)) for piece in pieces]
+    thresholds = np.unique(np.concatenate([[0.0, np.inf], *ranked]))
+
+    def plan(threshold: float) -> np.ndarray:
+        kept = [len(values) - np.searchsorted(values, threshold) for values in ranked]
+        return lander.quantise(np.array(kept, dtype=float))
+
+    # The lower the threshold, the more stays; above the last one only the minimum does, which always fits.
+    low, high = 0, len(thresholds) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if lander.fits(plan(thresholds[middle])) else (middle + 1, high)
+    return lander.fill(plan(thresholds[low])[None])[0]
