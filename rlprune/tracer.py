@@ -29,7 +29,7 @@ INPUT = "it meets the network's input, or numbers that are no parameter"
 OUTPUT = "its channels are the network's output"
 COMPUTED = "it is tied to a weight that is computed from other parameters"
 OUTER = "it is tied to a parameter that changes along several dimensions"
-LARGEST = 2**22
+LARGEST = 2**19
 """Elements of a parameter outside a layer that are followed one by one."""
 
 
