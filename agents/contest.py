@@ -5,7 +5,7 @@ inside the budget, which is the method's result, whatever the method itself thin
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,10 +14,11 @@ from rlprune.allocators.sensitivity import allocate, measure
 from rlprune.allocators.uniform import uniform
 from rlprune.budget import Lander
 from rlprune.evaluator import Evaluation, Evaluator
+from rlprune.plan import plan_key
 from rlprune.problem import Problem
 
 PATIENCE = 20
-"""Generations without a new plan after which a method has nothing left to measure."""
+"""Rounds without a new plan after which a method has nothing left to measure."""
 Logged = Callable[[np.ndarray, Evaluation, float], None]
 
 
@@ -37,7 +38,7 @@ class Bank:
 
     def __call__(self, counts: np.ndarray) -> tuple[Evaluation, float]:
         """The evaluation of (groups,) kept counts, and the seconds it takes."""
-        key = tuple(int(count) for count in counts)
+        key = plan_key(counts)
         if key not in self.seconds:
             start = time.perf_counter()
             evaluation = self.evaluator(counts)
@@ -99,7 +100,7 @@ class Entry(Evaluator):
         Raises:
             RuntimeError: the method breaks the rules: too many evaluations, or a plan above the budget.
         """
-        key = tuple(int(count) for count in counts)
+        key = plan_key(counts)
         new = key not in self.seen
         if new:
             if not self.left:
@@ -125,7 +126,7 @@ class Entry(Evaluator):
         """Losses of plans, in their order, as far as the evaluations go: fewer than plans where they end."""
         losses = []
         for counts in plans:
-            if not self.left and tuple(int(count) for count in counts) not in self.seen:
+            if not self.left and plan_key(counts) not in self.seen:
                 break
             losses.append(self(counts).loss)
         return np.array(losses)
@@ -139,16 +140,32 @@ class Entry(Evaluator):
         return own + self._charged, own
 
 
-def base_plan(entry: Entry) -> np.ndarray:
-    """Measure the sensitivities, and the two plans that every search around them starts from.
+def rounds(entry: Entry) -> Iterator[None]:
+    """As many rounds as there are evaluations left for them, and new plans to spend these on."""
+    fruitless = 0
+    while entry.left and fruitless < PATIENCE:
+        before = entry.left
+        yield
+        fruitless = 0 if entry.left < before else fruitless + 1
+
+
+def sensitivity_plan(entry: Entry) -> np.ndarray:
+    """Measure the sensitivities, and the plan of the sensitivity rule.
 
     Returns:
-        (groups,) counts of the sensitivity rule as floats, near the budget.
+        (groups,) its counts as floats, near the budget.
     """
     sensitivity = measure(lambda counts: entry(counts).loss, entry.lander)
     entry.begin()
     wished = allocate(sensitivity, entry.lander)
-    entry.measure([entry.lander.land(wished[None])[0], uniform(entry.lander)])
+    entry(entry.lander.land(wished[None])[0])
+    return wished
+
+
+def base_plan(entry: Entry) -> np.ndarray:
+    """`sensitivity_plan`, and the uniform plan measured, too: what every search around them starts from."""
+    wished = sensitivity_plan(entry)
+    entry.measure([uniform(entry.lander)])
     return wished
 
 

@@ -83,7 +83,7 @@ def describe_layers(module: nn.Module, graph: Graph) -> np.ndarray:
     layers = dict(module.named_modules())
     rows = []
     for index, group in enumerate(graph.groups):
-        first = next(layer for layer in group.producers if layer in graph.layers)
+        first = graph.first_layer(group)
         shape, side = graph.weights[first][0].shape, np.sqrt(graph.layers[first])
         stride = getattr(layers.get(first), "stride", 1)
         stride = stride[0] if isinstance(stride, tuple) else stride

@@ -77,7 +77,7 @@ def build_features(
 def _layer_facts(graph: Graph, cost: Cost) -> dict[str, np.ndarray]:
     number = len(graph.groups)
     saved = cost.saved_alone(np.ones_like(graph.sizes))
-    firsts = [next(layer for layer in group.producers if layer in graph.layers) for group in graph.groups]
+    firsts = [graph.first_layer(group) for group in graph.groups]
     shapes = [graph.weights[layer][0].shape for layer in firsts]
     positions = np.array([graph.layers[layer] for layer in firsts], dtype=float)
     return {
@@ -100,8 +100,5 @@ def _relative(values: np.ndarray) -> np.ndarray:
 
 def _spectrum(name: str, graph: Graph, values: np.ndarray) -> dict[str, np.ndarray]:
     """Quantiles of a group's channel importances relative to their mean: flat spectra mean interchangeable channels."""
-    rows = []
-    for group in graph.groups:
-        mine = values[group.start : group.start + group.channels]
-        rows.append(np.quantile(mine / max(mine.mean(), 1e-12), QUANTILES))
+    rows = [np.quantile(mine / max(mine.mean(), 1e-12), QUANTILES) for mine in graph.split(values)]
     return {f"{name}_q{100 * q:.0f}": column for q, column in zip(QUANTILES, np.array(rows).T, strict=True)}

@@ -1,7 +1,6 @@
 """Which channels of a network live and die together, from one run of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,15 +71,18 @@ def follow(module: nn.Module, example: Example, by_groups: frozenset[str] | None
     for part in module.modules():
         part._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in part._buffers.items()}
     trace = Tracer(module, by_groups)
+    trains = False
     with evaluating(module), torch.random.fork_rng(_cuda_devices(module)):
         trace.run(module, example)
-    trains = False
-    if any(_is_idle(name, tensor, trace) for name, tensor in module.named_parameters()):
-        trace.counting = False
-        # Auxiliary heads run in training mode only. Others may want more than an image there, such as its labels.
-        with _training(module), suppress(Exception):
-            trace.run(module, example)
-            trains = True
+        if any(_is_idle(name, tensor, trace) for name, tensor in module.named_parameters()):
+            trace.counting = False
+            # Training mode without its noise: only what has parts of its own knows of it.
+            for part in module.modules():
+                part.training = any(True for _ in part.children())
+            # Auxiliary heads run in training mode only. Others may want more than an image there, such as its labels.
+            with suppress(Exception):
+                trace.run(module, example)
+                trains = True
     return _collect(module, trace, trains)
 
 
@@ -92,17 +94,9 @@ def _is_idle(name: str, tensor: torch.Tensor, trace: Tracer) -> bool:
     return tensor.dim() > 1 and name not in trace.order
 
 
-@contextmanager
-def _training(module: nn.Module) -> Iterator[None]:
-    """Training mode without its noise: only what has parts of its own knows of it."""
-    with evaluating(module), torch.random.fork_rng(_cuda_devices(module)):
-        for part in module.modules():
-            part.training = any(True for _ in part.children())
-        yield
-
-
 def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
-    channels, why = trace.ties.resolve()
+    made = [outputs.numpy().ravel() for outputs, _ in trace.sides.values()]
+    channels, why = trace.ties.resolve(np.concatenate([np.zeros(0, dtype=np.int64), *made]))
     tensors = named_tensors(module)
     first_names = {id(tensor): name for name, tensor in reversed(tensors.items())}
     axes: dict[Side, np.ndarray] = {}

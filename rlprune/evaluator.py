@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlprune.graph import Graph
 from rlprune.modules import NORMS, copy_sharing_weights, named_tensors
-from rlprune.plan import top_mask
+from rlprune.plan import plan_key, top_mask
 from rlprune.pruner import Slicer, install
 
 
@@ -133,7 +133,7 @@ class Evaluator:
         Args:
             counts: (groups,) kept channels.
         """
-        key = tuple(int(count) for count in counts)
+        key = plan_key(counts)
         if key not in self.seen:
             logits = self.runner.logits(top_mask(self.runner.graph, counts, self.scores), self.images)
             self.seen[key] = measure(logits, self.labels)

@@ -87,6 +87,12 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 
+def read_content(path: Path, kind: str, version: int) -> dict[str, Any]:
+    """Like `read_json`, without the words on the format itself."""
+    data = read_json(path, kind, version)
+    return {key: value for key, value in data.items() if key not in ("format", "version")}
+
+
 def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
     """Read a JSON file of one of our formats.
 

@@ -114,3 +114,11 @@ class Graph:
     def sizes(self) -> np.ndarray:
         """(groups,) dense channel counts."""
         return np.array([group.channels for group in self.groups], dtype=np.int64)
+
+    def split(self, values: np.ndarray) -> list[np.ndarray]:
+        """(all groups' channels,) -> the part of every group; views, through which it can be changed."""
+        return [values[group.start : group.start + group.channels] for group in self.groups]
+
+    def first_layer(self, group: Group) -> str:
+        """The first convolution or linear layer that produces the channels of a group."""
+        return next(layer for layer in group.producers if layer in self.layers)

@@ -100,30 +100,32 @@ class Ties:
         """A parameter can be cut along a single dimension only, and stays whole where that is not enough."""
         self._parameters.append((labels.numpy(), why))
 
-    def resolve(self) -> tuple[np.ndarray, dict[int, str]]:
+    def resolve(self, asked: np.ndarray | None = None) -> tuple[np.ndarray, dict[int, str]]:
         """(labels,) channel of every label, `ALWAYS` for those that are never cut, and why of those before.
 
+        Args:
+            asked: labels whose reasons are wanted; without, those of all, of which there may be millions.
+
         Returns:
-            The channels; and for every label that is never cut, the reason.
+            The channels; and for every label asked for that is never cut, the reason.
         """
         components = self._components()
         while True:
-            stays = self._stays(components)
-            pairs = [pair for table in self._tables for pair in _rectangular(table, np.where(stays, -1, components))]
-            if not pairs:
-                broken = [(table, why) for table, why in self._parameters if _uneven(table, components, stays)]
-                if not broken:
-                    break
+            channels = np.where(self._stays(components), ALWAYS, components + 1)
+            if pairs := [pair for table in self._tables for pair in _rectangular(table, channels)]:
+                self._pairs += pairs
+                components = self._components()
+            elif broken := [(table, why) for table, why in self._parameters if len(changing(channels[table])) > 1]:
                 self._kept += [(np.unique(table), why) for table, why in broken]
-            self._pairs += pairs
-            components = self._components()
+            else:
+                break
         reasons: dict[int, str] = {}
         for mine, why in self._kept:
-            for component in np.unique(components[mine]):
-                reasons.setdefault(int(component), why)
-        whole = np.flatnonzero(stays)[1:]
-        why_not = {int(label): reasons.get(int(components[label]), EVENLY) for label in whole}
-        return np.where(stays, ALWAYS, components + 1), why_not
+            for component in np.unique(components[mine]).tolist():
+                reasons.setdefault(component, why)
+        asked = np.arange(1, self.number) if asked is None else asked
+        whole = asked[channels[asked] == ALWAYS]
+        return channels, {int(label): reasons.get(int(components[label]), EVENLY) for label in whole}
 
     def _components(self) -> np.ndarray:
         one, other = np.concatenate(self._pairs, axis=1)
@@ -152,7 +154,3 @@ def _rectangular(labels: np.ndarray, channels: np.ndarray) -> list[np.ndarray]:
     for dim in dims[:-1]:
         head = head.take([0], dim)
     return [np.stack([labels.ravel(), np.broadcast_to(head, labels.shape).ravel()])]
-
-
-def _uneven(labels: np.ndarray, components: np.ndarray, stays: np.ndarray) -> bool:
-    return not stays[labels].all() and len(changing(np.where(stays, -1, components)[labels])) > 1

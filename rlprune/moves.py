@@ -11,6 +11,8 @@ from rlprune.tracer import INPUT, Call, Tracer, rule
 
 FIXED = "its channels are picked by positions that are written into the code"
 SPATIAL = "its channels are treated as positions"
+Operand = tuple[Tensor, list[int]]
+"""Labels, and the dimensions along which they vary."""
 WORDS = {"add": "sum", "sub": "difference", "mul": "product", "div": "quotient"}
 ACTIVATIONS = "hardswish hardsigmoid hardtanh relu6 silu mish selu celu logit threshold softshrink hardshrink"
 
@@ -22,18 +24,19 @@ def pointwise(trace: Tracer, call: Call) -> None:
     out = call.out
     labels = [trace.labels(tensor) for tensor in Call.tensors([call.args, call.kwargs]) if tensor.dim()]
     labels = [_padded(one, out.dim()) for one in labels if one.dim() <= out.dim()]
-    # The largest speaks first: what is repeated has no say about the dimensions along which it is. Of several the one
-    # that changes least, which is not a parameter for every position.
-    labels.sort(key=lambda one: (-one.numel(), not varying(one), len(varying(one))))
     if not labels:
         return
-    base, dims = labels[0], varying(labels[0])
-    for other in labels[1:]:
+    operands = [(one, varying(one)) for one in labels]
+    # The largest speaks first: what is repeated has no say about the dimensions along which it is. Of several the one
+    # that changes least, which is not a parameter for every position.
+    operands.sort(key=lambda operand: (-operand[0].numel(), not operand[1], len(operand[1])))
+    base, dims = operands[0]
+    for other, mine in operands[1:]:
         # A number, or a map that all channels share, has no say about them.
-        if not varying(other) and dims and all(other.shape[dim] == 1 for dim in dims):
+        if not mine and dims and all(other.shape[dim] == 1 for dim in dims):
             continue
-        if base.shape == other.shape or varying(other):
-            base, dims = _meet(trace, base, dims, other, call)
+        if base.shape == other.shape or mine:
+            base, dims = _meet(trace, call, (base, dims), (other, mine))
         elif dims:
             _tie(trace, base, other, call)
     for result in Call.tensors(call.result):
@@ -44,9 +47,9 @@ def _padded(labels: Tensor, dims: int) -> Tensor:
     return labels.view(*[1] * (dims - labels.dim()), *labels.shape) if labels.dim() < dims else labels
 
 
-def _meet(trace: Tracer, base: Tensor, dims: list[int], other: Tensor, call: Call) -> tuple[Tensor, list[int]]:
-    """Labels of a sum of two, and the dimensions along which they vary."""
-    mine = varying(other)
+def _meet(trace: Tracer, call: Call, largest: Operand, smaller: Operand) -> Operand:
+    """What comes out where two operands meet."""
+    (base, dims), (other, mine) = largest, smaller
     silent = any(other.shape[dim] == 1 < base.shape[dim] for dim in dims)
     # What is repeated along the channels and changes elsewhere counts positions.
     if silent and not set(mine) <= set(dims):

@@ -1,7 +1,7 @@
 """The pruning plan: the kept channels of every group, its ratio table and its file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
@@ -51,8 +51,8 @@ class PruningPlan:
         """
         check_same_groups(self.channels, graph, "the plan")
         stays = np.zeros(int(graph.sizes.sum()), dtype=bool)
-        for group in graph.groups:
-            stays[group.start + np.array(self.kept[group.name], dtype=np.int64)] = True
+        for group, mine in zip(graph.groups, graph.split(stays), strict=True):
+            mine[list(self.kept[group.name])] = True
         return stays
 
     def save(self, path: Path) -> None:
@@ -92,6 +92,21 @@ class PruningPlan:
         return PruningPlan(kept, channels, network, provenance)
 
 
+def plan_key(counts: Iterable[int]) -> tuple[int, ...]:
+    """What kept counts are remembered by."""
+    return tuple(int(count) for count in counts)
+
+
+def counts_to_text(counts: Iterable[int]) -> str:
+    """Kept counts as a cell of a table."""
+    return " ".join(map(str, plan_key(counts)))
+
+
+def text_to_key(text: str) -> tuple[int, ...]:
+    """What `counts_to_text` has written, as `plan_key` has it."""
+    return tuple(map(int, text.split()))
+
+
 def check_same_groups(channels: Mapping[str, int], graph: Graph, what: str) -> None:
     """Raise UserError unless group names and sizes are those of the network, naming the first difference."""
     here = {group.name: group.channels for group in graph.groups}
@@ -119,9 +134,8 @@ def top_mask(graph: Graph, counts: np.ndarray, scores: np.ndarray) -> np.ndarray
         (all groups' channels,) bool.
     """
     stays = np.zeros(len(scores), dtype=bool)
-    for group, count in zip(graph.groups, counts, strict=True):
-        mine = scores[group.start : group.start + group.channels]
-        stays[group.start + np.argsort(-mine, kind="stable")[: int(count)]] = True
+    for mine, values, count in zip(graph.split(stays), graph.split(scores), counts, strict=True):
+        mine[np.argsort(-values, kind="stable")[: int(count)]] = True
     return stays
 
 
@@ -132,10 +146,8 @@ def make_plan(
     provenance: Mapping[str, Any] | None = None,
 ) -> PruningPlan:
     """The plan that keeps the channels where `mask` is True."""
-    kept = {
-        group.name: tuple(np.flatnonzero(mask[group.start : group.start + group.channels]).tolist())
-        for group in graph.groups
-    }
+    names = [group.name for group in graph.groups]
+    kept = {name: tuple(np.flatnonzero(mine).tolist()) for name, mine in zip(names, graph.split(mask), strict=True)}
     channels = {group.name: group.channels for group in graph.groups}
     return PruningPlan(kept, channels, network or {}, provenance or {})
 

@@ -22,8 +22,7 @@ def convolution(trace: Tracer, call: Call) -> None:
     name = trace.name(weight)
     if name is None:
         return _computed(trace, read, call, out.numel() * weight[0].numel())
-    outputs, inputs = trace.weight(name, len(weight), len(read))
-    trace.ties.tie(read, inputs, INPUT)
+    outputs, inputs = _weight(trace, name, len(weight), read)
     if groups > 1:
         _grouped(trace, name, groups, outputs, inputs)
     return _produced(trace, call, name, outputs, channel, out.numel() // len(outputs))
@@ -39,8 +38,7 @@ def transposed(trace: Tracer, call: Call) -> None:
     if name is None or call["groups"] > 1:
         why = COMPUTED if name is None else GROUPED
         return _computed(trace, read, call, source.numel() * weight[0].numel(), why)
-    outputs, inputs = trace.weight(name, weight.shape[1], len(weight), transposed=True)
-    trace.ties.tie(read, inputs, INPUT)
+    outputs, _ = _weight(trace, name, weight.shape[1], read, transposed=True)
     return _produced(trace, call, name, outputs, channel, source.numel() // len(weight))
 
 
@@ -52,23 +50,37 @@ def linear(trace: Tracer, call: Call) -> None:
     name = trace.name(call["weight"])
     if name is None:
         return _computed(trace, read, call, out.numel() * len(read))
-    outputs, inputs = trace.weight(name, *call["weight"].shape)
-    trace.ties.tie(read, inputs, INPUT)
+    outputs, _ = _weight(trace, name, len(call["weight"]), read)
     return _produced(trace, call, name, outputs, out.dim() - 1, out.numel() // len(outputs))
 
 
+def _weight(trace: Tracer, name: str, made: int, read: Tensor, transposed: bool = False) -> tuple[Tensor, Tensor]:
+    """Labels of the output and input channels of a weight that reads these."""
+    outputs, inputs = trace.weight(name, made, len(read), transposed)
+    trace.ties.tie(read, inputs, INPUT)
+    return outputs, inputs
+
+
 def _grouped(trace: Tracer, name: str, groups: int, outputs: Tensor, inputs: Tensor) -> None:
-    """Whole groups go where they are many and narrow; otherwise the same positions inside each."""
     read, made = inputs.view(groups, -1), outputs.view(groups, -1)
-    if trace.deciding and cuts_whole_groups(groups, len(inputs)):
-        trace.by_groups.add(name)
-    if name in trace.by_groups:
-        trace.ties.even(read, [1])
+    if _by_groups(trace, name, read):
         trace.ties.tie(made, read[:, :1].expand_as(made))
         trace.note(inputs, "depthwise convolution" if groups == len(inputs) else "grouped convolution")
     elif trace.deciding:
-        trace.ties.even(read, [0])
         trace.ties.even(made, [0])
+
+
+def _by_groups(trace: Tracer, name: str | None, table: Tensor) -> bool:
+    """Whether whole groups go, where they are many and narrow; otherwise the same positions inside each do.
+
+    The (groups, channels of each) labels are tied so.
+    """
+    if trace.deciding and name is not None and cuts_whole_groups(len(table), table.numel()):
+        trace.by_groups.add(name)
+    whole = name in trace.by_groups
+    if whole or trace.deciding:
+        trace.ties.even(table, [1 if whole else 0])
+    return whole
 
 
 def _produced(trace: Tracer, call: Call, name: str, outputs: Tensor, channel: int, positions: int) -> None:
@@ -88,7 +100,10 @@ def _computed(trace: Tracer, read: Tensor, call: Call, macs: int, why: str = COM
 @rule("batch_norm", "instance_norm")
 def channel_norm(trace: Tracer, call: Call) -> None:
     """Every channel by itself."""
-    labels = trace.along(trace.labels(call["input"]), 1)
+    _normalised(trace, call, trace.along(trace.labels(call["input"]), 1))
+
+
+def _normalised(trace: Tracer, call: Call, labels: Tensor) -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
         trace.tie_parameter(call[name], labels)
     trace.put(call.out, labels.view(-1, *[1] * (call.out.dim() - 2)))
@@ -110,17 +125,8 @@ def layer_norm(trace: Tracer, call: Call) -> None:
 def group_norm(trace: Tracer, call: Call) -> None:
     """As a grouped convolution."""
     labels = trace.along(trace.labels(call["input"]), 1)
-    groups, name = call["num_groups"], trace.name(call["weight"])
-    table = labels.view(groups, -1)
-    if trace.deciding and name is not None and cuts_whole_groups(groups, len(labels)):
-        trace.by_groups.add(name)
-    if name in trace.by_groups:
-        trace.ties.even(table, [1])
-    elif trace.deciding:
-        trace.ties.even(table, [0])
-    for parameter in ("weight", "bias"):
-        trace.tie_parameter(call[parameter], labels)
-    trace.put(call.out, labels.view(-1, *[1] * (call.out.dim() - 2)))
+    _by_groups(trace, trace.name(call["weight"]), labels.view(call["num_groups"], -1))
+    _normalised(trace, call, labels)
 
 
 @rule("matmul", "bmm", "mm")
@@ -148,7 +154,7 @@ def product(trace: Tracer, call: Call) -> None:
         trace.products.append((free.flatten(), entries // along * left.shape[-1]))
         trace.put(call.out, free)
     else:
-        rest = torch.tensor([ALWAYS]) if summed is not None else _rest(one, other, [-1, -2]).expand(*batch, 1, 1)
+        rest = torch.tensor([ALWAYS]) if summed is not None else _rest(one, other).expand(*batch, 1, 1)
         each = (rest, entries * left.shape[-1]) if summed is None else (summed, entries)
         trace.products.append((each[0].flatten(), each[1]))
         trace.put(call.out, rest)
@@ -158,10 +164,8 @@ def product(trace: Tracer, call: Call) -> None:
 def _linear(trace: Tracer, call: Call, name: str) -> None:
     """A weight with its inputs first."""
     source, weight, out = call.args[0], call.args[1], call.out
-    outputs, inputs = trace.weight(name, weight.shape[1], len(weight), transposed=True)
-    trace.ties.tie(trace.along(trace.labels(source), -1), inputs, INPUT)
-    trace.count(name, out.numel() // len(outputs))
-    trace.put(out, outputs)
+    outputs, _ = _weight(trace, name, weight.shape[1], trace.along(trace.labels(source), -1), transposed=True)
+    _produced(trace, call, name, outputs, out.dim() - 1, out.numel() // len(outputs))
 
 
 def _contract(trace: Tracer, one: Tensor, other: Tensor) -> Tensor | None:
@@ -177,10 +181,10 @@ def _contract(trace: Tracer, one: Tensor, other: Tensor) -> Tensor | None:
     return left
 
 
-def _rest(one: Tensor, other: Tensor, dims: list[int]) -> Tensor:
+def _rest(one: Tensor, other: Tensor) -> Tensor:
     """Labels of the batch dimensions, which both factors may have."""
     labelled = one if one.any() and not varying(one)[-2:] else other
-    return first(labelled, [dim % labelled.dim() for dim in dims])
+    return first(labelled, [-2, -1])
 
 
 def _give_up(trace: Tracer, call: Call, *tensors: Tensor) -> None:

@@ -16,10 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlprune.config import Search, Settings, as_dict, differences, to_yaml
 from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
-from rlprune.files import check_writable, read_json, write_json, write_text
+from rlprune.files import check_writable, read_content, read_json, write_json, write_text
+from rlprune.plan import counts_to_text, text_to_key
 
 FORMAT = "rlprune-run"
 VERSION = 1
@@ -76,9 +79,32 @@ class RunFolder:
     def known(self) -> dict[tuple[int, ...], Evaluation]:
         """Every evaluation of the log, by kept counts."""
         return {
-            tuple(int(count) for count in row["counts"].split()): Evaluation(float(row["loss"]), float(row["accuracy"]))
-            for row in self.episodes
+            text_to_key(row["counts"]): Evaluation(float(row["loss"]), float(row["accuracy"])) for row in self.episodes
         }
+
+    def log_plan(
+        self,
+        counts: np.ndarray,
+        evaluation: Evaluation,
+        ratios: np.ndarray,
+        stage: str,
+        best_loss: float | None,
+        seconds: float,
+    ) -> None:
+        """Append the evaluation of (groups,) kept counts, which keep these (2,) fractions of MACs and parameters."""
+        self.log(
+            {
+                "evaluation": len(self.episodes) + 1,
+                "stage": stage,
+                "loss": repr(evaluation.loss),
+                "accuracy": repr(evaluation.accuracy),
+                "macs_ratio": f"{ratios[0]:.6f}",
+                "params_ratio": f"{ratios[1]:.6f}",
+                "best_loss": "" if best_loss is None else f"{best_loss:.6f}",
+                "seconds": f"{seconds:.4f}",
+                "counts": counts_to_text(counts),
+            }
+        )
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one evaluation; a line that is cut short by a crash is dropped when the run continues."""
@@ -122,8 +148,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none that can be read.
     """
-    result = read_json(folder / "result.json", FORMAT, VERSION)
-    return {key: value for key, value in result.items() if key not in ("format", "version")}
+    return read_content(folder / "result.json", FORMAT, VERSION)
 
 
 def identity(config: Settings) -> dict[str, Any]:

@@ -18,9 +18,8 @@ BUDGET = "what may be KEPT: 0.3, macs=0.3 or macs=0.3,params=0.4"
 CRITERION = "which channels of a group go first"
 CRITERIA = ("l1", "l2", "bn-scale", "taylor", "random")
 FOLDER = "a run folder or a pruned folder"
-METHODS = (
-    "uniform", "global-l1", "sensitivity", "random", "evolution", "cma-es", "amc", "ppo", "ddpg", "td3", "sac",
-)  # fmt: skip
+AGENTS = ("ppo", "ddpg", "td3", "sac")
+METHODS = ("uniform", "global-l1", "sensitivity", "random", "evolution", "cma-es", "amc", *AGENTS)
 
 
 def setting(
@@ -192,7 +191,7 @@ class Search(BothTrainings, Pruning, Run, Data, NewNetwork):
     title: ClassVar[str] = "Search"
     checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="it is trained first")
     budget: str | float | None = setting(None, help=BUDGET, unset="none; needed for the reward 'loss'")
-    agent: str = setting("ppo", help="the agent that walks the network", choices=("ppo", "ddpg", "td3", "sac"))
+    agent: str = setting("ppo", help="the agent that walks the network", choices=AGENTS)
     reward: str = setting(
         "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"
     )

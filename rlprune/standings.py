@@ -6,8 +6,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from rlprune.ledger import Cell
+from rlprune.settings import AGENTS
 
-AGENTS = ("ppo", "ddpg", "td3", "sac")
 MEASURED = (
     "search_loss", "search_accuracy", "test_accuracy", "tuned_accuracy", "evaluations", "seconds", "macs_ratio",
     "params_ratio",

@@ -142,7 +142,6 @@ def _graph(
     module: nn.Module, coupling: Coupling, groups: tuple[Group, ...], slots: np.ndarray, why: dict[int, str]
 ) -> Graph:
     cut = {side: slots[axis] for side, axis in coupling.axes.items() if (slots[axis] != WHOLE).any()}
-    products = [slots[channels] for channels, _ in coupling.products]
     axes = [Axis(*side, found) for side, found in cut.items()]
     index = {side: position for position, side in enumerate(cut)}
     parameters = dict(module.named_parameters())
@@ -156,13 +155,11 @@ def _graph(
         )
         for name, tensor in named_tensors(module).items()
     ]
-    layers = {
-        layer: coupling.positions.get(name, 0) for layer, name in coupling.weights.items() if name in coupling.positions
-    }
+    layers = {layer: coupling.positions[name] for layer, name in coupling.weights.items() if name in coupling.positions}
     refused = {
         layer: coupling.reasons.get(layer) or why[int(coupling.axes[layer, "out"][0])]
         for layer in coupling.layers
         if (layer in coupling.weights or layer in coupling.reasons) and (layer, "out") not in cut
     }
-    works = tuple(Product(found, times) for found, (_, times) in zip(products, coupling.products, strict=True))
-    return Graph(groups, tuple(axes), tuple(tensors), works, layers, refused)
+    products = tuple(Product(slots[channels], times) for channels, times in coupling.products)
+    return Graph(groups, tuple(axes), tuple(tensors), products, layers, refused)

@@ -43,11 +43,11 @@ class Call:
         self.result = result
 
     def __getitem__(self, name: str) -> Any:
-        for value, argument in zip(self.args, self.func._schema.arguments, strict=False):
+        for position, argument in enumerate(self.func._schema.arguments):
             if argument.name == name:
-                return value
-        defaults = {argument.name: argument.default_value for argument in self.func._schema.arguments}
-        return self.kwargs.get(name, defaults.get(name))
+                given = position < len(self.args)
+                return self.args[position] if given else self.kwargs.get(name, argument.default_value)
+        return None
 
     @property
     def name(self) -> str:
@@ -132,7 +132,7 @@ class Tracer(TorchDispatchMode):
                 output = call(module, example)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-        for tensor in _outputs(output):
+        for tensor in output_tensors(output):
             self.ties.keep(self.labels(tensor), OUTPUT)
         return output
 
@@ -239,7 +239,7 @@ def call(module: nn.Module, example: Example) -> Any:
     return module(*example) if isinstance(example, tuple) else module(example)
 
 
-def _outputs(output: Any, seen: set[int] | None = None) -> list[Tensor]:
+def output_tensors(output: Any, seen: set[int] | None = None) -> list[Tensor]:
     """The tensors of a result, whatever they are wrapped in."""
     seen = set() if seen is None else seen
     if isinstance(output, Tensor):
@@ -255,4 +255,4 @@ def _outputs(output: Any, seen: set[int] | None = None) -> list[Tensor]:
         parts = [getattr(output, part.name) for part in fields(output)]
     else:
         parts = list(getattr(output, "__dict__", {}).values())
-    return [tensor for part in parts for tensor in _outputs(part, seen)]
+    return [tensor for part in parts for tensor in output_tensors(part, seen)]

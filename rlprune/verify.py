@@ -42,9 +42,9 @@ def misread_groups(
         def sound(numbers: list[int], kept: list[np.ndarray] = kept) -> bool:
             """Whether these groups can be cut together, the others being whole."""
             stays = np.ones(int(graph.sizes.sum()), dtype=bool)
+            parts = graph.split(stays)
             for number in numbers:
-                start = graph.groups[number].start
-                stays[start : start + graph.groups[number].channels] = kept[number]
+                parts[number][:] = kept[number]
             return _is_as_traced(module, graph, stays, example, coupling, declared)
 
         good = _sound_ones(good, graph, sound)
@@ -92,7 +92,7 @@ def _is_as_traced(
         return False
     if coupling.trains and not found.trains:
         return False
-    cut = [group for group in graph.groups if not stays[group.start : group.start + group.channels].all()]
+    cut = [mine for mine in graph.split(stays) if not mine.all()]
     expected, given = [], []
     for axis in graph.axes:
         slots = axis.slots[(axis.slots == WHOLE) | stays[axis.slots]]
@@ -104,7 +104,7 @@ def _is_as_traced(
             expected.append(slots)
             given.append(channels)
     # What is one channel wide looks like what all channels share; then it is enough that it runs.
-    if not given or all(stays[group.start : group.start + group.channels].sum() < 2 for group in cut):
+    if not given or all(mine.sum() < 2 for mine in cut):
         return True
     return _is_function(np.concatenate(given), np.concatenate(expected))
 

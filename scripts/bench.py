@@ -143,12 +143,10 @@ def oneshot(run: Path, plans: list[str]) -> list[float]:
     """One-shot test accuracy of plans given by their kept counts, in the setting of a run."""
     from rlprune.config import Search, as_dict, resolve
     from rlprune.criteria import score_channels
-    from rlprune.evaluator import recalibrate
-    from rlprune.plan import top_mask
+    from rlprune.finish import recover
+    from rlprune.plan import text_to_key, top_mask
     from rlprune.problem import open_problem, train_dense
     from rlprune.progress import Progress
-    from rlprune.pruner import prune
-    from rlprune.training import evaluate
 
     given = resolve(Search, {}, run / "config.yaml")
     problem = open_problem(as_dict(given), Progress())
@@ -157,10 +155,8 @@ def oneshot(run: Path, plans: list[str]) -> list[float]:
     scores = score_channels(given.criterion, problem.module, problem.graph, problem.calibration(), given.seed)
     accuracies = []
     for plan in plans:
-        mask = top_mask(problem.graph, np.array([int(count) for count in plan.split()]), scores)
-        smaller = prune(problem.module, problem.graph, mask)
-        recalibrate(smaller, problem.calibration()[0])
-        accuracies.append(evaluate(smaller, problem.data.test, device=problem.device)[1])
+        mask = top_mask(problem.graph, np.array(text_to_key(plan)), scores)
+        accuracies.append(recover(problem, mask, 0, given, run / "state", Progress()).oneshot)
     return accuracies
 
 

@@ -73,8 +73,8 @@ def remove(module: nn.Module, dependencies: Any, graph: Graph, kept: np.ndarray)
     """Remove the very channels of a plan with torch-pruning; every group here is produced by a convolution."""
     from torch_pruning import prune_conv_out_channels
 
-    for group in graph.groups:
-        gone = np.flatnonzero(~kept[group.start : group.start + group.channels]).tolist()
+    for group, stays in zip(graph.groups, graph.split(kept), strict=True):
+        gone = np.flatnonzero(~stays).tolist()
         dependencies.get_pruning_group(module.get_submodule(group.name), prune_conv_out_channels, gone).prune()
 
 

@@ -19,18 +19,19 @@ from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatch
 from functools import cached_property
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import zoo
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from zoo import NETWORKS
 
 from rlprune.budget import Budget, Lander
 from rlprune.cost import Cost, build_cost
@@ -39,9 +40,11 @@ from rlprune.evaluator import SliceRunner, recalibrate
 from rlprune.finish import save_pruned
 from rlprune.graph import WHOLE, Axis, Graph
 from rlprune.models.registry import build_model
+from rlprune.modules import copy_sharing_weights, named_tensors
 from rlprune.plan import make_plan, top_mask
-from rlprune.pruner import Slicer, copy_sharing_weights, install, load, prune
+from rlprune.pruner import Slicer, install, load, prune
 from rlprune.trace import build_graph
+from rlprune.tracer import output_tensors
 
 REPORT = Path(__file__).parent.parent / "docs" / "networks.md"
 CLASSES = 10
@@ -49,140 +52,6 @@ PLANS = 3
 TOLERANCE = 1e-4
 """Relative to how much outputs differ between images."""
 PASSED, FAILED, NOT_ASKED = "✓", "✗", "n/a"
-
-
-@dataclass(frozen=True)
-class Network:
-    """How a network is built and what can be asked of it.
-
-    Attributes:
-        full: side of the images that it is made for, pixels.
-        small: side of the images in a quick pass; None where the network is too large for one.
-        args: of its constructor.
-        size_arg: the argument that takes the side of the images, where there is one.
-        mixes: what computes statistics over channels: removing one then differs from disconnecting it.
-        keeps: the smallest plan keeps at most this fraction of the MACs; 1 where everything is refused.
-    """
-
-    full: int = 224
-    small: int | None = 64
-    args: Mapping[str, Any] = field(default_factory=dict)
-    size_arg: str = ""
-    mixes: str = ""
-    keeps: float = 0.1
-
-
-AUX = {"aux_logits": True, "init_weights": False}
-LAYER_NORM, GROUP_NORM, ATTENTION = "layer norm", "group norm", "attention"
-CHANNEL_CONV, STANDARDISED = "a convolution across channels", "weights standardised over their inputs"
-
-TORCHVISION = {
-    "alexnet": Network(),
-    "vgg11": Network(small=None, args={"init_weights": False}),
-    "vgg11_bn": Network(small=None, args={"init_weights": False}),
-    "vgg16_bn": Network(small=None, args={"init_weights": False}),
-    **dict.fromkeys(("resnet18", "resnet50", "resnext50_32x4d", "densenet121"), Network()),
-    "wide_resnet50_2": Network(small=None),
-    "densenet201": Network(small=None),
-    "googlenet": Network(args=AUX),
-    # Smaller images leave its auxiliary head nothing to pool.
-    "inception_v3": Network(full=299, small=299, args=AUX),
-    **dict.fromkeys(("squeezenet1_0", "squeezenet1_1", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"), Network()),
-    **dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5"), Network()),
-    **dict.fromkeys(("efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf"), Network()),
-    "convnext_tiny": Network(mixes=LAYER_NORM),
-    "vit_b_16": Network(size_arg="image_size", mixes=LAYER_NORM, keeps=0.4),
-    "swin_t": Network(mixes=LAYER_NORM, keeps=0.75),
-    "swin_v2_t": Network(mixes=LAYER_NORM, keeps=0.75),
-    "maxvit_t": Network(small=None, mixes=LAYER_NORM, keeps=0.3),
-}
-TIMM = {
-    # Residual networks and what has been added to them.
-    **dict.fromkeys(("resnet10t", "resnet26d", "resnetv2_18", "resnext26ts", "gernet_s"), Network()),
-    **dict.fromkeys(("seresnet18", "legacy_seresnext26_32x4d", "resnest14d", "tresnet_m"), Network()),
-    "res2net50_14w_8s": Network(keeps=0.2),
-    "skresnet18": Network(),
-    # Its blur has the number of channels built in.
-    "resnetblur18": Network(keeps=0.2),
-    "ecaresnet26t": Network(mixes=CHANNEL_CONV, keeps=0.2),
-    "eca_resnet33ts": Network(mixes=CHANNEL_CONV),
-    "gcresnet33ts": Network(mixes=LAYER_NORM),
-    # Weights that are computed from parameters before every use.
-    "resnetv2_50x1_bit": Network(small=None, mixes=STANDARDISED, keeps=1),
-    "nf_resnet26": Network(small=None, mixes=STANDARDISED, keeps=1),
-    "nf_regnet_b0": Network(mixes=STANDARDISED, keeps=0.95),
-    # Concatenations, splits and several branches.
-    **dict.fromkeys(("cspresnet50", "cspdarknet53", "cs3darknet_s", "cspnext_tiny", "darknet17"), Network()),
-    **dict.fromkeys(("dla34", "dla46x_c", "dpn68", "hrnet_w18_small", "selecsls42"), Network()),
-    "densenetblur121d": Network(small=None),
-    **dict.fromkeys(("vovnet39a", "ese_vovnet19b_dw", "hgnetv2_b0", "xception41"), Network()),
-    "inception_v4": Network(full=299, small=None),
-    "inception_resnet_v2": Network(full=299, small=None),
-    # Depthwise separable and found by search.
-    **dict.fromkeys(("ghostnet_100", "semnasnet_050", "hardcorenas_a", "fbnetc_100"), Network()),
-    # Splits into given numbers of channels.
-    "mixnet_s": Network(keeps=0.75),
-    **dict.fromkeys(("lcnet_050", "tinynet_e", "rexnet_100", "efficientnet_lite0", "tf_efficientnet_b0"), Network()),
-    **dict.fromkeys(("regnetz_005", "regnetv_040", "mobilenetv4_conv_small_050", "starnet_s050"), Network()),
-    # Branches that are to be merged after training.
-    **dict.fromkeys(("repvgg_a0", "mobileone_s0", "repghostnet_050", "repvit_m0_9"), Network()),
-    "fastvit_t8": Network(full=256),
-    # After the transformers.
-    "convmixer_768_32": Network(),
-    "convnext_atto": Network(mixes=LAYER_NORM),
-    "convnextv2_atto": Network(mixes=LAYER_NORM),
-    "inception_next_atto": Network(mixes=LAYER_NORM),
-    "mambaout_femto": Network(mixes=LAYER_NORM),
-    "rdnet_tiny": Network(mixes=LAYER_NORM),
-    "poolformer_s12": Network(mixes=GROUP_NORM, keeps=0.2),
-    "focalnet_tiny_srf": Network(mixes=LAYER_NORM),
-    "mixer_s32_224": Network(size_arg="img_size", mixes=LAYER_NORM),
-    # With attention.
-    "botnet26t_256": Network(full=256, size_arg="img_size", mixes=ATTENTION),
-    "caformer_s18": Network(mixes=LAYER_NORM, keeps=0.3),
-    "davit_tiny": Network(mixes=LAYER_NORM, keeps=0.7),
-    "edgenext_xx_small": Network(full=256, mixes=LAYER_NORM, keeps=0.25),
-    # Its attention bias has the number of patches built in.
-    "efficientformer_l1": Network(small=224, mixes=ATTENTION),
-    "efficientvit_b0": Network(mixes=ATTENTION),
-    "levit_128s": Network(size_arg="img_size", mixes=ATTENTION),
-    "mobilevit_xxs": Network(full=256, mixes=LAYER_NORM),
-    "mobilevitv2_050": Network(full=256, mixes=GROUP_NORM),
-    "shvit_s1": Network(mixes=GROUP_NORM),
-    "swiftformer_xs": Network(mixes=ATTENTION),
-    "tiny_vit_5m_224": Network(mixes=LAYER_NORM, keeps=0.3),
-    "visformer_tiny": Network(size_arg="img_size", mixes=ATTENTION),
-    "vit_tiny_patch16_224": Network(size_arg="img_size", mixes=LAYER_NORM),
-}
-OTHERS = dict.fromkeys(("lraspp_mobilenet_v3_large", "fcn_resnet50", "resnet18_fpn"), Network())
-"""Factories in this file: segmentation and detection, whose outputs are no class scores."""
-
-NETWORKS: dict[str, Network] = {
-    **{f"torchvision/{name}": network for name, network in TORCHVISION.items()},
-    **{f"timm/{name}": network for name, network in TIMM.items()},
-    **{f"networks.py:{name}": network for name, network in OTHERS.items()},
-}
-
-
-def lraspp_mobilenet_v3_large(num_classes: int) -> nn.Module:
-    """Segmentation; returns a dict."""
-    from torchvision.models.segmentation import lraspp_mobilenet_v3_large as build
-
-    return build(weights=None, weights_backbone=None, num_classes=num_classes)
-
-
-def fcn_resnet50(num_classes: int) -> nn.Module:
-    """Segmentation with an auxiliary head; returns a dict."""
-    from torchvision.models.segmentation import fcn_resnet50 as build
-
-    return build(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=True)
-
-
-def resnet18_fpn() -> nn.Module:
-    """A detector's backbone with its pyramid of features; returns an ordered dict."""
-    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-
-    return resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
 
 
 def main() -> None:
@@ -290,7 +159,7 @@ def description(name: str, size: int) -> dict[str, Any]:
     """The arguments of `build_model`."""
     network = NETWORKS[name]
     args = dict(network.args) | ({network.size_arg: size} if network.size_arg else {})
-    model = name.replace("networks.py:", f"{Path(__file__).resolve()}:")
+    model = name.replace("zoo.py:", f"{Path(zoo.__file__).resolve()}:")
     return {"name": model, "classes": CLASSES, "image_size": size, "args": args}
 
 
@@ -354,7 +223,7 @@ def slices(case: Case) -> str:
             sliced = runner.logits(mask, case.images)
         else:
             view = copy_sharing_weights(case.module)
-            install(view, case.module, Slicer(case.graph, case.module.state_dict()).slices(mask), trainable=False)
+            install(view, case.module, Slicer(case.graph, named_tensors(case.module)).slices(mask), trainable=False)
             sliced = view(case.images)
         agree(sliced, recalibrated(case.images))
     return ""
@@ -415,7 +284,7 @@ def count(module: nn.Module, image: Tensor) -> list[int]:
 def trains(case: Case) -> str:
     """The smaller network takes a step on everything it returns in train mode."""
     module = case.plans[0][1].train()
-    outputs = leaves(module(case.images))
+    outputs = output_tensors(module(case.images))
     loss = sum((F.cross_entropy(x, x.new_zeros(x.shape[:1] + x.shape[2:], dtype=torch.long)) for x in outputs), start=0)
     assert isinstance(loss, Tensor)
     loss.backward()
@@ -446,7 +315,7 @@ def reloads(case: Case) -> str:
 def outputs_there(folder: str, images: np.ndarray) -> list[np.ndarray]:
     """What the network in a folder returns; runs in another process."""
     with torch.no_grad():
-        return [output.numpy() for output in leaves(load(folder)(torch.from_numpy(images)))]
+        return [output.numpy() for output in output_tensors(load(folder)(torch.from_numpy(images)))]
 
 
 def reloading() -> ProcessPoolExecutor:
@@ -462,7 +331,7 @@ def minimum(case: Case) -> str:
     assert (least >= 1).all(), "a group is empty in the smallest plan"
     assert (case.counts >= 1).all(), "a group is empty in a random plan"
     smallest = prune(case.module, case.graph, case.mask(least)).eval()
-    assert all(output.isfinite().all() for output in leaves(smallest(case.images))), "an output is not finite"
+    assert all(output.isfinite().all() for output in output_tensors(smallest(case.images))), "an output is not finite"
     ours, theirs = case.cost(least), count(smallest, case.images[:1])
     assert (ours == theirs).all(), f"counted {ours.astype(int).tolist()}, torch has {theirs}"
     return ""
@@ -503,14 +372,6 @@ CHECKS: dict[str, Callable[[Case], str]] = {
 }
 
 
-def leaves(output: Any) -> list[Tensor]:
-    """The tensors in an output of any nesting, in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    values = output.values() if isinstance(output, Mapping) else output
-    return list(chain.from_iterable(leaves(value) for value in values if value is not None))
-
-
 def is_classifier(output: Any) -> bool:
     """Whether an output is class scores."""
     return isinstance(output, Tensor) and output.dim() == 2
@@ -518,7 +379,7 @@ def is_classifier(output: Any) -> bool:
 
 def agree(given: Any, expected: Any) -> None:
     """Outputs are the same up to rounding, compared with how much they differ between images."""
-    for ours, theirs in zip(leaves(given), leaves(expected), strict=True):
+    for ours, theirs in zip(output_tensors(given), output_tensors(expected), strict=True):
         assert ours.shape == theirs.shape, f"shapes {tuple(ours.shape)} and {tuple(theirs.shape)} differ"
         assert theirs.isfinite().all(), "outputs are not finite"
         spread = (theirs - theirs[:1]).abs().max()

@@ -14,8 +14,8 @@ def cut_by_torch_pruning(module: nn.Module, graph: Graph, kept: np.ndarray) -> n
     """A physically smaller copy, made by torch-pruning one group after the other."""
     smaller = copy.deepcopy(module)
     traced = tp.DependencyGraph().build_dependency(smaller, torch.zeros(1, 3, 32, 32), verbose=False)
-    for group in graph.groups:
-        gone = np.flatnonzero(~kept[group.start : group.start + group.channels]).tolist()
+    for group, stays in zip(graph.groups, graph.split(kept), strict=True):
+        gone = np.flatnonzero(~stays).tolist()
         layer = smaller.get_submodule(group.name)
         remove = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
         if gone:

@@ -1,8 +1,5 @@
 """One threshold for all groups, against a threshold found by hand and by trying all of them."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,12 +10,13 @@ from rlprune.allocators.global_l1 import one_threshold
 from rlprune.budget import Lander, parse_budget
 from rlprune.cost import build_cost
 from rlprune.criteria import score_channels
+from rlprune.graph import Graph, Group
 from rlprune.trace import build_graph
 
 
-def graph_of(groups: int, channels: int) -> Any:
-    return SimpleNamespace(
-        groups=[SimpleNamespace(start=channels * number, channels=channels) for number in range(groups)]
+def graph_of(groups: int, channels: int) -> Graph:
+    return Graph(
+        tuple(Group(str(number), channels, channels * number, (), ()) for number in range(groups)), (), (), (), {}, {}
     )
 
 
@@ -54,8 +52,7 @@ def test_against_all_thresholds(network: nn.Module, budget: str) -> None:
     cost, limits = build_cost(graph), parse_budget(budget)
     scores = score_channels("l1", network, graph, (torch.zeros(1), torch.zeros(1)))
     counts = one_threshold(graph, scores, Lander(cost, limits))
-    pieces = [scores[group.start : group.start + group.channels] for group in graph.groups]
-    relative = [piece / piece.mean() for piece in pieces]
+    relative = [piece / piece.mean() for piece in graph.split(scores)]
     plans = np.array(
         [[max((piece >= edge).sum(), 1) for piece in relative] for edge in np.sort(np.concatenate(relative))]
     )

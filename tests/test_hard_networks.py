@@ -65,7 +65,7 @@ def random_mask(graph: Graph, seed: int) -> np.ndarray:
 
 
 def kept_units(graph: Graph, mask: np.ndarray) -> dict[str, np.ndarray]:
-    return {group.name: np.flatnonzero(mask[group.start : group.start + group.channels]) for group in graph.groups}
+    return {group.name: np.flatnonzero(mine) for group, mine in zip(graph.groups, graph.split(mask), strict=True)}
 
 
 def batch(case: Case, images: int, dtype: torch.dtype = torch.float32) -> Any:

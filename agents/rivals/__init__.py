@@ -8,23 +8,13 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 
+from rlprune import settings
 from rlprune.agents.contest import Entry
 from rlprune.allocators.sensitivity import number_of_evaluations
 from rlprune.errors import UserError, unknown
 
-METHODS = {
-    "uniform": "uniform",
-    "global-l1": "global_l1",
-    "sensitivity": "sensitivity",
-    "random": "random",
-    "evolution": "evolution",
-    "cma-es": "cma_es",
-    "amc": "amc",
-    "ppo": "agent",
-    "ddpg": "agent",
-    "td3": "agent",
-    "sac": "agent",
-}
+METHODS = {name: "agent" if name in settings.AGENTS else name.replace("-", "_") for name in settings.METHODS}
+"""Method -> its file."""
 BLIND = ("uniform", "global-l1", "random", "amc")
 """They do not look at sensitivities."""
 LIBRARIES = {"cma-es": "cma"}

@@ -6,7 +6,7 @@ taken from one of them (uniform crossover), and Gaussian noise is added.
 
 import numpy as np
 
-from rlprune.agents.contest import PATIENCE, Entry, around, base_plan
+from rlprune.agents.contest import Entry, around, base_plan, rounds
 from rlprune.allocators.uniform import uniform
 
 PARENTS = 12
@@ -22,14 +22,11 @@ def run(entry: Entry) -> str:
     genomes = np.stack([np.zeros(len(base)), np.log(uniform(entry.lander) / base)])
     drawn = rng.normal(0, SIGMA, (PARENTS - len(genomes), len(base)))
     genomes, losses = _evaluated(entry, base, np.concatenate([genomes, drawn]))
-    fruitless = 0
-    while entry.left and fruitless < PATIENCE:
-        before = entry.left
+    for _ in rounds(entry):
         children, found = _evaluated(entry, base, offspring(genomes, losses, rng))
         genomes, losses = np.concatenate([genomes, children]), np.concatenate([losses, found])
         best = np.argsort(losses, kind="stable")[:PARENTS]
         genomes, losses = genomes[best], losses[best]
-        fruitless = 0 if entry.left < before else fruitless + 1
     return ""
 
 

@@ -5,7 +5,7 @@ Every group's keep ratio is that of the uniform plan times a log-normal number; 
 
 import numpy as np
 
-from rlprune.agents.contest import PATIENCE, Entry, around
+from rlprune.agents.contest import Entry, around, rounds
 from rlprune.allocators.uniform import uniform
 
 SIGMA = 0.5
@@ -18,9 +18,6 @@ def run(entry: Entry) -> str:
     entry.begin()
     start = uniform(entry.lander)
     entry(start)
-    fruitless = 0
-    while entry.left and fruitless < PATIENCE:
-        before = entry.left
+    for _ in rounds(entry):
         entry.measure(around(entry.lander, start, rng.normal(0, SIGMA, (BATCH, len(start)))))
-        fruitless = 0 if entry.left < before else fruitless + 1
     return ""

@@ -1,12 +1,9 @@
 """The sensitivity rule; its evaluations are those of the sensitivities and one more."""
 
-from rlprune.agents.contest import Entry
-from rlprune.allocators.sensitivity import allocate, measure
+from rlprune.agents.contest import Entry, sensitivity_plan
 
 
 def run(entry: Entry) -> str:
     """See `rlprune.allocators.sensitivity`."""
-    curves = measure(lambda counts: entry(counts).loss, entry.lander)
-    entry.begin()
-    entry(entry.lander.land(allocate(curves, entry.lander)[None])[0])
+    sensitivity_plan(entry)
     return ""

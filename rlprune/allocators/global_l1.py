@@ -22,8 +22,7 @@ def one_threshold(graph: Graph, scores: np.ndarray, lander: Lander) -> np.ndarra
     Returns:
         (groups,) kept counts.
     """
-    pieces = [scores[group.start : group.start + group.channels] for group in graph.groups]
-    ranked = [np.sort(piece / max(float(piece.mean()), 1e-12)) for piece in pieces]
+    ranked = [np.sort(piece / max(float(piece.mean()), 1e-12)) for piece in graph.split(scores)]
     thresholds = np.unique(np.concatenate([[0.0, np.inf], *ranked]))
 
     def plan(threshold: float) -> np.ndarray:

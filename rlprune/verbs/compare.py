@@ -15,10 +15,10 @@ from rlprune.config import Compare, Search, as_dict, resolve
 from rlprune.curves import draw_comparison
 from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
-from rlprune.files import read_json, write_json
+from rlprune.files import read_content, write_json
 from rlprune.finish import described, recover
 from rlprune.ledger import Cell, Ledger
-from rlprune.plan import top_mask
+from rlprune.plan import counts_to_text, text_to_key, top_mask
 from rlprune.problem import Problem, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.run import RunFolder, folder_of
@@ -48,7 +48,7 @@ def compare(*, config: Path | None = None, progress: Progress | None = None, **s
     RunFolder.check(folder, given)
     if (folder / "comparison.json").is_file():
         progress.note(f"{folder} is finished already; this is its result")
-        return _read_result(folder)
+        return read_content(folder / "comparison.json", FORMAT, VERSION)
     for name in given.names:
         find_method(name)
     problem = open_problem(as_dict(given), progress)
@@ -82,11 +82,6 @@ def _outcome(given: Compare, problem: Problem, ledger: Ledger) -> dict[str, Any]
     return facts | {"methods": records, "verdict": verdict(records)}
 
 
-def _read_result(folder: Path) -> dict[str, Any]:
-    there = read_json(folder / "comparison.json", FORMAT, VERSION)
-    return {key: value for key, value in there.items() if key not in ("format", "version")}
-
-
 def _require_enough(given: Compare, groups: int) -> None:
     hungriest = max(given.names, key=lambda name: needed(name, groups))
     if given.evaluations < (least := needed(hungriest, groups)):
@@ -105,14 +100,10 @@ def _as_search(given: Compare, seed: int) -> Search:
 def _remember(run: RunFolder, problem: Problem, bank: Bank) -> None:
     """Take every evaluation to the log of the run folder, and those of the log to the bank."""
     bank.evaluator.seen |= run.known()
-    bank.seconds |= {tuple(map(int, row["counts"].split())): float(row["seconds"]) for row in run.episodes}
+    bank.seconds |= {text_to_key(row["counts"]): float(row["seconds"]) for row in run.episodes}
 
     def log(counts: np.ndarray, evaluation: Evaluation, seconds: float) -> None:
-        macs, params = problem.cost.ratios(counts)
-        row = {"evaluation": len(run.episodes) + 1, "stage": "compare", "best_loss": "", "seconds": f"{seconds:.4f}"}
-        row |= {"loss": repr(evaluation.loss), "accuracy": repr(evaluation.accuracy)}
-        row |= {"macs_ratio": f"{macs:.6f}", "params_ratio": f"{params:.6f}"}
-        run.log(row | {"counts": " ".join(str(int(count)) for count in counts)})
+        run.log_plan(counts, evaluation, problem.cost.ratios(counts), "compare", None, seconds)
 
     bank.on_new = log
 
@@ -161,5 +152,5 @@ def _cell(given: Compare, entry: Entry, remark: str, state: Path, progress: Prog
         float(macs),
         float(params),
         remark,
-        " ".join(str(int(count)) for count in entry.best),
+        counts_to_text(entry.best),
     )

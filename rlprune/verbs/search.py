@@ -151,21 +151,10 @@ class Log:
         ratios = self.problem.cost.ratios(counts)
         if self.task is not None:
             self._compare(counts, evaluation)
-        number = len(self.run.episodes) + 1
-        self.run.log(
-            {
-                "evaluation": number,
-                "stage": "sensitivity" if self.task is None else "search",
-                "loss": repr(evaluation.loss),
-                "accuracy": repr(evaluation.accuracy),
-                "macs_ratio": f"{ratios[0]:.6f}",
-                "params_ratio": f"{ratios[1]:.6f}",
-                "best_loss": "" if self.best is None else f"{self._best_loss:.6f}",
-                "seconds": f"{time.perf_counter() - self._start:.2f}",
-                "counts": " ".join(str(int(kept)) for kept in counts),
-            }
-        )
-        self.progress.update(number, **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
+        stage = "sensitivity" if self.task is None else "search"
+        best = None if self.best is None else self._best_loss
+        self.run.log_plan(counts, evaluation, ratios, stage, best, time.perf_counter() - self._start)
+        self.progress.update(len(self.run.episodes), **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
 
     def _compare(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         assert self.task is not None
