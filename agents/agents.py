@@ -8,8 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from rlprune.errors import unknown
-
-AGENTS = ("ppo", "ddpg", "td3", "sac")
+from rlprune.settings import AGENTS
 
 
 def make_agent(name: str, env: VecEnv, episode: int, seed: int) -> BaseAlgorithm:
@@ -44,7 +43,7 @@ def _ppo(common: dict[str, Any], episode: int) -> BaseAlgorithm:
         learning_rate=3e-3,
         gae_lambda=1.0,
         clip_range=0.2,
-        policy_kwargs={"net_arch": [64, 64], "activation_fn": nn.ReLU, "log_std_init": -1.2},
+        policy_kwargs={"net_arch": [64, 64], "activation_fn": nn.ReLU, "log_std_init": -1.8},
         **common,
     )
 

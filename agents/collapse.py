@@ -3,7 +3,8 @@
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rlprune.envs.walk import Task, Walks
+from rlprune.agents.rollout import Choose, greedy, rollout
+from rlprune.envs.walk import Task
 
 WALKS = 32
 NEAR = 0.01
@@ -12,8 +13,8 @@ NEAR = 0.01
 
 def collapse(agent: BaseAlgorithm, task: Task) -> str:
     """A remark if a trained agent has collapsed, or an empty text."""
-    actions, _ = _walked(agent, task, explore=False)
-    return at_one_bound(actions, -1.0, 1.0) or one_plan(_walked(agent, task, explore=True)[1])
+    actions, _ = rollout(greedy(agent), task, 1)
+    return at_one_bound(actions, -1.0, 1.0) or one_plan(rollout(_exploring(agent), task, WALKS)[1])
 
 
 def at_one_bound(actions: np.ndarray, low: float, high: float) -> str:
@@ -35,16 +36,12 @@ def one_plan(plans: np.ndarray) -> str:
     return "the policy collapsed: all walks end in one plan" if same else ""
 
 
-def _walked(agent: BaseAlgorithm, task: Task, explore: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, walks) actions and (walks, groups) kept counts."""
-    walks = Walks(task, WALKS if explore else 1)
-    noise = getattr(agent, "action_noise", None) if explore else None
-    actions, finished = [], False
-    while not finished:
-        chosen = np.asarray(agent.predict(walks.observe(), deterministic=not explore)[0]).reshape(-1)
-        if noise is not None:
-            # Drawn for as many walks as the agent trained on.
-            chosen = chosen + np.resize(noise(), len(chosen))
-        actions.append(np.clip(chosen, -1, 1))
-        finished = walks.step(actions[-1])
-    return np.array(actions), walks.counts
+def _exploring(agent: BaseAlgorithm) -> Choose:
+    noise = getattr(agent, "action_noise", None)
+
+    def choose(observations: np.ndarray) -> np.ndarray:
+        chosen = np.asarray(agent.predict(observations)[0]).reshape(-1)
+        # Noise is drawn for as many walks as the agent trained on.
+        return chosen if noise is None else chosen + np.resize(noise(), len(chosen))
+
+    return choose

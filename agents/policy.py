@@ -7,8 +7,9 @@ from safetensors.torch import load_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlprune.agents.agents import make_agent
+from rlprune.agents.rollout import greedy, rollout
 from rlprune.envs.vector import WalkVecEnv
-from rlprune.envs.walk import Task, Walks
+from rlprune.envs.walk import Task
 from rlprune.errors import UserError
 from rlprune.files import read_json, write_atomic, write_json
 from rlprune.models.checkpoint import save_weights
@@ -41,7 +42,7 @@ def load_policy(folder: Path, task: Task) -> BaseAlgorithm:
     data = read_json(folder / "policy.json", FORMAT, VERSION)
     if data.get("observation") != list(task.features.names):
         raise UserError(f"the policy in {folder} was trained with other observations than this rlprune makes")
-    agent = make_agent(str(data.get("agent")), WalkVecEnv(task, _no_score, 1), len(task.base), seed=0)
+    agent = make_agent(str(data.get("agent")), WalkVecEnv([task], [_no_score], 1), len(task.base), seed=0)
     try:
         agent.policy.load_state_dict(load_file(folder / "policy.safetensors"))
     except Exception as error:
@@ -51,14 +52,7 @@ def load_policy(folder: Path, task: Task) -> BaseAlgorithm:
 
 def walk_policy(agent: BaseAlgorithm, task: Task) -> np.ndarray:
     """(groups,) kept counts of one walk without exploration."""
-    walks = Walks(task, 1)
-    observation = walks.observe()
-    finished = False
-    while not finished:
-        action, _ = agent.predict(observation, deterministic=True)
-        finished = walks.step(np.asarray(action).reshape(-1))
-        observation = walks.observe()
-    return walks.counts[0]
+    return rollout(greedy(agent), task, 1)[1][0]
 
 
 def _no_score(counts: np.ndarray) -> np.ndarray:

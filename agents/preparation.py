@@ -1,12 +1,12 @@
 """From a dense network to a task: criterion, sensitivities, base plan, observations."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rlprune.activity import channel_activity
-from rlprune.allocators.sensitivity import allocate, measure
+from rlprune.allocators.sensitivity import Sensitivity, allocate, measure
 from rlprune.budget import Lander
 from rlprune.criteria import score_channels
 from rlprune.envs.observation import build_features
@@ -20,12 +20,14 @@ class Prepared:
     """What a search or a replay starts from.
 
     Attributes:
-        task: what is walked and what counts.
-        base: (groups,) landed counts of the base plan.
+        tasks: what is walked and what counts, one a budget.
+        bases: for every task the (groups,) landed counts of its base plan.
+        sensitivity: the measured curves.
     """
 
-    task: Task
-    base: np.ndarray
+    tasks: list[Task]
+    bases: list[np.ndarray]
+    sensitivity: Sensitivity
 
 
 def make_evaluator(
@@ -42,28 +44,31 @@ def make_evaluator(
 
 def prepare(
     problem: Problem,
-    lander: Lander,
+    landers: Sequence[Lander],
     evaluator: Evaluator,
     weights: np.ndarray,
     balance: bool,
     begin: Callable[[Task], None] = lambda task: None,
 ) -> Prepared:
-    """Measure the sensitivities and lay down the base plan.
+    """Measure the sensitivities and lay down the base plans.
 
     Args:
         problem: network and images.
-        lander: budget and cost.
+        landers: budgets and cost.
         evaluator: scores plans.
         weights, balance: the reward; see `rlprune.envs.reward`.
-        begin: told when the sensitivities are measured and plans come.
+        begin: told of a task before its base plan, the first that counts, is measured.
     """
-    sensitivity = measure(lambda counts: evaluator(counts).loss, lander)
-    wished = allocate(sensitivity, lander, weights if balance else None)
+    sensitivity = measure(lambda counts: evaluator(counts).loss, landers[0])
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
-    features = build_features(problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished)
-    unvalued = Task(lander, features, wished, 0.0, weights, balance)
-    begin(unvalued)
-    base = unvalued.finish(wished[None])[0]
-    value = float(unvalued.value(base[None], np.array([evaluator(base).loss]))[0])
-    task = Task(lander, features, wished, value, weights, balance)
-    return Prepared(task, base)
+    prepared = Prepared([], [], sensitivity)
+    for lander in landers:
+        wished = allocate(sensitivity, lander, weights if balance else None)
+        features = build_features(problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished)
+        unvalued = Task(lander, features, wished, 0.0, weights, balance)
+        begin(unvalued)
+        base = unvalued.finish(wished[None])[0]
+        value = float(unvalued.value(base[None], np.array([evaluator(base).loss]))[0])
+        prepared.tasks.append(replace(unvalued, base_value=value))
+        prepared.bases.append(base)
+    return prepared

@@ -1,6 +1,6 @@
 """The same environment many times over, stepped as one array, for Stable-Baselines3."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,24 +14,20 @@ class WalkVecEnv(VecEnv):
     """Walks that all finish together; a finished walk starts again by itself, as is the rule for such environments.
 
     Args:
-        task: what is walked and what counts.
-        score: (plans, groups) kept counts -> (plans,) losses.
-        number: how many walks go at once.
-        on_finish: told the (walks, groups) counts and (walks,) losses of finished walks.
+        tasks: what is walked and what counts: tasks of one network, such as several budgets.
+        scores: for every task (plans, groups) kept counts -> (plans,) losses.
+        number: how many walks of every task go at once.
     """
 
-    def __init__(
-        self, task: Task, score: Score, number: int, on_finish: Callable[[np.ndarray, np.ndarray], None] | None = None
-    ) -> None:
-        super().__init__(number, observation_space(task), action_space())
-        self.walks = Walks(task, number)
-        self.score = score
-        self.on_finish = on_finish
-        self._actions = np.zeros(number)
+    def __init__(self, tasks: Sequence[Task], scores: Sequence[Score], number: int) -> None:
+        super().__init__(number * len(tasks), observation_space(tasks[0]), action_space())
+        self.walks = [Walks(task, number) for task in tasks]
+        self.scores = scores
+        self._actions = np.zeros(self.num_envs)
 
     def reset(self) -> VecEnvObs:
         """Start all walks at the first group."""
-        return self.walks.reset()
+        return np.concatenate([walks.reset() for walks in self.walks])
 
     def step_async(self, actions: np.ndarray) -> None:
         """Remember the (walks, 1) actions."""
@@ -39,21 +35,25 @@ class WalkVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Take the remembered actions."""
-        finished = self.walks.step(self._actions)
-        rewards = np.zeros(self.num_envs, dtype=np.float32)
+        parts = np.split(self._actions, len(self.walks))
+        # Walks of one network are equally long.
+        finished = all([walks.step(part) for walks, part in zip(self.walks, parts, strict=True)])
+        observations = np.concatenate([walks.observe() for walks in self.walks])
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        dones = np.full(self.num_envs, finished)
         if not finished:
-            return self.walks.observe(), rewards, np.zeros(self.num_envs, dtype=bool), infos
-        counts = self.walks.counts
-        losses = self.score(counts)
-        rewards[:] = self.walks.task.reward(counts, losses)
-        if self.on_finish:
-            self.on_finish(counts, losses)
-        terminal = self.walks.observe()
-        for info, observation, reward in zip(infos, terminal, rewards, strict=True):
+            return observations, np.zeros(self.num_envs, dtype=np.float32), dones, infos
+        rewards = np.concatenate(
+            [self._rewards(walks, score) for walks, score in zip(self.walks, self.scores, strict=True)]
+        )
+        for info, observation, reward in zip(infos, observations, rewards, strict=True):
             info["terminal_observation"] = observation
-            info["episode"] = {"r": float(reward), "l": self.walks.groups, "t": 0.0}
-        return self.walks.reset(), rewards, np.ones(self.num_envs, dtype=bool), infos
+            info["episode"] = {"r": float(reward), "l": self.walks[0].groups, "t": 0.0}
+        return self.reset(), rewards, dones, infos
+
+    @staticmethod
+    def _rewards(walks: Walks, score: Score) -> np.ndarray:
+        return walks.task.reward(walks.counts, score(walks.counts)).astype(np.float32)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -134,3 +134,23 @@ class Walks:
         dynamic[:, 5:7] = 1 - used
         dynamic[:, 7:9] = budget
         return task.features.observe(group, dynamic)
+
+
+def retrace(task: Task, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The walks that end in given plans, or as near to them as the reach of an action allows.
+
+    Args:
+        task: what is walked.
+        plans: (plans, groups) kept counts, landed on the task's budget.
+
+    Returns:
+        (steps, plans, features) what is seen and (steps, plans) what is done.
+    """
+    walks = Walks(task, len(plans))
+    seen, done, finished = [], [], False
+    while not finished:
+        group = walks.step_index
+        seen.append(walks.observe())
+        done.append(np.clip(np.log(plans[:, group] / walks.wished()[:, group]) / task.reach, -1, 1))
+        finished = walks.step(done[-1])
+    return np.array(seen), np.array(done)

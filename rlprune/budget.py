@@ -1,6 +1,6 @@
 """What may be kept: parse it, check that it can be met, and land plans exactly on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from rlprune.cost import RESOURCES, Cost
 from rlprune.errors import UserError, unknown
 
+LEVELS = 7
+"""Budgets that stand for a range of them in a search."""
 WORDS = {"macs": "MACs", "params": "parameters"}
 
 
@@ -64,7 +66,52 @@ def parse_budget(given: "str | float | Mapping[str, float] | Budget | None") -> 
     return Budget(limits)
 
 
+def parse_budgets(given: "str | float | Mapping[str, float] | Budget | None") -> list[Budget]:
+    """Read a budget or a range of budgets.
+
+    Args:
+        given: as for `parse_budget`; in a text one of the numbers may be a range such as ``0.2:0.8``.
+
+    Returns:
+        One budget, or `LEVELS` of them from the lower end of the range to the upper one, evenly in their logarithm.
+
+    Raises:
+        UserError: as from `parse_budget`, or the range is empty, or there are two.
+    """
+    if not isinstance(given, str) or ":" not in given:
+        return [parse_budget(given)]
+    parts = given.split(",")
+    ranges = [place for place, part in enumerate(parts) if ":" in part]
+    if len(ranges) > 1:
+        raise UserError(f"budget '{given}' has two ranges: only one resource may have one, such as macs=0.2:0.8")
+    name, _, ends = parts[ranges[0]].rpartition("=")
+    low, high = (_fraction(name or "macs", end) for end in ends.split(":", 1))
+    if low >= high:
+        raise UserError(f"budget '{given}': the range goes from the smaller to the larger number, such as 0.2:0.8")
+    return [
+        parse_budget(",".join([*parts[: ranges[0]], f"{name or 'macs'}={value:.4g}", *parts[ranges[0] + 1 :]]))
+        for value in np.geomspace(low, high, LEVELS)
+    ]
+
+
+def describe(budgets: Sequence[Budget]) -> str:
+    """Both readings of a budget, or of the ends of a range, for people."""
+    if len(budgets) == 1:
+        return budgets[0].describe()
+    parts = []
+    for resource, low in budgets[0].limits.items():
+        high, unit = budgets[-1].limits[resource], WORDS[resource]
+        if low == high:
+            parts.append(Budget({resource: low}).describe())
+            continue
+        kept, gone = (f"{100 * first:g} to {100 * second:g} %" for first, second in ((low, high), (1 - high, 1 - low)))
+        parts.append(f"keep {kept} of the {unit} (remove {gone})")
+    return ", ".join(parts)
+
+
 def _fraction(name: str, text: str) -> float:
+    if ":" in text:
+        raise UserError(f"budget {name}={text} is a range, for which only search learns: name one number such as 0.3")
     percent = text.strip().endswith("%")
     try:
         value = float(text.strip().removesuffix("%")) / (100 if percent else 1)

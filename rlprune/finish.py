@@ -1,5 +1,6 @@
 """From kept counts to a folder: prune for real, fine-tune, measure on the test images, save."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from rlprune.budget import Budget
+from rlprune.budget import Budget, describe
 from rlprune.config import as_dict
 from rlprune.evaluator import recalibrate
 from rlprune.files import write_text
@@ -138,12 +139,12 @@ def costs(problem: Problem, counts: np.ndarray) -> dict[str, Any]:
     }
 
 
-def described(budget: Budget, problem: Problem, seconds: float) -> dict[str, Any]:
-    """What a result says of its setting."""
+def described(budgets: Sequence[Budget], problem: Problem, seconds: float) -> dict[str, Any]:
+    """What a result says of its setting: one budget, or the budgets of a range."""
     return {
         "model": problem.network["model"],
         "data": problem.data.name,
-        "budget": str(budget),
-        "budget_words": budget.describe(),
+        "budget": " to ".join(dict.fromkeys((str(budgets[0]), str(budgets[-1])))),
+        "budget_words": describe(budgets),
         "seconds": round(seconds, 1),
     }

@@ -124,6 +124,42 @@ def search_progress(episodes: pd.DataFrame) -> str:
     return _svg("search", title, 215, draw)
 
 
+def front(episodes: pd.DataFrame, plans: pd.DataFrame) -> str:
+    """Accuracy against MACs: every plan as a dot, those of the front as a line.
+
+    Args:
+        episodes: columns stage, macs_ratio, accuracy (in [0, 1]).
+        plans: the plans of the front, columns macs_ratio and accuracy, the cheapest first.
+
+    Returns:
+        an ``<svg>`` element.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_axes((0.1, 0.15, 0.885, 0.77))
+        some = episodes[episodes["stage"] != "sensitivity"]
+        axes.scatter(some["macs_ratio"], some["accuracy"], s=7, color=MUTED, alpha=0.6, linewidths=0, label="plans")
+        axes.plot(
+            plans["macs_ratio"],
+            plans["accuracy"],
+            color=ACCENT,
+            linewidth=1.8,
+            marker="o",
+            markersize=2.6,
+            label="front",
+        )
+        low, high = some["macs_ratio"].min(), some["macs_ratio"].max()
+        axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
+        axes.set_xlabel("MACs kept")
+        axes.set_title("accuracy", loc="left", color=MUTED, fontsize=8.5)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.legend(frameon=False, loc="lower right", fontsize=8, handlelength=1.4, borderaxespad=0)
+
+    title = f"Accuracy against kept MACs of {len(episodes)} plans; {len(plans)} of them are on the front."
+    return _svg("front", title, 215, draw)
+
+
 def finetune_progress(history: pd.DataFrame) -> str:
     """Accuracy and loss on the training batches after every epoch.
 

@@ -75,6 +75,11 @@ class Problem:
         return weights_hash(self.module.state_dict())
 
 
+def inputs_of(problem: Problem) -> dict[str, str]:
+    """Hashes of what evaluations depend on besides the settings."""
+    return {"dense weights": problem.weights(), "images": problem.data.fingerprint}
+
+
 def read_data(settings: Mapping[str, Any]) -> Dataset:
     """The data set that settings name."""
     given = {key: settings[key] for key in DATA_SETTINGS if settings.get(key) is not None}

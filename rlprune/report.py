@@ -103,8 +103,11 @@ def _figures(folder: Path, ratios: pd.DataFrame | None) -> dict[str, str]:
     figures = {}
     if ratios is not None:
         figures["ratios"] = plots.keep_ratios(ratios)
-    if episodes is not None and (episodes["stage"] != "sensitivity").any():
+    if episodes is not None and episodes["best_loss"].notna().any():
         figures["search"] = plots.search_progress(episodes)
+    front = _read_table(folder / "front.csv")
+    if episodes is not None and front is not None:
+        figures["front"] = plots.front(episodes, front)
     if history is not None:
         figures["finetune"] = plots.finetune_progress(history)
     return figures

@@ -30,6 +30,9 @@ EPISODES = ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_rat
 # These do not change what a run finds, so that a run may continue with others.
 ELSEWHERE = ("out", "device", "workers", "data_root", "download")
 MARKER = Path("state") / "run.json"
+INPUTS = Path("state") / "inputs.json"
+Known = dict[tuple[int, ...], Evaluation]
+"""Evaluations by kept counts."""
 
 
 class RunFolder:
@@ -68,7 +71,7 @@ class RunFolder:
 
     def same_inputs(self, fingerprint: Mapping[str, str]) -> None:
         """Remember hashes of the dense weights and the images, or refuse if an unfinished run had others."""
-        path = self.path / "state" / "inputs.json"
+        path = self.path / INPUTS
         if not path.is_file():
             write_json(path, {"format": FORMAT, "version": VERSION, "inputs": dict(fingerprint)})
         elif different := differences(read_json(path, FORMAT, VERSION)["inputs"], fingerprint):
@@ -76,11 +79,9 @@ class RunFolder:
                 f"{self.path} was begun with other inputs; choose another --out\n  " + "\n  ".join(different)
             )
 
-    def known(self) -> dict[tuple[int, ...], Evaluation]:
+    def known(self) -> Known:
         """Every evaluation of the log, by kept counts."""
-        return {
-            text_to_key(row["counts"]): Evaluation(float(row["loss"]), float(row["accuracy"])) for row in self.episodes
-        }
+        return _evaluations(self.episodes)
 
     def log_plan(
         self,
@@ -125,11 +126,29 @@ class RunFolder:
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             write_text(path, whole)
-        return list(csv.DictReader(whole.splitlines()))
+        return _rows(whole)
 
     def seconds(self) -> float:
         """Seconds of evaluation that the log already holds."""
         return float(self.episodes[-1]["seconds"]) if self.episodes else 0.0
+
+
+def known_in(folder: Path, fingerprint: Mapping[str, str]) -> Known:
+    """Every evaluation that a run has logged, or nothing if it had other inputs than those with these hashes."""
+    inputs, episodes = folder / INPUTS, folder / "episodes.csv"
+    if not (inputs.is_file() and episodes.is_file()):
+        return {}
+    if differences(read_json(inputs, FORMAT, VERSION)["inputs"], fingerprint):
+        return {}
+    return _evaluations(_rows(episodes.read_text(encoding="utf-8")))
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _evaluations(rows: list[dict[str, str]]) -> Known:
+    return {text_to_key(row["counts"]): Evaluation(float(row["loss"]), float(row["accuracy"])) for row in rows}
 
 
 def finished(folder: Path) -> bool:

@@ -190,7 +190,11 @@ class Search(BothTrainings, Pruning, Run, Data, NewNetwork):
 
     title: ClassVar[str] = "Search"
     checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="it is trained first")
-    budget: str | float | None = setting(None, help=BUDGET, unset="none; needed for the reward 'loss'")
+    budget: str | float | None = setting(
+        None,
+        help=f"{BUDGET}, or a range such as 0.2:0.8 for one policy that serves all of it",
+        unset="none; needed for the reward 'loss'",
+    )
     agent: str = setting("ppo", help="the agent that walks the network", choices=AGENTS)
     reward: str = setting(
         "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"

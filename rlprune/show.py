@@ -75,6 +75,24 @@ def _pruning(result: Result, console: Console) -> None:
     _say(console, closing(result))
 
 
+def _search(result: Result, console: Console) -> None:
+    if "plans" not in result:
+        _pruning(result, console)
+        return
+    console.print(Text(heading(result), "bold"))
+    console.print(Text(effort(result), "dim"))
+    table = _table(
+        ("budget", "name"), *((title, "number") for title in ("rule", "search loss", "search", "MACs", "params"))
+    )
+    for plan in result["plans"]:
+        shares = (plan["search_accuracy"], plan["macs_ratio"], plan["params_ratio"])
+        losses = (f"{plan['base_loss']:.3f}", f"{plan['search_loss']:.3f}")
+        table.add_row(*(Text(text) for text in (plan["budget"], *losses, *map(percent, shares))))
+    _put(console, table)
+    console.print(Text("rule: search loss of the sensitivity rule; search: accuracy on the search images\n", "dim"))
+    _say(console, closing(result))
+
+
 def _compare(result: Result, console: Console) -> None:
     console.print(Text(heading(result), "bold"))
     runs = f"{result['seeds']} run{'s' * (result['seeds'] > 1)} of every method"
@@ -165,7 +183,7 @@ def _reasons(title: str, reasons: Iterable[tuple[str, str]], console: Console) -
 
 
 VERBS: dict[str, Callable[[Result, Console], None]] = {
-    "search": _pruning,
+    "search": _search,
     "compare": _compare,
     "replay": _pruning,
     "prune": _pruning,

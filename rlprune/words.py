@@ -51,6 +51,10 @@ def effort(result: Result) -> str:
 
 def closing(result: Result) -> list[Fact]:
     """The lines that end a pruning verb: accuracy if it was measured, cost, and where the results lie."""
+    if "plans" in result:
+        front = ("front", f"{result['front_plans']} plans", "front.csv; none of them is beaten by a cheaper one")
+        replay = ("next", f"rlprune replay {result['run']} --budget B", "prunes to any budget in between")
+        return [front, replay, ("results", result["run"], "")]
     accuracy = _accuracy(*(result.get(f"{when}_accuracy") for when in ("dense", "oneshot", "finetuned")))
     kept = result["macs_ratio"]
     cost = (

@@ -11,7 +11,7 @@ from rlprune.errors import UserError
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_the_first_policy_is_the_base_plan(name: str) -> None:
-    agent = make_agent(name, WalkVecEnv(make_task(), score, 4), 3, seed=0)
+    agent = make_agent(name, WalkVecEnv([make_task()], [score], 4), 3, seed=0)
     observations = np.random.default_rng(0).normal(0, 1, (50, agent.observation_space.shape[0])).astype(np.float32)
     actions, _ = agent.predict(observations, deterministic=True)
     assert np.abs(actions).max() < 0.05
@@ -20,7 +20,7 @@ def test_the_first_policy_is_the_base_plan(name: str) -> None:
 @pytest.mark.parametrize("name", AGENTS)
 def test_same_seed_same_agent(name: str) -> None:
     def draw() -> np.ndarray:
-        agent = make_agent(name, WalkVecEnv(make_task(), score, 4), 3, seed=3)
+        agent = make_agent(name, WalkVecEnv([make_task()], [score], 4), 3, seed=3)
         agent.learn(60)
         observations = np.zeros((2, agent.observation_space.shape[0]), dtype=np.float32)
         return agent.predict(observations, deterministic=True)[0]
@@ -30,4 +30,4 @@ def test_same_seed_same_agent(name: str) -> None:
 
 def test_unknown_agent() -> None:
     with pytest.raises(UserError, match="did you mean 'ppo'"):
-        make_agent("pppo", WalkVecEnv(make_task(), score, 1), 3, seed=0)
+        make_agent("pppo", WalkVecEnv([make_task()], [score], 1), 3, seed=0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlprune.budget import Budget, Lander, parse_budget
+from rlprune.budget import Budget, Lander, describe, parse_budget, parse_budgets
 from rlprune.cost import Cost
 from rlprune.errors import UserError
 
@@ -301,3 +301,44 @@ def test_what_an_infeasible_budget_is_told() -> None:
         ),
     ):
         Lander(chain([16], [1]), parse_budget("0.1,params=0.2"), round_to=8)
+
+
+def test_a_range_is_seven_budgets_evenly_in_their_logarithm() -> None:
+    budgets = parse_budgets("0.2:0.8")
+    limits = [budget.limits["macs"] for budget in budgets]
+    assert len(limits) == 7
+    assert (limits[0], limits[3], limits[-1]) == (0.2, 0.4, 0.8)
+    np.testing.assert_allclose(np.diff(np.log(limits)), np.log(4) / 6, rtol=1e-2)
+    assert describe(budgets) == "keep 20 to 80 % of the MACs (remove 20 to 80 %)"
+    assert [budget.limits for budget in parse_budgets(0.3)] == [{"macs": 0.3}]
+
+
+def test_a_range_of_one_of_two_resources() -> None:
+    budgets = parse_budgets("macs=0.5, params=10%:40%")
+    assert budgets[0].limits == {"macs": 0.5, "params": 0.1}
+    assert budgets[-1].limits == {"macs": 0.5, "params": 0.4}
+    assert describe(budgets) == (
+        "keep ≤ 50 % of the MACs (remove ≥ 50 %), keep 10 to 40 % of the parameters (remove 60 to 90 %)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("0.8:0.2", "from the smaller to the larger"),
+        ("0.3:0.3", "from the smaller to the larger"),
+        ("macs=0.2:0.8,params=0.2:0.8", "two ranges"),
+        ("0.2:x", "not a number"),
+        ("0:0.5", "out of range"),
+        ("0.2:0.4:0.8", "is a range"),
+        ("mac=0.2:0.8", "did you mean 'macs'"),
+    ],
+)
+def test_ranges_that_are_none(given: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_budgets(given)
+
+
+def test_only_a_search_takes_a_range() -> None:
+    with pytest.raises(UserError, match=r"macs=0\.2:0\.8 is a range, for which only search learns"):
+        parse_budget("0.2:0.8")

@@ -36,7 +36,7 @@ def test_one_plan() -> None:
 @pytest.mark.parametrize(("bias", "told"), [(0.0, None), (20.0, "upper"), (-20.0, "lower")])
 def test_a_policy_pushed_to_its_bound(name: str, bias: float, told: str | None) -> None:
     task = make_task()
-    agent = make_agent(name, WalkVecEnv(task, score, 4), 3, seed=0)
+    agent = make_agent(name, WalkVecEnv([task], [score], 4), 3, seed=0)
     mean = agent.policy.action_net if name == "ppo" else agent.policy.actor.mu  # type: ignore[union-attr]
     last = [layer for layer in mean.modules() if isinstance(layer, nn.Linear)][-1]
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_a_policy_pushed_to_its_bound(name: str, bias: float, told: str | None) 
 
 def test_a_policy_without_noise_that_always_walks_the_same_way() -> None:
     task = make_task()
-    agent = make_agent("ppo", WalkVecEnv(task, score, 4), 3, seed=0)
+    agent = make_agent("ppo", WalkVecEnv([task], [score], 4), 3, seed=0)
     with torch.no_grad():
         agent.policy.log_std.fill_(-20.0)  # type: ignore[union-attr]
     assert collapse(agent, task) == "the policy collapsed: all walks end in one plan"

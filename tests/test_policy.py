@@ -15,7 +15,7 @@ from rlprune.errors import UserError
 @pytest.mark.parametrize("name", AGENTS)
 def test_round_trip(name: str, tmp_path: Path) -> None:
     task = make_task()
-    agent = make_agent(name, WalkVecEnv(task, score, 8), 3, seed=0)
+    agent = make_agent(name, WalkVecEnv([task], [score], 8), 3, seed=0)
     agent.learn(8 * 3 * 4)
     save_policy(agent, name, task, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"policy.safetensors", "policy.json", "agent.zip"}
@@ -28,7 +28,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
 
 
 def test_walks_under_another_budget(tmp_path: Path) -> None:
-    agent = make_agent("ppo", WalkVecEnv(make_task(), score, 8), 3, seed=0)
+    agent = make_agent("ppo", WalkVecEnv([make_task()], [score], 8), 3, seed=0)
     save_policy(agent, "ppo", make_task(), tmp_path)
     tight = make_task("macs=0.2")
     counts = walk_policy(load_policy(tmp_path, tight), tight)
@@ -39,7 +39,7 @@ def test_refuses_what_is_no_policy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         load_policy(tmp_path, make_task())
     task = make_task()
-    save_policy(make_agent("ppo", WalkVecEnv(task, score, 2), 3, seed=0), "ppo", task, tmp_path)
+    save_policy(make_agent("ppo", WalkVecEnv([task], [score], 2), 3, seed=0), "ppo", task, tmp_path)
     (tmp_path / "policy.safetensors").write_bytes(b"junk")
     with pytest.raises(UserError, match="cannot read the policy"):
         load_policy(tmp_path, task)

@@ -8,6 +8,7 @@ from toys import macs, make_task
 
 import rlprune.agents.search as module
 from rlprune.agents.agents import AGENTS
+from rlprune.agents.policy import walk_policy
 from rlprune.agents.search import search
 
 
@@ -23,24 +24,39 @@ def loss(counts: np.ndarray) -> float:
     return float(1.0 / a + 0.3 / b + 0.05 / c + 0.2 * abs(a - b))
 
 
-def optimum() -> float:
+def foretell(keep: np.ndarray) -> np.ndarray:
+    """What the groups cost one by one, without the interaction."""
+    return (np.array([1.0, 0.3, 0.05]) * (1 / keep - 1)).sum(axis=-1)
+
+
+def optimum(budget: int = 76) -> float:
     plans = itertools.product(range(1, 9), repeat=3)
-    return min(loss(np.array(plan)) for plan in plans if macs(*plan) <= 76)
+    return min(loss(np.array(plan)) for plan in plans if macs(*plan) <= budget)
 
 
 def test_finds_the_known_optimum() -> None:
     """512 plans are possible; the search may measure 45 and starts from the uniform one."""
-    found = search(make_task(), loss, 45, seed=0)
-    assert found.loss == pytest.approx(optimum())
-    assert macs(*found.counts) <= 76
+    found = search([make_task()], loss, 45, foretell, seed=0)
+    assert found.losses[0] == pytest.approx(optimum())
+    assert macs(*found.counts[0]) <= 76
+
+
+def test_one_search_finds_the_optimum_under_every_budget() -> None:
+    """45 and 90 of the 152 MACs, with one policy that ends on both plans without exploring."""
+    tasks = [make_task(f"macs={bound / 152}") for bound in (45, 90)]
+    found = search(tasks, loss, 80, foretell, seed=0)
+    assert found.losses == pytest.approx([optimum(45), optimum(90)])
+    for task, bound in zip(tasks, (45, 90), strict=True):
+        assert macs(*walk_policy(found.agent, task)) <= bound
+        assert loss(walk_policy(found.agent, task)) < loss(task.finish(task.base[None])[0])
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_agent_improves_on_the_base_plan(agent: str) -> None:
     task = make_task()
     base = task.finish(task.base[None])[0]
-    found = search(task, loss, 30, agent, seed=0, starts=(base,))
-    assert found.loss < loss(base)
+    found = search([task], loss, 30, foretell, agent, seed=0, starts=[(base,)])
+    assert found.losses[0] < loss(base)
 
 
 @pytest.mark.parametrize("agent", ["ppo", "sac"])
@@ -52,7 +68,7 @@ def test_same_seed_same_walk(agent: str) -> None:
             seen.append(tuple(counts.tolist()))
             return loss(counts)
 
-        search(make_task(), measure, 16, agent, seed)
+        search([make_task()], measure, 16, foretell, agent, seed)
         return seen
 
     assert measured(1) == measured(1)
@@ -66,11 +82,11 @@ def test_measures_no_plan_twice_and_no_more_than_allowed() -> None:
         seen.append(tuple(counts.tolist()))
         return loss(counts)
 
-    search(make_task(), measure, 25, seed=0)
+    search([make_task()], measure, 25, foretell, seed=0)
     assert len(seen) == len(set(seen)) == 25
 
 
 def test_ends_where_fewer_plans_exist_than_it_may_measure() -> None:
     """At this bound only a handful of plans land."""
-    found = search(make_task("macs=0.05"), loss, 40, seed=0)
-    assert macs(*found.counts) <= 0.05 * 152
+    found = search([make_task("macs=0.05")], loss, 40, foretell, seed=0)
+    assert macs(*found.counts[0]) <= 0.05 * 152

@@ -19,13 +19,14 @@ def run(entry: Entry) -> str:
         probes = len(entry.seen)
         entry.begin()
 
-    prepared = prepare(entry.problem, entry.lander, entry, np.zeros(2), False, begin)
+    prepared = prepare(entry.problem, [entry.lander], entry, np.zeros(2), False, begin)
     found = search(
-        prepared.task,
+        prepared.tasks,
         lambda counts: entry(counts).loss,
         entry.evaluations - probes,
+        prepared.sensitivity.predict,
         entry.method,
         entry.seed,
-        (prepared.base, uniform(entry.lander)),
+        [(prepared.bases[0], uniform(entry.lander))],
     )
-    return collapse(found.agent, prepared.task)
+    return collapse(found.agent, prepared.tasks[0])

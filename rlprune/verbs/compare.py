@@ -19,7 +19,7 @@ from rlprune.files import read_content, write_json
 from rlprune.finish import described, recover
 from rlprune.ledger import Cell, Ledger
 from rlprune.plan import counts_to_text, text_to_key, top_mask
-from rlprune.problem import Problem, open_problem, train_dense
+from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.run import RunFolder, folder_of
 from rlprune.standings import standings, verdict
@@ -58,7 +58,7 @@ def compare(*, config: Path | None = None, progress: Progress | None = None, **s
         train_dense(problem, _as_search(given, given.seed), given.train_epochs, progress)
     bank = Bank(make_evaluator(problem, given.criterion, given.seed))
     run = RunFolder(folder, given)
-    run.same_inputs({"dense weights": problem.weights(), "images": problem.data.fingerprint})
+    run.same_inputs(inputs_of(problem))
     _remember(run, problem, bank)
     ledger = Ledger(folder)
     start -= sum(bank.seconds.values()) + sum(cell.own_seconds for cell in ledger.cells)
@@ -67,7 +67,7 @@ def compare(*, config: Path | None = None, progress: Progress | None = None, **s
     except KeyboardInterrupt:
         progress.close(finished=False)
         raise KeyboardInterrupt(f"what has ended so far is in {folder}; the same command continues") from None
-    result = {"run": str(folder), **described(budget, problem, time.perf_counter() - start)}
+    result = {"run": str(folder), **described([budget], problem, time.perf_counter() - start)}
     result |= _outcome(given, problem, ledger)
     draw_comparison(ledger.curves, given.evaluations, heading(result), folder)
     write_json(folder / "comparison.json", {"format": FORMAT, "version": VERSION, **result})

@@ -55,7 +55,7 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
     return {
         "pruned": str(out),
         "plan": str(out / "plan.json"),
-        **described(budget, problem, time.perf_counter() - start),
+        **described([budget], problem, time.perf_counter() - start),
         **costs(problem, plan.counts()),
         "table": ratio_table(problem.graph, problem.cost, plan.counts()).to_dict("records"),
     }

@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlprune.agents.policy import load_policy, walk_policy
 from rlprune.agents.preparation import make_evaluator, prepare
 from rlprune.allocators.sensitivity import number_of_evaluations
@@ -14,13 +16,18 @@ from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
 from rlprune.files import check_new
 from rlprune.finish import described, plan_of, prune_and_recover
-from rlprune.problem import open_problem, train_dense
+from rlprune.front import front
+from rlprune.plan import text_to_key
+from rlprune.problem import inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
-from rlprune.run import write_result
+from rlprune.run import Known, known_in, write_result
 
 
 def replay(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
     """Walk a run's policy on another checkpoint or budget: no search, only the sensitivities are measured.
+
+    On the network and the images of the run even these are known. The better of the policy's plan, the base plan and,
+    there, the run's nearest plans is taken.
 
     Args:
         config: YAML file of settings, below those given here.
@@ -37,6 +44,8 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     searched = resolve(Search, {}, given.source / "config.yaml")
     changed = {key: value for key, value in as_dict(given).items() if value not in (None, False) and key != "source"}
     there = resolve(Search, as_dict(searched) | changed)
+    if given.budget is None and isinstance(there.budget, str) and ":" in there.budget:
+        raise UserError(f"--budget is missing: the policy in {given.source} serves {there.budget}, say which one")
     budget, (weights, balance) = parse_budget(there.budget), parse_reward(there.reward)
     source = given.source.resolve()
     out = check_new(given.out or source.with_name(f"{source.name}-replay-{budget}"))
@@ -44,23 +53,48 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     lander = Lander(problem.cost, budget, there.round_to, there.min_channels)
     if there.checkpoint is None:
         train_dense(problem, there, there.train_epochs, progress)
-    progress.stage("measuring sensitivities", number_of_evaluations(len(problem.graph.groups)) + 2)
-    seen: dict[tuple[int, ...], Evaluation] = {}
-    evaluator = make_evaluator(problem, there.criterion, there.seed, seen, lambda *_: progress.update(len(seen)))
-    prepared = prepare(problem, lander, evaluator, weights, balance)
-    counts = walk_policy(load_policy(given.source / "policy", prepared.task), prepared.task)
-    loss, base_loss = evaluator(counts).loss, evaluator(prepared.base).loss
+    same = (searched.criterion, searched.seed) == (there.criterion, there.seed)
+    known = known_in(given.source, inputs_of(problem)) if same else {}
+    seen, measured = dict(known), 0
+
+    def count(counts: np.ndarray, evaluation: Evaluation) -> None:
+        nonlocal measured
+        measured += 1
+        progress.update(measured)
+
+    probes = 0 if known else number_of_evaluations(len(problem.graph.groups))
+    progress.stage("walking the network", probes + 2)
+    evaluator = make_evaluator(problem, there.criterion, there.seed, seen, count)
+    prepared = prepare(problem, [lander], evaluator, weights, balance)
+    task, base = prepared.tasks[0], prepared.bases[0]
+    walked = walk_policy(load_policy(given.source / "policy", task), task)
+    plans = np.array([walked, base, *_neighbours(known, lander)])
+    values = task.value(plans, np.array([evaluator(counts).loss for counts in plans]))
+    counts = plans[int(np.argmax(values))]
     plan = plan_of(problem, counts, evaluator.scores, there)
     after = prune_and_recover(problem, plan, out, given.finetune_epochs, there, progress)
     result = {
         "run": str(out),
         "plan": str(out / "plan.json"),
         "agent": there.agent,
-        "evaluations": len(seen),
-        "search_loss": loss,
-        "base_loss": base_loss,
-        **described(budget, problem, time.perf_counter() - start),
+        "evaluations": measured,
+        "search_loss": evaluator(counts).loss,
+        "policy_loss": evaluator(walked).loss,
+        "base_loss": evaluator(base).loss,
+        **described([budget], problem, time.perf_counter() - start),
         **after,
     }
     write_result(out, result)
     return result
+
+
+def _neighbours(known: Known, lander: Lander) -> np.ndarray:
+    """The plans of the run's front just below and above the budget, landed on it."""
+    if not known:
+        return np.empty((0, len(lander.sizes)), dtype=np.int64)
+    limits = lander.budget.limits
+    resource = next(iter(limits), "macs")
+    table = front(known, lander.cost, resource)
+    place = int(np.searchsorted(table[f"{resource}_ratio"], limits.get(resource, 1.0), side="right"))
+    nearest = table["counts"].iloc[max(place - 1, 0) : place + 1]
+    return lander.land(np.array([text_to_key(text) for text in nearest], dtype=float))

@@ -1,6 +1,7 @@
 """`rlprune search`: the main job."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from rlprune.agents.preparation import make_evaluator, prepare
 from rlprune.agents.search import search as run_search
 from rlprune.allocators.sensitivity import number_of_evaluations
 from rlprune.allocators.uniform import uniform
-from rlprune.budget import Lander, parse_budget
+from rlprune.budget import Lander, parse_budgets
 from rlprune.config import Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
 from rlprune.envs.walk import Task
 from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation, Evaluator
+from rlprune.files import write_text
 from rlprune.finish import described, plan_of, prune_and_recover, save_plan
-from rlprune.problem import Problem, open_problem, train_dense
+from rlprune.front import front
+from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.report import write_run_report
 from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
@@ -37,15 +40,19 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     """
     start, progress = time.perf_counter(), progress or Progress()
     given = resolve(Search, settings, config)
-    budget, (weights, balance) = parse_budget(given.budget), parse_reward(given.reward)
+    budgets, reward = parse_budgets(given.budget), parse_reward(given.reward)
+    if len(budgets) > 1 and reward[1]:
+        raise UserError(
+            f"--budget {given.budget} is a range; with --reward balance the agent itself decides how much goes"
+        )
     folder = given.out or default_folder(given)
     RunFolder.check(folder, given)
     if finished(folder):
         progress.note(f"{folder} is finished already; this is its result")
         return read_result(folder)
     problem = open_problem(as_dict(given), progress)
-    lander = Lander(problem.cost, budget, given.round_to, given.min_channels)
-    _require_enough(given.evaluations, len(problem.graph.groups))
+    landers = [Lander(problem.cost, budget, given.round_to, given.min_channels) for budget in budgets]
+    _require_enough(given.evaluations, len(problem.graph.groups), len(budgets))
     if given.checkpoint is None:
         train_dense(problem, given, given.train_epochs, progress)
     evaluator = make_evaluator(problem, given.criterion, given.seed)
@@ -53,32 +60,32 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     run = RunFolder(folder, given)
     start -= run.seconds()
     try:
-        run.same_inputs({"dense weights": problem.weights(), "images": problem.data.fingerprint})
-        log = Log(run, problem, evaluator, given.evaluations, progress)
-        found = _find(given, problem, lander, evaluator, log, (weights, balance))
-        plan = plan_of(problem, found["counts"], evaluator.scores, given)
-        epochs = problem.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
-        after = prune_and_recover(problem, plan, folder, epochs, given, progress)
+        run.same_inputs(inputs_of(problem))
+        log = Log(run, problem, evaluator, given.evaluations, progress, alone=len(budgets) == 1)
+        found = _find(given, problem, landers, evaluator, log, reward)
+        after = (_finish if len(budgets) == 1 else _front)(given, problem, evaluator, found, folder, progress)
     except KeyboardInterrupt:
         progress.close(finished=False)
         raise KeyboardInterrupt(f"what was found so far is in {folder}; the same command continues") from None
-    result = {
-        "run": str(folder),
-        "plan": str(folder / "plan.json"),
-        "agent": given.agent,
-        "evaluations": len(evaluator.seen),
-        "search_loss": found["loss"],
-        "base_loss": found["base_loss"],
-        **described(budget, problem, time.perf_counter() - start),
-        **after,
-    }
+    result = {"run": str(folder), "agent": given.agent, "evaluations": len(evaluator.seen)}
+    result |= {**described(budgets, problem, time.perf_counter() - start), **after}
     write_result(folder, result)
     write_run_report(folder)
     return result
 
 
-def _require_enough(evaluations: int, groups: int) -> None:
-    needed = number_of_evaluations(groups) + 2
+@dataclass(frozen=True)
+class Found:
+    """For every budget the best plan, its loss and that of the base plan."""
+
+    landers: list[Lander]
+    counts: list[np.ndarray]
+    losses: list[float]
+    base_losses: list[float]
+
+
+def _require_enough(evaluations: int, groups: int, budgets: int) -> None:
+    needed = number_of_evaluations(groups) + 2 * budgets
     if evaluations < needed:
         raise UserError(
             f"--evaluations {evaluations} is too few: the sensitivities of {groups} groups and the first plans need "
@@ -87,17 +94,26 @@ def _require_enough(evaluations: int, groups: int) -> None:
 
 
 def _find(
-    given: Search, problem: Problem, lander: Lander, evaluator: Evaluator, log: "Log", reward: tuple[np.ndarray, bool]
-) -> dict[str, Any]:
+    given: Search,
+    problem: Problem,
+    landers: list[Lander],
+    evaluator: Evaluator,
+    log: "Log",
+    reward: tuple[np.ndarray, bool],
+) -> Found:
     """Search; the policy goes to the run folder, the best plan so far also when it is interrupted."""
-    weights, balance = reward
+    balance = reward[1]
     try:
-        prepared = prepare(problem, lander, evaluator, weights, balance, log.begin)
-        starts = (prepared.base,) if balance else (prepared.base, uniform(lander))
+        prepared = prepare(problem, landers, evaluator, *reward, log.begin)
+        starts = [
+            (base,) if balance else (base, uniform(lander))
+            for base, lander in zip(prepared.bases, landers, strict=True)
+        ]
         found = run_search(
-            prepared.task,
+            prepared.tasks,
             lambda counts: evaluator(counts).loss,
             given.evaluations - log.sensitivities(),
+            prepared.sensitivity.predict,
             given.agent,
             given.seed,
             starts,
@@ -107,8 +123,42 @@ def _find(
         if log.best is not None:
             save_plan(problem, plan_of(problem, log.best, evaluator.scores, given), log.run.path)
         raise
-    save_policy(found.agent, given.agent, prepared.task, log.run.path / "policy")
-    return {"counts": found.counts, "loss": found.loss, "base_loss": evaluator(prepared.base).loss}
+    save_policy(found.agent, given.agent, prepared.tasks[0], log.run.path / "policy")
+    return Found(landers, found.counts, found.losses, [evaluator(base).loss for base in prepared.bases])
+
+
+def _finish(
+    given: Search, problem: Problem, evaluator: Evaluator, found: Found, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """Prune to the one plan, and fine-tune."""
+    plan = plan_of(problem, found.counts[0], evaluator.scores, given)
+    epochs = problem.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
+    after = prune_and_recover(problem, plan, folder, epochs, given, progress)
+    losses = {"search_loss": found.losses[0], "base_loss": found.base_losses[0]}
+    return {"plan": str(folder / "plan.json"), **losses, **after}
+
+
+def _front(
+    given: Search, problem: Problem, evaluator: Evaluator, found: Found, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """Write `front.csv`; which plan of it is pruned is for `replay` to say."""
+    low, high = found.landers[0].budget.limits, found.landers[-1].budget.limits
+    table = front(evaluator.seen, problem.cost, next(name for name in low if low[name] < high[name]))
+    write_text(folder / "front.csv", table.to_csv(index=False, lineterminator="\n"))
+    plans = []
+    for lander, counts, loss, base in zip(found.landers, found.counts, found.losses, found.base_losses, strict=True):
+        ratios = problem.cost.ratios(counts)
+        plans.append(
+            {
+                "budget": str(lander.budget),
+                "search_loss": loss,
+                "search_accuracy": evaluator(counts).accuracy,
+                "base_loss": base,
+                "macs_ratio": float(ratios[0]),
+                "params_ratio": float(ratios[1]),
+            }
+        )
+    return {"front": str(folder / "front.csv"), "front_plans": len(table), "plans": plans}
 
 
 class Log:
@@ -120,9 +170,19 @@ class Log:
         evaluator: reports here from now on.
         total: evaluations in all.
         progress: the screen.
+        alone: there is one budget, so that there is one best plan.
     """
 
-    def __init__(self, run: RunFolder, problem: Problem, evaluator: Evaluator, total: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        problem: Problem,
+        evaluator: Evaluator,
+        total: int,
+        progress: Progress,
+        alone: bool,
+    ) -> None:
+        self.alone, self.searching = alone, False
         self.run, self.problem, self.progress = run, problem, progress
         self.seen = evaluator.seen
         self.seen |= run.known()
@@ -137,7 +197,10 @@ class Log:
         progress.stage("searching", total, len(self.seen))
 
     def begin(self, task: Task) -> None:
-        """The sensitivities are measured, from now on plans of this task come."""
+        """The sensitivities are measured, from now on plans of this task (or of more than one) come."""
+        self.searching = True
+        if not self.alone:
+            return
         self.task = task
         for counts, evaluation in list(self.seen.items())[self.sensitivities() :]:
             self._compare(np.array(counts), evaluation)
@@ -151,7 +214,7 @@ class Log:
         ratios = self.problem.cost.ratios(counts)
         if self.task is not None:
             self._compare(counts, evaluation)
-        stage = "sensitivity" if self.task is None else "search"
+        stage = "search" if self.searching else "sensitivity"
         best = None if self.best is None else self._best_loss
         self.run.log_plan(counts, evaluation, ratios, stage, best, time.perf_counter() - self._start)
         self.progress.update(len(self.run.episodes), **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")

@@ -1,0 +1,40 @@
+"""The front of a search over many budgets: the plans that no other plan beats at no higher cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlprune.cost import RESOURCES, Cost
+from rlprune.evaluator import Evaluation
+from rlprune.plan import counts_to_text
+
+Seen = Mapping[tuple[int, ...], Evaluation]
+
+
+def front(seen: Seen, cost: Cost, resource: str) -> pd.DataFrame:
+    """The plans that are not dominated, the cheapest first.
+
+    Args:
+        seen: every evaluated plan.
+        cost: of the network.
+        resource: "macs" or "params", what is traded for the loss.
+
+    Returns:
+        macs_ratio, params_ratio, loss and accuracy (on the search images) and counts of every such plan.
+    """
+    counts, ratios = np.array(list(seen)), cost.ratios(np.array(list(seen)))
+    losses = np.array([evaluation.loss for evaluation in seen.values()])
+    price = ratios[:, RESOURCES.index(resource)]
+    # Cheapest first, and of equally cheap ones the best: whoever lowers the loss is on the front.
+    order = np.lexsort((losses, price))
+    lowest = np.minimum.accumulate(losses[order])
+    stays = order[np.flatnonzero(np.diff(lowest, prepend=np.inf) < 0)]
+    return pd.DataFrame([_row(counts[place], ratios[place], seen) for place in stays])
+
+
+def _row(counts: np.ndarray, ratios: np.ndarray, seen: Seen) -> dict[str, Any]:
+    evaluation = seen[tuple(counts.tolist())]
+    kept = {f"{name}_ratio": float(ratio) for name, ratio in zip(RESOURCES, ratios, strict=True)}
+    return kept | {"loss": evaluation.loss, "accuracy": evaluation.accuracy, "counts": counts_to_text(counts)}
