@@ -61,6 +61,8 @@ def _off_policy(name: str, common: dict[str, Any], episode: int) -> BaseAlgorith
         "learning_starts": walks * episode,
         "train_freq": (1, "step"),
         "gradient_steps": 8,
+        # The reward comes at the end: returns over the whole episode need no critic to carry it back step by step.
+        "n_steps": episode,
         "policy_kwargs": {"net_arch": [64, 64]},
         **common,
     }

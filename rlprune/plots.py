@@ -139,17 +139,12 @@ def front(episodes: pd.DataFrame, plans: pd.DataFrame) -> str:
         axes = figure.add_axes((0.1, 0.15, 0.885, 0.77))
         some = episodes[episodes["stage"] != "sensitivity"]
         axes.scatter(some["macs_ratio"], some["accuracy"], s=7, color=MUTED, alpha=0.6, linewidths=0, label="plans")
-        axes.plot(
-            plans["macs_ratio"],
-            plans["accuracy"],
-            color=ACCENT,
-            linewidth=1.8,
-            marker="o",
-            markersize=2.6,
-            label="front",
-        )
+        # A plan of the front is the best up to the next one.
+        line: dict[str, Any] = {"linewidth": 1.8, "drawstyle": "steps-post", "marker": "o", "markersize": 2.6}
+        axes.plot(plans["macs_ratio"], plans["accuracy"], color=ACCENT, label="front", **line)
         low, high = some["macs_ratio"].min(), some["macs_ratio"].max()
-        axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
+        margin = max(0.02 * (high - low), 0.005)
+        axes.set_xlim(low - margin, high + margin)
         axes.set_xlabel("MACs kept")
         axes.set_title("accuracy", loc="left", color=MUTED, fontsize=8.5)
         for axis in (axes.xaxis, axes.yaxis):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlprune.plots import ACCENT, PAGE_COLOURS, SOFT, finetune_progress, keep_ratios, search_progress
+from rlprune.plots import ACCENT, PAGE_COLOURS, SOFT, finetune_progress, front, keep_ratios, search_progress
 
 TABLE = pd.DataFrame(
     {
@@ -28,7 +28,26 @@ EPISODES = pd.DataFrame(
     }
 )
 HISTORY = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "accuracy": [0.4, 0.75]})
-DRAWN = [(keep_ratios, TABLE), (search_progress, EPISODES), (finetune_progress, HISTORY)]
+MEASURED = pd.DataFrame(
+    {
+        "stage": ["sensitivity", "search", "search", "search"],
+        "macs_ratio": [1.0, 0.5, 0.2, 0.5],
+        "accuracy": [0.9, 0.7, 0.3, 0.8],
+    }
+)
+
+
+def trade(episodes: pd.DataFrame) -> str:
+    """The front of plans, whatever they are."""
+    return front(episodes, episodes.tail(2).sort_values("macs_ratio"))
+
+
+DRAWN = [
+    (keep_ratios, TABLE),
+    (search_progress, EPISODES),
+    (finetune_progress, HISTORY),
+    (trade, MEASURED),
+]
 
 
 def parsed(svg: str) -> ElementTree.Element:
@@ -117,3 +136,17 @@ def test_one_row_is_enough(draw: Callable[[pd.DataFrame], str], table: pd.DataFr
 def test_a_deep_network_and_a_diverged_plan_are_drawn() -> None:
     parsed(keep_ratios(pd.concat([TABLE.assign(group="x" * 90)] * 25, ignore_index=True)))
     parsed(search_progress(EPISODES.assign(loss=[1, 1, 2, np.inf, np.nan])))
+
+
+def test_the_front_is_a_staircase_over_the_plans() -> None:
+    root = parsed(trade(MEASURED))
+    dots = [group for group in root.iter("g") if group.get("id", "").startswith("front-PathCollection")]
+    # Three plans of the search and one in the legend; the dense network is none of them.
+    assert sum(len(list(group.iter("use"))) for group in dots) == 4
+    # The legend has one like it, further to the right.
+    lines = [path for path in root.iter("path") if f"stroke: {PAGE_COLOURS[ACCENT]}" in path.get("style", "")]
+    corners = re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", lines[0].get("d", ""))
+    assert len(corners) == 3
+    (_, low), (right, level), (end, high) = [(float(x), float(y)) for x, y in corners]
+    assert low == level > high
+    assert right == end
