@@ -28,9 +28,11 @@ ABOUT = {
         "rlprune train --model vgg16 --model-args width=0.25 --epochs 12 --lr 0.05",
     ),
     "search": (
-        f"Let the agent decide how much of every layer to keep, prune, and fine-tune.\n\n{BUDGETS}",
+        f"Let the agent decide how much of every layer to keep, prune, and fine-tune.\n\n{BUDGETS} A range such as "
+        "0.2:0.8 trains one policy for all of it, which `rlprune replay` then lands on any budget.",
         "rlprune search --model vgg16 --budget 0.3",
         "rlprune search --model resnet20 --data cifar10 --checkpoint dense.safetensors --budget macs=0.3,params=0.4",
+        "rlprune search --model vgg16 --budget 0.2:0.8 --out runs/any",
         "rlprune search --config search.yaml --seed 1 --json",
     ),
     "compare": (
@@ -57,6 +59,7 @@ ABOUT = {
     "replay": (
         "Apply the policy of a finished search to another checkpoint or another budget, without searching again.",
         "rlprune replay runs/vgg16 --budget 0.5",
+        "rlprune replay runs/any --budget 0.45 --finetune-epochs 6",
         "rlprune replay runs/vgg16 --checkpoint other.safetensors --finetune-epochs 6",
     ),
     "export": (

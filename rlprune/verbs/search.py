@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlprune.agents.collapse import collapse
 from rlprune.agents.policy import save_policy
 from rlprune.agents.preparation import make_evaluator, prepare
 from rlprune.agents.search import search as run_search
@@ -123,6 +124,8 @@ def _find(
         if log.best is not None:
             save_plan(problem, plan_of(problem, log.best, evaluator.scores, given), log.run.path)
         raise
+    if remark := collapse(found.agent, prepared.tasks[0]):
+        log.progress.note(remark)
     save_policy(found.agent, given.agent, prepared.tasks[0], log.run.path / "policy")
     return Found(landers, found.counts, found.losses, [evaluator(base).loss for base in prepared.bases])
 

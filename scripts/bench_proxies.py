@@ -1,0 +1,150 @@
+"""How well cheap scores of a plan rank the accuracy it ends with after fine-tuning.
+
+    python scripts/bench_proxies.py --model vgg16 --model-args width=0.25 --checkpoint FILE --data folder:PATH \\
+        --budget 0.15 --out docs/benchmarks/proxies-vgg16-0.15.csv
+
+Thirty plans of equal MACs are scored by every proxy and fine-tuned alike; Spearman's rank correlation with the
+fine-tuned accuracy on the test images is printed. A plan that has been measured is not measured again.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from rlprune.agents.preparation import make_evaluator, prepare
+from rlprune.agents.search import search
+from rlprune.allocators.global_l1 import one_threshold
+from rlprune.allocators.uniform import uniform
+from rlprune.budget import Lander, parse_budget
+from rlprune.evaluator import Evaluator, measure, recalibrate
+from rlprune.plan import top_mask
+from rlprune.problem import Problem, open_problem
+from rlprune.progress import Progress
+from rlprune.pruner import prune
+from rlprune.training import evaluate, train
+
+SHARES = {"1/8": 8, "1/4": 4, "1": 1}
+"""Brief fine-tunes: one pass over this part of the training images, annealed to zero."""
+EPOCHS = 6
+
+
+def main() -> None:
+    """Measure the plans that are left, then tell the correlations."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "data", "checkpoint", "budget"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--model-args")
+    parser.add_argument("--out", type=Path, required=True, help="csv file that grows plan by plan")
+    given = parser.parse_args()
+    problem = open_problem(vars(given), Progress())
+    lander = Lander(problem.cost, parse_budget(given.budget))
+    evaluator = make_evaluator(problem, "l1", 0)
+    known = pd.read_csv(given.out)["plan"].tolist() if given.out.is_file() else []
+    for name, counts in plans(problem, lander, evaluator).items():
+        if name not in known:
+            append(given.out, {"plan": name, **measured(problem, counts, evaluator)})
+    print(correlations(pd.read_csv(given.out)).to_string(float_format="%.2f"))
+
+
+def plans(problem: Problem, lander: Lander, evaluator: Evaluator) -> dict[str, np.ndarray]:
+    """Plans of equal MACs: the rules', a search's, heavy at the front or at the back, random around two rules."""
+    rng = np.random.default_rng(0)
+    prepared = prepare(problem, [lander], evaluator, np.zeros(2), False)
+    middle, rule = uniform(lander), prepared.tasks[0].base
+    found = {
+        "uniform": middle,
+        "sensitivity": prepared.bases[0],
+        "global-l1": one_threshold(problem.graph, evaluator.scores, lander),
+        "searched": search(
+            prepared.tasks, lambda counts: evaluator(counts).loss, 260, prepared.sensitivity.predict
+        ).counts[0],
+    }
+    depth = np.linspace(1, -1, len(middle))
+    for tilt in (-0.8, -0.4, 0.4, 0.8):
+        found[f"front {tilt:+}"] = landed(lander, middle, tilt * depth)
+    for number in range(12):
+        found[f"random {number}"] = landed(lander, middle, rng.normal(0, 0.5, len(middle)))
+    for number in range(10):
+        found[f"near the rule {number}"] = landed(lander, rule, rng.normal(0, 0.35, len(middle)))
+    names = list(found)
+    # In random order, so that a part of the plans tells about all of them.
+    return {names[place]: found[names[place]] for place in rng.permutation(len(names))}
+
+
+def landed(lander: Lander, base: np.ndarray, logs: np.ndarray) -> np.ndarray:
+    """(groups,) the plan that multiplies a base plan by exp(logs)."""
+    return lander.land(np.minimum(base * np.exp(logs), lander.sizes)[None])[0]
+
+
+def measured(problem: Problem, counts: np.ndarray, evaluator: Evaluator) -> dict[str, Any]:
+    """Every proxy of one plan on the search images, and its fine-tuned accuracy on the test images."""
+    mask = top_mask(problem.graph, counts, evaluator.scores)
+    row: dict[str, Any] = {"counts": " ".join(str(int(count)) for count in counts)}
+    macs, row["params_ratio"] = problem.cost.ratios(counts)
+    row["macs_ratio"] = macs
+    smaller = prune(problem.module, problem.graph, mask)
+    score(row, "as cut", smaller, problem)
+    recalibrate(smaller, problem.calibration()[0])
+    score(row, "recalibrated", smaller, problem)
+    for name, part in SHARES.items():
+        tuned = fine_tuned(problem, mask, part, 1, row, name)
+        score(row, f"{name} epoch", tuned, problem)
+    tuned = fine_tuned(problem, mask, 1, EPOCHS, row, "full")
+    score(row, "full", tuned, problem)
+    row["test accuracy"] = evaluate(tuned, problem.data.test, device=problem.device)[1]
+    return row
+
+
+def fine_tuned(problem: Problem, mask: np.ndarray, part: int, epochs: int, row: dict[str, Any], name: str) -> nn.Module:
+    """A pruned network after some epochs on a part of the training images; the seconds go into the row."""
+    smaller, start = prune(problem.module, problem.graph, mask), time.perf_counter()
+    images = problem.data.train
+    if part > 1:
+        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: len(images) // part]
+        images = images.subset(chosen)
+    train(smaller, images, epochs=epochs, recovery=True, batch_size=128, device=problem.device)
+    row[f"{name} seconds"] = time.perf_counter() - start
+    return smaller
+
+
+def score(row: dict[str, Any], name: str, module: nn.Module, problem: Problem) -> None:
+    """Loss (at the best temperature) and accuracy on the search images."""
+    images, labels = problem.search()
+    with torch.inference_mode():
+        result = measure(module(images), labels)
+    row[f"{name} loss"], row[f"{name} accuracy"] = result.loss, result.accuracy
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """One more line, with a heading where the file is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row["plan"], f"{100 * row['test accuracy']:.2f} %", flush=True)
+
+
+def correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's correlation of every proxy with the fine-tuned test accuracy; losses count with their sign turned."""
+    rows = {}
+    for column in table.columns:
+        if column.endswith((" loss", " accuracy")) and column != "test accuracy":
+            sign = -1 if column.endswith("loss") else 1
+            rows[column] = spearmanr(sign * table[column], table["test accuracy"]).statistic
+    rows["parameters"] = spearmanr(table["params_ratio"], table["test accuracy"]).statistic
+    return pd.DataFrame({"Spearman": rows})
+
+
+if __name__ == "__main__":
+    main()
