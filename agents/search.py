@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,10 +118,7 @@ def search(
     rng = np.random.default_rng(seed)
     levels = [Level(task, measure) for task in tasks]
     model = RewardModel(tasks[0].lander.sizes, foretell)
-    scores = [
-        level.dreaming(lambda counts, place=place: model.mean(counts, place))  # type: ignore[misc]
-        for place, level in enumerate(levels)
-    ]
+    scores = [level.dreaming(partial(model.mean, budget=place)) for place, level in enumerate(levels)]
     walks = max(WALKS // len(tasks) // 4, 1) * 4
     learner = make_agent(agent, WalkVecEnv(tasks, scores, walks), len(tasks[0].base), seed)
     # One logger for all rounds; left to itself every round would open a file of its own.
@@ -158,13 +156,14 @@ def one_thread() -> Iterator[None]:
 def _begin(
     levels: list[Level], starts: Sequence[Sequence[np.ndarray]], evaluations: int, rng: np.random.Generator
 ) -> None:
-    """Measure the plans that are given, and some around the base plans."""
+    """Measure the plans that are given, then some around the base plans."""
     each = -(-min(SCOUTS, max(evaluations // 6, 4)) // len(levels))
-    for place, level in enumerate(levels):
-        given = starts[place] if starts else []
-        for plan in (*given, *_scouts(level.task, rng, each)):
-            if sum(map(len, levels)) < evaluations:
-                level.add(plan)
+    scouts = [_scouts(level.task, rng, each) for level in levels]
+    for plans in (starts, scouts):
+        for level, mine in zip(levels, plans, strict=False):
+            for plan in mine:
+                if sum(map(len, levels)) < evaluations:
+                    level.add(plan)
 
 
 def _scouts(task: Task, rng: np.random.Generator, number: int, width: float = 0.35) -> np.ndarray:

@@ -90,3 +90,11 @@ def test_ends_where_fewer_plans_exist_than_it_may_measure() -> None:
     """At this bound only a handful of plans land."""
     found = search([make_task("macs=0.05")], loss, 40, foretell, seed=0)
     assert macs(*found.counts[0]) <= 0.05 * 152
+
+
+def test_every_budget_gets_its_starts_first() -> None:
+    """No more evaluations than plans to start from: nothing is left for scouts or walks."""
+    tasks = [make_task(f"macs={bound}") for bound in (0.3, 0.5, 0.7)]
+    starts = [(task.finish(task.base[None])[0],) for task in tasks]
+    found = search(tasks, loss, 3, foretell, starts=starts)
+    assert [counts.tolist() for counts in found.counts] == [plans[0].tolist() for plans in starts]
