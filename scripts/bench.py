@@ -6,7 +6,7 @@
     python scripts/bench.py structure                 # tracing and cutting against torch-pruning, and memory
 
 Every part stores its figures under docs/benchmarks/ and writes all parts' tables between the marks in the README;
-`scripts/bench_search.py`, which measures the searches, does so, too.
+so do `scripts/bench_search.py` and `scripts/bench_range.py`, which measure the searches.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from bench_evaluation import evaluation, evaluation_table
+from bench_range import range_table
 from bench_search import search_table
 from bench_structure import structure, structure_table
 
@@ -165,7 +166,8 @@ def oneshot(run: Path, plans: list[str]) -> list[float]:
 def write_tables() -> None:
     """Render every part's figures into the README, between the marks."""
     parts = []
-    for name, render in {**{name: render for name, (_, render) in PARTS.items()}, "search": search_table}.items():
+    renders = {name: render for name, (_, render) in PARTS.items()}
+    for name, render in (renders | {"search": search_table, "range": range_table}).items():
         path = FIGURES / f"{name}.json"
         if path.is_file():
             figures = json.loads(path.read_text())
