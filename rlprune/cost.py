@@ -70,12 +70,7 @@ class Cost:
 def build_cost(graph: Graph) -> Cost:
     """The cost function of a traced network."""
     axes = [axis.slots for axis in graph.axes] + [product.slots for product in graph.products]
-    whole = np.array([(slots == WHOLE).sum() for slots in axes] + [1], dtype=np.float64)
-    per_channel = np.zeros((len(axes) + 1, len(graph.groups)))
-    starts = np.array([group.start for group in graph.groups])
-    for row, slots in enumerate(axes):
-        owners = np.searchsorted(starts, slots[slots != WHOLE], side="right") - 1
-        per_channel[row] = np.bincount(owners, minlength=len(starts)) / graph.sizes
+    whole, per_channel = _sizes(graph, axes)
     sizes, same = np.unique(np.column_stack([whole, per_channel]), axis=0, return_inverse=True)
     pairs = _products(graph, same.ravel())
     first, second = np.array(list(pairs)).T
@@ -83,6 +78,42 @@ def build_cost(graph: Graph) -> Cost:
     widths = np.array([group.width for group in graph.groups], dtype=np.int64)
     cost = Cost(sizes[:, 0], sizes[:, 1:], first, second, weights, np.ones(2), graph.sizes, widths)
     return replace(cost, dense=cost(graph.sizes))
+
+
+def group_costs(graph: Graph, counts: np.ndarray) -> np.ndarray:
+    """MACs and parameters of the weights that make the channels of each group, where all groups are cut.
+
+    Every weight belongs to the group of its outputs, so that nothing is counted twice; the layers whose outputs are
+    never cut, such as the classifier, and products of activations belong to none.
+
+    Args:
+        graph: structure of the network.
+        counts: (groups,) kept channels.
+
+    Returns:
+        (groups, 2) MACs per image and parameters.
+    """
+    whole, per_channel = _sizes(graph, [axis.slots for axis in graph.axes])
+    parts = per_channel * counts
+    kept, costs = whole + parts.sum(axis=1), np.zeros((len(graph.groups), 2))
+    for tensor in graph.tensors:
+        follows = [axis for axis in tensor.axes if axis is not None]
+        for axis in (axis for axis in follows if graph.axes[axis].side == "out"):
+            fixed = np.prod([size for size, along in zip(tensor.shape, tensor.axes, strict=True) if along is None])
+            others = fixed * np.prod([kept[other] for other in follows if other != axis])
+            costs += others * np.outer(parts[axis], [tensor.positions, tensor.parameter])
+    return costs
+
+
+def _sizes(graph: Graph, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """How much of every axis always stays, and how much (axes + 1, groups) a kept channel adds; the last is the 1."""
+    whole = np.array([(slots == WHOLE).sum() for slots in axes] + [1], dtype=np.float64)
+    per_channel = np.zeros((len(axes) + 1, len(graph.groups)))
+    starts = np.array([group.start for group in graph.groups])
+    for row, slots in enumerate(axes):
+        owners = np.searchsorted(starts, slots[slots != WHOLE], side="right") - 1
+        per_channel[row] = np.bincount(owners, minlength=len(starts)) / graph.sizes
+    return whole, per_channel
 
 
 def _products(graph: Graph, same: np.ndarray) -> dict[tuple[int, int], np.ndarray]:

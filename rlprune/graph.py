@@ -119,6 +119,10 @@ class Graph:
         """(all groups' channels,) -> the part of every group; views, through which it can be changed."""
         return [values[group.start : group.start + group.channels] for group in self.groups]
 
+    def layers_of(self, group: Group) -> tuple[str, ...]:
+        """The convolutions and linear layers that produce the channels of a group."""
+        return tuple(layer for layer in group.producers if layer in self.layers)
+
     def first_layer(self, group: Group) -> str:
         """The first convolution or linear layer that produces the channels of a group."""
-        return next(layer for layer in group.producers if layer in self.layers)
+        return self.layers_of(group)[0]

@@ -1,6 +1,5 @@
 """The pruning plan: the kept channels of every group, its ratio table and its file."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import index
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlprune.cost import Cost
+from rlprune.cost import Cost, group_costs
 from rlprune.errors import UserError, unknown
 from rlprune.files import read_json, write_json
 from rlprune.graph import Graph
@@ -28,12 +27,14 @@ class PruningPlan:
         channels: group -> channels of the dense network.
         network: how to build the dense network (model, args, classes, image size), or empty.
         provenance: where the plan comes from (criterion, budget, seed, hash of the dense weights), or empty.
+        layers: group -> conv and linear layers that produce its channels, or empty.
     """
 
     kept: Mapping[str, tuple[int, ...]]
     channels: Mapping[str, int]
     network: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def counts(self) -> np.ndarray:
         """(groups,) kept channels in the order of the plan."""
@@ -42,6 +43,15 @@ class PruningPlan:
     def ratios(self) -> dict[str, float]:
         """Group -> keep ratio."""
         return {name: len(indices) / self.channels[name] for name, indices in self.kept.items()}
+
+    def table(self) -> pd.DataFrame:
+        """The columns of the ratio table that need no network."""
+        channels, counts = np.array([self.channels[name] for name in self.kept]), self.counts()
+        columns = {"group": list(self.kept), "channels": channels, "kept": counts}
+        table = pd.DataFrame(columns | {"keep_ratio": np.round(counts / channels, 6)})
+        if self.layers:
+            table["layers"] = [" ".join(self.layers[name]) for name in self.kept]
+        return table
 
     def mask(self, graph: Graph) -> np.ndarray:
         """(all groups' channels,) bool, True where a channel stays.
@@ -57,7 +67,10 @@ class PruningPlan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON, atomically."""
-        groups = {name: {"channels": self.channels[name], "kept": list(indices)} for name, indices in self.kept.items()}
+        groups: dict[str, dict[str, Any]] = {}
+        for name, indices in self.kept.items():
+            layers = {"layers": list(self.layers[name])} if self.layers else {}
+            groups[name] = {"channels": self.channels[name], **layers, "kept": list(indices)}
         write_json(
             path,
             {
@@ -80,6 +93,7 @@ class PruningPlan:
         try:
             kept = {name: tuple(index(i) for i in group["kept"]) for name, group in data["groups"].items()}
             channels = {name: index(group["channels"]) for name, group in data["groups"].items()}
+            named = {name: tuple(group["layers"]) for name, group in data["groups"].items() if "layers" in group}
             network, provenance = dict(data.get("network", {})), dict(data.get("provenance", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is not a complete plan: {error!r}") from None
@@ -89,7 +103,8 @@ class PruningPlan:
                     f"{path}: kept channels of '{name}' must be ascending, different and within "
                     f"0..{channels[name] - 1}, and at least one must stay"
                 )
-        return PruningPlan(kept, channels, network, provenance)
+        # Older plans do not name their layers.
+        return PruningPlan(kept, channels, network, provenance, named if len(named) == len(kept) else {})
 
 
 def plan_key(counts: Iterable[int]) -> tuple[int, ...]:
@@ -149,55 +164,34 @@ def make_plan(
     names = [group.name for group in graph.groups]
     kept = {name: tuple(np.flatnonzero(mine).tolist()) for name, mine in zip(names, graph.split(mask), strict=True)}
     channels = {group.name: group.channels for group in graph.groups}
-    return PruningPlan(kept, channels, network or {}, provenance or {})
+    layers = {group.name: graph.layers_of(group) for group in graph.groups}
+    return PruningPlan(kept, channels, network or {}, provenance or {}, layers)
 
 
 def ratio_table(graph: Graph, cost: Cost, counts: np.ndarray) -> pd.DataFrame:
     """The table people read: one row a group.
 
-    Columns: group, tied (conv and linear layers besides the first), channels, kept, keep_ratio, and the share of the
-    dense network's MACs and parameters that goes when this group alone is cut to its kept count.
+    Columns: group, tied (conv and linear layers besides the first), channels, kept, keep_ratio, the share of the
+    dense network's MACs and parameters that goes when this group alone is cut to its kept count, the MACs and
+    parameters of the weights that make its channels before and after all groups are cut, and all its conv and linear
+    layers with blanks in between.
     """
     saved = cost.saved_alone(counts)
+    before, after = (np.rint(group_costs(graph, some)).astype(np.int64) for some in (graph.sizes, counts))
+    layers = [graph.layers_of(group) for group in graph.groups]
     return pd.DataFrame(
         {
             "group": [group.name for group in graph.groups],
-            "tied": [sum(layer in graph.layers for layer in group.producers) - 1 for group in graph.groups],
+            "tied": [len(mine) - 1 for mine in layers],
             "channels": graph.sizes,
             "kept": counts,
             "keep_ratio": np.round(counts / graph.sizes, 6),
             "macs_saved_alone": np.round(saved[:, 0], 6),
             "params_saved_alone": np.round(saved[:, 1], 6),
+            "macs_before": before[:, 0],
+            "macs_after": after[:, 0],
+            "params_before": before[:, 1],
+            "params_after": after[:, 1],
+            "layers": [" ".join(mine) for mine in layers],
         }
     )
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A csv table whose group names stay text: "1.10" is a layer, not the number 1.1."""
-    return pd.read_csv(path, dtype={"group": str}, keep_default_na=False, na_values=[""])
-
-
-def read_ratios(path: Path) -> dict[str, float]:
-    """Read a ratio table (csv or json) with columns `group` and `keep_ratio`.
-
-    Raises:
-        UserError: unreadable, columns missing, or ratios outside (0, 1].
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: expected a plan (json) or a ratio table (csv or json)")
-    try:
-        table = pd.read_json(path, dtype={"group": str}) if path.suffix == ".json" else read_table(path)
-    except (ValueError, json.JSONDecodeError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise UserError(f"{path} is not a readable table: {error}") from None
-    absent = [column for column in ("group", "keep_ratio") if column not in table.columns]
-    if absent:
-        raise UserError(f"{path} has no column '{absent[0]}': a ratio table has columns group and keep_ratio")
-    if table["group"].duplicated().any():
-        raise UserError(f"{path} names '{table['group'][table['group'].duplicated()].iloc[0]}' twice: give it once")
-    ratios = pd.to_numeric(table["keep_ratio"], errors="coerce")
-    if not ratios.between(0, 1, inclusive="right").all():
-        row = int((~ratios.between(0, 1, inclusive="right")).to_numpy().argmax())
-        raise UserError(
-            f"{path}: keep ratio '{table['keep_ratio'].iloc[row]}' of '{table['group'].iloc[row]}' is not in (0, 1]"
-        )
-    return dict(zip(table["group"].astype(str), ratios.astype(float), strict=True))

@@ -9,27 +9,34 @@ from typing import Any
 
 import pandas as pd
 
+from rlprune import exchange
 from rlprune.errors import UserError, unknown
 from rlprune.files import write_text
-from rlprune.plan import read_table
 from rlprune.show import show
+from rlprune.table import read_table
 from rlprune.words import closing, effort, heading, percent
 
 __all__ = ["export_table", "show", "write_run_report"]
 
 TEMPLATE = "report.html.j2"
-FORMATS = ("csv", "json", "latex", "md", "parquet")
+ELSEWHERE = {
+    "html": exchange.page,
+    "torch-pruning": exchange.torch_pruning,
+    "nni": exchange.nni,
+    "amc": exchange.amc,
+}
+FORMATS = ("csv", "json", "latex", "md", "parquet", *ELSEWHERE)
 
 
 def export_table(table: pd.DataFrame, format: str) -> str | bytes:
     """A table as text for a file or the screen; parquet as bytes.
 
     Args:
-        table: any table, such as a ratio table; its index is left out.
-        format: csv, json (a list of records), latex (booktabs), md or parquet.
+        table: any table for the first six formats, a ratio table for the others; its index is left out.
+        format: csv, json (a list of records), latex (booktabs), md, parquet, html, torch-pruning, nni or amc.
 
     Raises:
-        UserError: no such format, or pyarrow is missing for parquet.
+        UserError: no such format, pyarrow is missing for parquet, or the layers that another tool asks for.
     """
     if format == "csv":
         return table.to_csv(index=False, lineterminator="\n")
@@ -43,6 +50,8 @@ def export_table(table: pd.DataFrame, format: str) -> str | bytes:
         return str(table.to_markdown(index=False, disable_numparse=names)) + "\n"
     if format == "parquet":
         return _parquet(table)
+    if format in ELSEWHERE:
+        return ELSEWHERE[format](table)
     raise unknown("format", format, FORMATS)
 
 

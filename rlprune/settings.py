@@ -251,7 +251,9 @@ class Prune(Pruning, Run, RunData, Network):
     """Settings of ``prune``."""
 
     title: ClassVar[str] = "Plan"
-    plan: Path = setting(help="plan.json, a run folder, or a table of ratios (csv or json)")
+    plan: Path = setting(
+        help="plan.json, a run folder, or a table of ratios (csv, json or parquet), where keep_ratio counts, not kept"
+    )
     budget: str | float | None = setting(
         None, help="land the ratios on what may be KEPT, such as macs=0.3", unset="taken as they are"
     )
@@ -297,7 +299,11 @@ class Export(Settings):
 
     title: ClassVar[str] = "Export"
     source: Path = setting(help="a run folder or plan.json", positional="RUN_OR_PLAN")
-    format: str = setting("csv", help="form of the table", choices=("csv", "json", "md", "latex", "parquet"))
+    format: str = setting(
+        "csv",
+        help="form of the table, or the ratios as another tool takes them",
+        choices=("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc"),
+    )
     out: Path | None = setting(None, help="file to write", unset="standard output")
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rlprune.cost import build_cost
+from rlprune.cost import build_cost, group_costs
 from rlprune.plan import top_mask
 from rlprune.pruner import prune
 from rlprune.trace import build_graph
@@ -28,17 +28,29 @@ def test_costs_of_cut_networks(network: nn.Module) -> None:
     assert np.allclose(cost.ratios(plans), np.array(expected) / counted(network), rtol=1e-15)
 
 
+def test_the_weights_of_groups_and_the_others_are_all(network: nn.Module) -> None:
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    made = {layer for group in graph.groups for layer in group.producers}
+    counts = np.random.default_rng(0).integers(1, graph.sizes + 1)
+    smaller = prune(network, graph, top_mask(graph, counts, np.arange(graph.sizes.sum())))
+    whole = [value.numel() for name, value in smaller.named_parameters() if name.rpartition(".")[0] not in made]
+    assert round(group_costs(graph, counts)[:, 1].sum()) + sum(whole) == counted(smaller)[1]
+
+
 def test_formula() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, stride=2, bias=False),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5),
     )  # fmt: skip
-    cost = build_cost(build_graph(net, torch.zeros(1, 3, 9, 9)))
+    graph = build_graph(net, torch.zeros(1, 3, 9, 9))
+    cost = build_cost(graph)
     for a in range(1, 9):
         for b in range(1, 7):
             macs = 81 * 27 * a + 16 * 9 * a * b + 4 * b * 5
             params = (27 * a + a) + 2 * a + 9 * a * b + (4 * b * 5 + 5)
             assert cost(np.array([a, b])).tolist() == [macs, params]
+            parts = [[81 * 27 * a, 27 * a + a + 2 * a], [16 * 9 * a * b, 9 * a * b]]
+            assert np.allclose(group_costs(graph, np.array([a, b])), parts, rtol=1e-12)
 
 
 def test_uncalled_layers_have_parameters_only() -> None:

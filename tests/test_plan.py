@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from rlprune.cost import build_cost
 from rlprune.errors import UserError
 from rlprune.graph import Graph, Group
-from rlprune.plan import PruningPlan, check_same_groups, make_plan, ratio_table, read_ratios, top_mask
+from rlprune.plan import PruningPlan, check_same_groups, make_plan, ratio_table, top_mask
 from rlprune.trace import build_graph
 
 GRAPH = Graph((Group("a", 4, 0, ("a",), ()), Group("b.0", 3, 4, ("b.0",), ())), (), (), (), {}, {})
@@ -29,6 +30,20 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 def test_round_trip(tmp_path: Path) -> None:
     assert PruningPlan.load(saved(tmp_path)) == PLAN
+
+
+def test_layers_are_kept(tmp_path: Path) -> None:
+    plan = replace(PLAN, layers={"a": ("a", "a.tied"), "b.0": ("b.0",)})
+    plan.save(tmp_path / "plan.json")
+    assert PruningPlan.load(tmp_path / "plan.json") == plan
+    assert plan.table().to_dict("list") == {
+        "group": ["a", "b.0"],
+        "channels": [4, 3],
+        "kept": [2, 1],
+        "keep_ratio": [0.5, 0.333333],
+        "layers": ["a a.tied", "b.0"],
+    }
+    assert "layers" not in PLAN.table()
 
 
 def test_mask_and_back() -> None:
@@ -63,6 +78,7 @@ def test_impossible_channels_are_named(tmp_path: Path) -> None:
         ({"groups": None}, "not a complete plan"),
         ({"groups": {"a": {"kept": [0]}}}, "not a complete plan: KeyError('channels')"),
         ({"groups": {"a": {"channels": 4}}}, "not a complete plan: KeyError('kept')"),
+        ({"groups": {"a": {"channels": 4, "kept": [0], "layers": 3}}}, "not a complete plan"),
         ({"groups": [1]}, "not a complete plan"),
         ({"network": 3}, "not a complete plan"),
         ({"version": 2}, "has format version 2; this rlprune reads up to 1"),
@@ -86,7 +102,11 @@ def test_depthwise_layers_are_tied() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=4), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1))
     net.extend([nn.Flatten(), nn.Linear(4, 2)])
     graph = build_graph(net, torch.zeros(1, 3, 2, 2))
-    assert ratio_table(graph, build_cost(graph), np.array([2]))["tied"].tolist() == [1]
+    table = ratio_table(graph, build_cost(graph), np.array([2]))
+    assert (table["tied"].tolist(), table["layers"].tolist()) == ([1], ["0 1"])
+    # 3 inputs and the bias; 1 and the bias; the norm's two.
+    assert (table["params_before"].item(), table["params_after"].item()) == (4 * (4 + 2 + 2), 2 * (4 + 2 + 2))
+    assert (table["macs_before"].item(), table["macs_after"].item()) == (4 * 4 * (3 + 1), 4 * 2 * (3 + 1))
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -135,48 +155,10 @@ def test_ratio_table() -> None:
         "keep_ratio": [0.25, 0.75],
         "macs_saved_alone": [round(6 * 4 * (3 + 4) / macs, 6), round((4 * 8 + 2) / macs, 6)],
         "params_saved_alone": [round(6 * (3 + 2 + 4) / params, 6), round((8 + 2) / params, 6)],
+        # At 4 positions; the norm is the first group's, and the classifier nobody's.
+        "macs_before": [4 * 8 * 3, 4 * 4 * 8],
+        "macs_after": [4 * 2 * 3, 4 * 3 * 2],
+        "params_before": [8 * 3 + 2 * 8, 4 * 8],
+        "params_after": [2 * 3 + 2 * 2, 3 * 2],
+        "layers": ["0", "2"],
     }
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("table.csv", "group,kept,keep_ratio\n1.10,3,0.5\n1.1,2,1\n"),
-        ("table.json", '[{"group": "1.10", "keep_ratio": 0.5}, {"group": "1.1", "keep_ratio": 1}]'),
-    ],
-)
-def test_names_of_layers_are_no_numbers(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
-    assert read_ratios(tmp_path / name) == {"1.10": 0.5, "1.1": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("group,ratio\na,0.5\n", "has no column 'keep_ratio'"),
-        ("keep_ratio\n0.5\n", "has no column 'group'"),
-        ("group,keep_ratio\na,0.5\nb,0\n", "keep ratio '0.0' of 'b' is not in (0, 1]"),
-        ("group,keep_ratio\na,1.01\n", "keep ratio '1.01' of 'a'"),
-        ("group,keep_ratio\na,half\n", "keep ratio 'half' of 'a'"),
-        ("group,keep_ratio\na,\n", "of 'a' is not in (0, 1]"),
-        ("group,keep_ratio\na,0.5\na,0.6\n", "names 'a' twice"),
-        ("", "is not a readable table"),
-        ('group,keep_ratio\na,0.5,1,2\n"', "is not a readable table"),
-    ],
-)
-def test_tables_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(UserError, match=re.escape(said)):
-        read_ratios(tmp_path / "table.csv")
-
-
-@pytest.mark.parametrize("content", [b"{", b"3", b"\xff\xfe", b'{"a": 1}'])
-def test_json_that_is_no_table(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "table.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"table\.json (is not a readable table|has no column)"):
-        read_ratios(tmp_path / "table.json")
-
-
-def test_no_table(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist: expected a plan"):
-        read_ratios(tmp_path / "table.csv")

@@ -217,7 +217,8 @@ def test_latex_is_a_booktabs_table_with_escapes() -> None:
 
 
 def test_an_unknown_format_names_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"unknown format 'latx': did you mean 'latex'\? known: csv, json, latex, md"):
+    said = r"unknown format 'latx': did you mean 'latex'\? known: amc, csv, html, json, latex, md, nni"
+    with pytest.raises(UserError, match=said):
         export_table(TABLE, "latx")
 
 

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from rlprune.config import Export, resolve
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
-from rlprune.plan import PruningPlan, read_table
+from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
 from rlprune.report import export_table
+from rlprune.table import read_table
+
+ENDINGS = {"latex": "tex", "torch-pruning": "json", "nni": "json", "amc": "txt"}
 
 
 def export(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -30,7 +32,8 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
     if given.out is None:
         return {"text": table}
     if given.out.is_dir():
-        raise UserError(f"--out {given.out} is a folder: name a file such as {given.out / f'ratios.{given.format}'}")
+        name = f"ratios.{ENDINGS.get(given.format, given.format)}"
+        raise UserError(f"--out {given.out} is a folder: name a file such as {given.out / name}")
     data = table.encode() if isinstance(table, str) else table
     write_atomic(given.out, lambda path: path.write_bytes(data))
     return {"path": str(given.out)}
@@ -39,7 +42,4 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
 def _table(source: Path) -> pd.DataFrame:
     if source.is_dir() and (source / "ratios.csv").is_file():
         return read_table(source / "ratios.csv")
-    plan = PruningPlan.load(source / "plan.json" if source.is_dir() else source)
-    channels, counts = np.array(list(plan.channels.values())), plan.counts()
-    columns = {"group": list(plan.kept), "channels": channels, "kept": counts}
-    return pd.DataFrame(columns | {"keep_ratio": np.round(counts / channels, 6)})
+    return PruningPlan.load(source / "plan.json" if source.is_dir() else source).table()

@@ -14,10 +14,11 @@ from rlprune.errors import UserError
 from rlprune.evaluator import recalibrate
 from rlprune.files import check_new, new_folder
 from rlprune.finish import costs, described, plan_of, save_pruned
-from rlprune.plan import PruningPlan, check_same_groups, ratio_table, read_ratios
+from rlprune.plan import PruningPlan, check_same_groups, make_plan, ratio_table
 from rlprune.problem import DATA_SETTINGS, Problem, open_problem, settings_of_plan, train_dense
 from rlprune.progress import Progress
 from rlprune.pruner import prune as cut
+from rlprune.table import read_ratios, stale_counts
 
 
 def prune(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
     if run is not None and wanted["checkpoint"] is None:
         train_dense(problem, run, run.train_epochs, progress)
     plan = _plan(given, known, source, problem, budget, wanted)
+    if known is None and (stale := stale_counts(source)):
+        progress.note(f"{source}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")
     smaller = cut(problem.module, problem.graph, plan.mask(problem.graph))
     recalibrate(smaller, problem.calibration()[0])
     save_pruned(smaller, plan, new_folder(out))
@@ -66,7 +69,7 @@ def _plan(
 ) -> PruningPlan:
     """The plan as it is, or its ratios, rounded or landed, with channels by the criterion."""
     if known is not None and not budget.limits:
-        return PruningPlan(known.kept, known.channels, problem.network, known.provenance)
+        return make_plan(problem.graph, known.mask(problem.graph), problem.network, known.provenance)
     ratios = read_ratios(source) if known is None else known.ratios()
     sizes = {group.name: group.channels for group in problem.graph.groups}
     check_same_groups({name: sizes.get(name, 0) for name in ratios}, problem.graph, "the table")

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 
 @pytest.mark.parametrize("source", ["", "plan.json", "pruned"])
-@pytest.mark.parametrize("format", ["csv", "json", "md", "latex", "parquet"])
+@pytest.mark.parametrize("format", ["csv", "json", "md", "latex", "parquet", "html", "amc", "nni", "torch-pruning"])
 def test_every_format_tells_the_plan(
     run: Callable[..., Any], searched: Any, tmp_path: Path, source: str, format: str
 ) -> None:
@@ -25,6 +26,19 @@ def test_every_format_tells_the_plan(
         assert [(row["group"], row["kept"]) for row in json.loads(file.read_text())] == expected
     elif format == "parquet":
         assert list(pd.read_parquet(file)[["group", "kept"]].itertuples(index=False, name=None)) == expected
+    elif format == "html":
+        names, *rows = [re.findall("<t[dh]>(.*?)</t[dh]>", row) for row in file.read_text().split("<tr")[1:]]
+        assert [(row[0], int(row[names.index("kept")])) for row in rows] == expected
+    elif format == "amc":
+        ratios = [row["kept"] / row["channels"] for row in searched.result["table"]]
+        assert [float(ratio) for ratio in file.read_text().split(",")] == pytest.approx(ratios, abs=1e-6)
+    elif format == "nni":
+        layers = [["stem"], ["inner", "outer"], ["last"]]
+        assert [entry["op_names"] for entry in json.loads(file.read_text())] == layers
+    elif format == "torch-pruning":
+        channels = {"stem": 16, "inner": 32, "outer": 32, "last": 48}
+        counts = {name: int(channels[name] * (1 - gone)) for name, gone in json.loads(file.read_text()).items()}
+        assert counts == dict(expected) | {"outer": dict(expected)["inner"]}
     else:
         lines = file.read_text().splitlines()
         for group, kept in expected:

@@ -43,6 +43,44 @@ def test_a_table_of_ratios(run_json: Callable[..., Any], shop: Any, searched: An
     assert {row["group"]: row["kept"] for row in rounded["table"]} == {"stem": 16, "inner": 32, "last": 16}
 
 
+@pytest.mark.parametrize("format", ["csv", "json", "parquet"])
+def test_a_table_makes_the_plan_it_was_made_from(
+    run: Callable[..., Any], run_json: Callable[..., Any], shop: Any, searched: Any, tmp_path: Path, format: str
+) -> None:
+    table, again = tmp_path / f"table.{format}", tmp_path / f"again.{format}"
+    assert run("export", searched.folder / "plan.json", "--format", format, "--out", table).code == 0
+    settings = ["--model", shop.settings["model"], "--data", shop.settings["data"], "--checkpoint", shop.checkpoint]
+    result = run_json("prune", "--plan", table, *settings, "--out", tmp_path / "pruned")
+    assert result["table"] == searched.result["table"]
+    assert kept(tmp_path / "pruned") == kept(searched.folder)
+    assert run("export", tmp_path / "pruned", "--format", format, "--out", again).code == 0
+    assert again.read_bytes() == table.read_bytes()
+
+
+def test_an_edited_table(run: Callable[..., Any], shop: Any, searched: Any, tmp_path: Path) -> None:
+    table = pd.read_csv(searched.folder / "ratios.csv").set_index("group", drop=False)
+    settings = ["--model", shop.settings["model"], "--data", shop.settings["data"], "--checkpoint", shop.checkpoint]
+
+    def prune(edited: pd.DataFrame) -> Any:
+        edited.to_csv(tmp_path / "edited.csv", index=False)
+        return run("prune", "--plan", tmp_path / "edited.csv", *settings, "--out", tmp_path / "pruned")
+
+    for edited, said in (
+        (table.replace({"group": {"inner": "iner"}}), "unknown group 'iner': did you mean 'inner'?"),
+        (table.drop("inner"), "it says nothing about 'inner'"),
+        (table.assign(keep_ratio=[0.5, 1.5, 0.5]), "keep ratio '1.5' of 'inner' is not in (0, 1]"),
+        (table.assign(kept=[4, 4, 49]), "kept '49' of 'last' is no number of its channels"),
+    ):
+        code, out, err = prune(edited)
+        assert (code, out, err.count("rlprune: error:")) == (2, "", 1)
+        assert said in err.splitlines()[-1]
+        assert not (tmp_path / "pruned").exists()
+    code, _, err = prune(table.assign(keep_ratio=[0.25, 0.5, 0.75], kept=[4, 7, 36]))
+    assert code == 0
+    assert "keep_ratio counts, and not the other kept count of inner" in " ".join(err.split())
+    assert {name: len(some) for name, some in kept(tmp_path / "pruned").items()} == {"stem": 4, "inner": 16, "last": 36}
+
+
 def test_ratios_are_landed_on_a_budget(
     run_json: Callable[..., Any], shop: Any, searched: Any, kept_macs: Callable[[Path], float], tmp_path: Path
 ) -> None:
