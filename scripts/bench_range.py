@@ -73,9 +73,10 @@ def measured(given: argparse.Namespace) -> Record:
 def range_table(figures: Record) -> str:
     """One row a budget."""
     rows = figures["rows"]
+    each = figures["evaluations"] // len(rows)
     title = (
         f"**One policy for 0.2:0.8 from {figures['evaluations']} evaluations, landed by `replay`, against CMA-ES with "
-        f"{figures['evaluations'] // len(rows)} at every budget: CIFAR-10, `vgg16` ×0.25** (`python scripts/bench_range.py`)"
+        f"{each} at every budget: CIFAR-10, `vgg16` ×0.25** (`python scripts/bench_range.py`)"
     )
     head = "| MACs | rule | CMA-ES | policy alone | `replay` | rule, test % | CMA-ES, test % | `replay`, test % |"
     lines = [title, "", head, "|---|---|---|---|---|---|---|---|"]
@@ -92,7 +93,7 @@ def range_table(figures: Record) -> str:
     ]
     texts = [f"{mean:.3f}" for mean in means] + [f"{mean:.1f}" for mean in tests]
     most = max(row["evaluations"] for row in rows)
-    note = f"Losses on the search images. `replay` makes at most {most} evaluations and takes the best of what it measures."
+    note = f"Losses on the search images. `replay` makes at most {most} evaluations and takes the best it measures."
     return "\n".join([*lines, "| mean | " + " | ".join(texts) + " |", "", note])
 
 
