@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
@@ -10,6 +10,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+BLOCK = 16
+"""Channels that a CPU's vector unit takes at once, at most."""
 
 
 def cuts_whole_groups(groups: int, channels: int) -> bool:
@@ -40,3 +42,32 @@ def copy_sharing_weights(module: nn.Module) -> nn.Module:
     """A copy of a network with its very parameters and buffers, so that it takes next to no memory."""
     # Deepcopy keeps what its memo names.
     return copy.deepcopy(module, {id(tensor): tensor for tensor in named_tensors(module).values()})
+
+
+@contextmanager
+def safe_backward(module: nn.Module) -> Iterator[None]:
+    """Within, strided pointwise convolutions of few channels skip pixels of their input instead of striding over them.
+
+    The result is the same. oneDNN's backward pass of such a convolution writes beyond its buffer where the images are
+    channels last and there are fewer channels than a CPU's vector unit takes at once (its issue 6035). The shortcuts
+    of narrow or heavily pruned residual networks are of this kind.
+    """
+    with ExitStack() as stack:
+        for layer in {layer for layer in module.modules() if isinstance(layer, nn.Conv2d)}:
+            pointwise = set(layer.kernel_size) == {1} and layer.padding in ((0, 0), "valid")
+            if pointwise and max(layer.stride) > 1 and layer.in_channels < BLOCK:
+                stack.enter_context(_skipping(layer))
+        yield
+
+
+@contextmanager
+def _skipping(layer: nn.Conv2d) -> Iterator[None]:
+    """Within, a pointwise convolution has stride 1 and gets only the pixels that it would have stopped at."""
+    stride = layer.stride
+    hook = layer.register_forward_pre_hook(lambda _, inputs: inputs[0][..., :: stride[0], :: stride[1]])
+    layer.stride = (1, 1)
+    try:
+        yield
+    finally:
+        hook.remove()
+        layer.stride = stride

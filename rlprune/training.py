@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from rlprune.device import evaluation_dtype
 from rlprune.errors import UserError
-from rlprune.modules import evaluating
+from rlprune.modules import evaluating, safe_backward
 from rlprune.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -92,26 +92,29 @@ def train(
     Raises:
         UserError: a setting is out of range, the training diverged, or ``state`` is of another training.
     """
-    batch_size = max(16, min(128, len(images) // 40)) if batch_size is None else batch_size
-    lr = (0.03 if recovery else 0.1) * batch_size / 128 if lr is None else lr
-    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
-    settings |= {"label_smoothing": label_smoothing, "augment": augment, "seed": seed, "images": len(images)}
-    _check(settings)
-    module.to(device).to(memory_format=torch.channels_last)
-    optimizer = SGD(_parameter_groups(module, weight_decay), lr=lr, momentum=0.9, nesterov=True)
-    steps = len(images) // batch_size + (len(images) % batch_size > 1)
-    # The schedule is a step longer than the training: its last value is zero, and a step with that would be wasted.
-    scheduler = OneCycleLR(optimizer, lr, total_steps=epochs * steps + 1, cycle_momentum=False)
-    snapshot = Snapshot(state, settings, {"module": module, "optimizer": optimizer, "scheduler": scheduler})
+    settings = _settings(
+        images,
+        epochs=epochs,
+        lr=lr,
+        recovery=recovery,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        augment=augment,
+        seed=seed,
+    )
+    learner = _Learner(module, settings, _fabric(device))
+    snapshot = Snapshot(
+        state, settings, {"module": module, "optimizer": learner.optimizer, "scheduler": learner.scheduler}
+    )
     history = snapshot.restore()
-    fabric = _fabric(device)
-    model, wrapped = fabric.setup(module, optimizer)
-    loop = _Loop(fabric, model, wrapped, scheduler, label_smoothing, on_step)
     for epoch in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
-        with _seeded(seed, epoch, device) as generator:
-            record = loop.epoch(images.batches(batch_size, augment=augment, generator=generator, device=device))
+        with safe_backward(module):
+            _epoch([learner], images, epoch, settings, on_step)
+        record = learner.record()
         if not math.isfinite(record["loss"]):
+            lr = settings["lr"]
             raise UserError(
                 f"training diverged at epoch {epoch}, its loss is {record['loss']}: use a lower lr than {lr:g}"
             )
@@ -121,6 +124,36 @@ def train(
             on_epoch(history[-1])
     module.eval()
     return TrainingResult(history)
+
+
+def recover_together(
+    modules: Sequence[nn.Module],
+    images: ImageSet,
+    *,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: torch.device,
+) -> None:
+    """One epoch of recovery for each of several pruned networks, as `train` does it; they share every batch.
+
+    Images are read and augmented once for all, and the networks differ in nothing but themselves.
+
+    Args:
+        modules: changed in place; each ends where it would have ended alone, if it draws nothing at random.
+        images, lr, batch_size, seed, device: as for `train`.
+
+    Raises:
+        UserError: a setting is out of range. A network that diverged is left with weights that are not finite.
+    """
+    settings = _settings(images, epochs=1, lr=lr, recovery=True, batch_size=batch_size, seed=seed)
+    learners = [_Learner(module, settings, _fabric(device)) for module in modules]
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(safe_backward(module))
+        _epoch(learners, images, 1, settings)
+    for module in modules:
+        module.eval()
 
 
 def evaluate(
@@ -144,35 +177,65 @@ def evaluate(
     return loss, accuracy
 
 
-@dataclass(frozen=True)
-class _Loop:
-    fabric: Fabric
-    model: nn.Module
-    optimizer: Any
-    scheduler: OneCycleLR
-    label_smoothing: float
-    on_step: Callable[[int, int], None] | None
-
-    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Record:
-        """Train on every batch of more than one image; the sums stay on the device, so that no step waits for it."""
-        self.model.train()
-        totals, seen = torch.zeros(2, device=self.fabric.device), 0
+def _epoch(
+    learners: Sequence[_Learner],
+    images: ImageSet,
+    epoch: int,
+    settings: Mapping[str, Any],
+    on_step: Callable[[int, int], None] | None = None,
+) -> None:
+    """Let every network learn from every batch of more than one image."""
+    for learner in learners:
+        learner.model.train()
+    device = learners[0].fabric.device
+    with _seeded(settings["seed"], epoch, device) as generator:
+        batches = images.batches(
+            settings["batch_size"], augment=settings["augment"], generator=generator, device=device
+        )
         for inputs, labels in batches:
             if len(labels) == 1:
                 continue
-            logits, *auxiliary = _outputs(self.model(inputs))
-            losses = [cross_entropy(one, labels, label_smoothing=self.label_smoothing) for one in (logits, *auxiliary)]
-            loss = losses[0] + AUXILIARY * sum(losses[1:])
-            self.optimizer.zero_grad()
-            self.fabric.backward(loss)
-            self.optimizer.step()
-            totals, seen = totals + _tally(losses[0].detach(), logits, labels), seen + len(labels)
-            lr = self.scheduler.get_last_lr()[0]
-            self.scheduler.step()
-            if self.on_step:
-                self.on_step(self.scheduler.last_epoch, self.scheduler.total_steps - 1)
-        loss_mean, accuracy = (totals / seen).tolist()
-        return {"loss": loss_mean, "accuracy": accuracy, "lr": lr}
+            for learner in learners:
+                learner.step(inputs, labels)
+            if on_step:
+                scheduler = learners[0].scheduler
+                on_step(scheduler.last_epoch, scheduler.total_steps - 1)
+
+
+class _Learner:
+    """A network with what steps it; sums over the epoch stay on the device, so that no step waits for them."""
+
+    def __init__(self, module: nn.Module, settings: Mapping[str, Any], fabric: Fabric) -> None:
+        module.to(fabric.device).to(memory_format=torch.channels_last)
+        lr, size, images = settings["lr"], settings["batch_size"], settings["images"]
+        optimizer = SGD(_parameter_groups(module, settings["weight_decay"]), lr=lr, momentum=0.9, nesterov=True)
+        steps = settings["epochs"] * (images // size + (images % size > 1))
+        # The schedule is a step longer than the training: its last value is zero, and a step with that would be wasted.
+        self.scheduler = OneCycleLR(optimizer, lr, total_steps=steps + 1, cycle_momentum=False)
+        self.label_smoothing, self.fabric = settings["label_smoothing"], fabric
+        self.model, self.optimizer = fabric.setup(module, optimizer)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._totals, self._seen = torch.zeros(2, device=self.fabric.device), 0
+
+    def step(self, inputs: Tensor, labels: Tensor) -> None:
+        """Learn from one batch."""
+        logits, *auxiliary = _outputs(self.model(inputs))
+        losses = [cross_entropy(one, labels, label_smoothing=self.label_smoothing) for one in (logits, *auxiliary)]
+        loss = losses[0] + AUXILIARY * sum(losses[1:])
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self._totals, self._seen = self._totals + _tally(losses[0].detach(), logits, labels), self._seen + len(labels)
+        self._lr = self.scheduler.get_last_lr()[0]
+        self.scheduler.step()
+
+    def record(self) -> Record:
+        """Mean loss and accuracy since the last record, and the last learning rate."""
+        loss, accuracy = (self._totals / self._seen).tolist()
+        self._clear()
+        return {"loss": loss, "accuracy": accuracy, "lr": self._lr}
 
 
 def _outputs(result: Any) -> list[Tensor]:
@@ -181,6 +244,27 @@ def _outputs(result: Any) -> list[Tensor]:
         return [result]
     every = result.values() if isinstance(result, Mapping) else result
     return [logits for logits in every if logits is not None]
+
+
+def _settings(
+    images: ImageSet,
+    *,
+    epochs: int,
+    lr: float | None,
+    recovery: bool,
+    batch_size: int | None,
+    seed: int,
+    weight_decay: float = 5e-4,
+    label_smoothing: float = 0.0,
+    augment: bool = True,
+) -> dict[str, Any]:
+    """Every setting of a training, with the defaults that depend on others, checked."""
+    batch_size = max(16, min(128, len(images) // 40)) if batch_size is None else batch_size
+    lr = (0.03 if recovery else 0.1) * batch_size / 128 if lr is None else lr
+    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
+    settings |= {"label_smoothing": label_smoothing, "augment": augment, "seed": seed, "images": len(images)}
+    _check(settings)
+    return settings
 
 
 def _check(settings: dict[str, Any]) -> None:

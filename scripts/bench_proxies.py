@@ -4,10 +4,12 @@
         --budget 0.15 --out docs/benchmarks/proxies-vgg16-0.15.csv
 
 Thirty plans of equal MACs are scored by every proxy and fine-tuned alike; Spearman's rank correlation with the
-fine-tuned accuracy on the test images is printed. A plan that has been measured is not measured again.
+fine-tuned accuracy on the test images is printed. A plan that has been measured is not measured again; several
+processes with shares such as ``--share 0/2`` and ``--share 1/2`` may fill one file.
 """
 
 import argparse
+import copy
 import csv
 import time
 from pathlib import Path
@@ -25,6 +27,7 @@ from rlprune.allocators.global_l1 import one_threshold
 from rlprune.allocators.uniform import uniform
 from rlprune.budget import Lander, parse_budget
 from rlprune.evaluator import Evaluator, measure, recalibrate
+from rlprune.graph import Graph
 from rlprune.plan import top_mask
 from rlprune.problem import Problem, open_problem
 from rlprune.progress import Progress
@@ -43,13 +46,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--model-args")
     parser.add_argument("--out", type=Path, required=True, help="csv file that grows plan by plan")
+    parser.add_argument("--share", default="0/1", help="which plans this process measures")
     given = parser.parse_args()
+    share, shares = map(int, given.share.split("/"))
     problem = open_problem(vars(given), Progress())
     lander = Lander(problem.cost, parse_budget(given.budget))
     evaluator = make_evaluator(problem, "l1", 0)
     known = pd.read_csv(given.out)["plan"].tolist() if given.out.is_file() else []
-    for name, counts in plans(problem, lander, evaluator).items():
-        if name not in known:
+    for number, (name, counts) in enumerate(plans(problem, lander, evaluator).items()):
+        if name not in known and number % shares == share:
             append(given.out, {"plan": name, **measured(problem, counts, evaluator)})
     print(correlations(pd.read_csv(given.out)).to_string(float_format="%.2f"))
 
@@ -94,6 +99,9 @@ def measured(problem: Problem, counts: np.ndarray, evaluator: Evaluator) -> dict
     score(row, "as cut", smaller, problem)
     recalibrate(smaller, problem.calibration()[0])
     score(row, "recalibrated", smaller, problem)
+    merged = prune(compensated(problem, mask), problem.graph, mask)
+    recalibrate(merged, problem.calibration()[0])
+    score(row, "merged", merged, problem)
     for name, part in SHARES.items():
         tuned = fine_tuned(problem, mask, part, 1, row, name)
         score(row, f"{name} epoch", tuned, problem)
@@ -101,6 +109,36 @@ def measured(problem: Problem, counts: np.ndarray, evaluator: Evaluator) -> dict
     score(row, "full", tuned, problem)
     row["test accuracy"] = evaluate(tuned, problem.data.test, device=problem.device)[1]
     return row
+
+
+def compensated(problem: Problem, mask: np.ndarray) -> nn.Module:
+    """A copy of the dense network whose kept channels stand in for the removed ones; no images are needed.
+
+    Neuron merging (Kim et al., 2020, arXiv 2010.13160): what reads a removed channel reads the kept one with the most
+    similar weights instead, scaled by their norms. Batch-norm shifts are left to the recalibration.
+    """
+    module, graph = copy.deepcopy(problem.module), problem.graph
+    state = dict(module.named_parameters())
+    for group in graph.groups:
+        weight, dim = graph.weights[graph.first_layer(group)]
+        filters = state[weight.name].detach().movedim(dim, 0).reshape(group.channels, -1).double()
+        norms = filters.norm(dim=1)
+        likeness = (filters / norms[:, None]) @ (filters / norms[:, None]).T
+        kept = np.flatnonzero(mask[group.start : group.start + group.channels])
+        for gone in np.setdiff1d(np.arange(group.channels), kept):
+            stand_in = int(kept[likeness[gone, kept].argmax()])
+            factor = float(likeness[gone, stand_in] * norms[gone] / norms[stand_in])
+            redirect(graph, state, group.start + int(gone), group.start + stand_in, factor)
+    return module
+
+
+def redirect(graph: Graph, state: dict[str, nn.Parameter], gone: int, stand_in: int, factor: float) -> None:
+    """Add the weights that read one channel to those that read another."""
+    for tensor in graph.tensors:
+        for dim, axis in enumerate(tensor.axes):
+            if axis is not None and tensor.positions and graph.axes[axis].side == "in":
+                slots, weight = graph.axes[axis].slots, state[tensor.name].detach().movedim(dim, 0)
+                weight[slots == stand_in] += factor * weight[slots == gone]
 
 
 def fine_tuned(problem: Problem, mask: np.ndarray, part: int, epochs: int, row: dict[str, Any], name: str) -> nn.Module:

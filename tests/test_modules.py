@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlprune.modules import copy_sharing_weights, cuts_whole_groups, evaluating, named_tensors
+from rlprune.modules import copy_sharing_weights, cuts_whole_groups, evaluating, named_tensors, safe_backward
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,25 @@ def test_evaluating_restores_the_mode_of_every_module() -> None:
     with pytest.raises(KeyError):
         ends_badly()
     assert [part.training for part in module.modules()] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(2, 2), (4, 2), (7, 3), (15, (2, 1)), (16, 2)])
+def test_strided_shortcuts_have_the_gradients_of_a_matrix_product(channels: int, stride: int | tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(channels, 5, 1, stride, bias=False).to(memory_format=torch.channels_last)
+    before = layer.stride
+    images = torch.randn(16, channels, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+    weight, seen = layer.weight.detach().flatten(1).requires_grad_(), images.detach().clone().requires_grad_()
+    met = seen[:, :, :: before[0], :: before[1]]
+    expected = torch.einsum("oc,ncyx->noyx", weight, met)
+    for _ in range(20):  # the overflow that this is about does not always show at once
+        with safe_backward(nn.Sequential(layer)):
+            found = layer(images)
+            found.square().mean().backward()
+    expected.square().mean().backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(layer.weight.grad.flatten(1) / 20, weight.grad)
+    torch.testing.assert_close(images.grad / 20, seen.grad)
+    assert layer.stride == before
+    assert layer(images).shape == found.shape

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from rlprune import training
 from rlprune.errors import UserError
-from rlprune.training import evaluate, train
+from rlprune.models.registry import build_model
+from rlprune.training import evaluate, recover_together, train
 
 CPU = torch.device("cpu")
 
@@ -287,3 +288,36 @@ def test_auxiliary_heads(wrap: Any) -> None:
     # The first step of Nesterov momentum is 1.9 gradients long.
     moved = before - net.side.bias.detach()
     torch.testing.assert_close(moved / result.history[0]["lr"], 1.9 * gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_networks_that_recover_together_end_as_they_do_alone() -> None:
+    together, alone = [steady(0), steady(1)], [steady(0), steady(1)]
+    recover_together(together, bright_or_dark(), seed=3, device=CPU)
+    for module, other in zip(together, alone, strict=True):
+        train(other, bright_or_dark(), epochs=1, recovery=True, seed=3, device=CPU)
+        assert same(module, other)
+        assert not module.training
+    assert not same(*together)
+
+
+def test_a_network_that_diverges_leaves_the_others_alone() -> None:
+    broken, module, other = steady(0), steady(1), steady(1)
+    with torch.no_grad():
+        broken[0].weight.fill_(math.inf)
+    recover_together([broken, module], bright_or_dark(), seed=3, device=CPU)
+    train(other, bright_or_dark(), epochs=1, recovery=True, seed=3, device=CPU)
+    assert same(module, other)
+    assert math.isnan(evaluate(broken, bright_or_dark(), device=CPU)[0])
+
+
+def steady(seed: int) -> Any:
+    """A network that draws nothing at random."""
+    module = network(seed)
+    del module[5]
+    return module
+
+
+def test_a_residual_network_with_narrow_shortcuts_can_be_trained() -> None:
+    module = build_model("resnet20", classes=2, image_size=16, args={"width": 0.25})
+    result = train(module, bright_or_dark(size=16), epochs=2, device=CPU)
+    assert math.isfinite(result.history[-1]["loss"])

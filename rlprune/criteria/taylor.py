@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from rlprune.criteria import filters, sum_over_producers
 from rlprune.graph import Graph
-from rlprune.modules import evaluating
+from rlprune.modules import evaluating, safe_backward
 
 
 def score(module: nn.Module, graph: Graph, batch: tuple[Tensor, Tensor], seed: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def score(module: nn.Module, graph: Graph, batch: tuple[Tensor, Tensor], seed: i
     # Aliases that need a gradient, so that frozen layers count too and the network's own flags stay as they are.
     names = [weight.name for weight, _ in graph.weights.values()]
     weights = {name: module.get_parameter(name).detach().requires_grad_() for name in names}
-    with evaluating(module), torch.enable_grad():
+    with evaluating(module), safe_backward(module), torch.enable_grad():
         logits = functional_call(module, weights, images)
         gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(weights.values()))
     products = {name: weights[name] * gradient for name, gradient in zip(names, gradients, strict=True)}
