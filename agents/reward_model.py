@@ -16,6 +16,12 @@ REFIT_EVERY = 40
 """Plans between two fits of the kernel's lengths."""
 
 
+def capped(losses: np.ndarray) -> np.ndarray:
+    """(plans,) losses; those far above the best teach nothing about the good region and would stretch the scale."""
+    middle = np.median(losses)
+    return np.minimum(losses, middle + 2 * (middle - losses.min()) + 1e-6)
+
+
 class RewardModel:
     """A Gaussian process and extremely randomised trees (Geurts et al., 2006), averaged.
 
@@ -43,11 +49,9 @@ class RewardModel:
         self._scales = []
         targets = []
         for _, losses in budgets:
-            # Plans far above the best teach nothing about the good region and would stretch the scale.
-            middle = np.median(losses)
-            capped = np.minimum(losses, middle + 2 * (middle - losses.min()) + 1e-6)
-            self._scales.append((capped.mean(), max(float(capped.std()), 1e-6)))
-            targets.append((capped - self._scales[-1][0]) / self._scales[-1][1])
+            bounded = capped(losses)
+            self._scales.append((bounded.mean(), max(float(bounded.std()), 1e-6)))
+            targets.append((bounded - self._scales[-1][0]) / self._scales[-1][1])
         self._fit((inputs - self._centre) / self._width, np.concatenate(targets))
 
     def _fit(self, inputs: np.ndarray, targets: np.ndarray) -> None:

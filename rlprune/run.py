@@ -5,7 +5,6 @@ the same command on an unfinished folder walks the same path again, takes what i
 where the log ends.
 """
 
-import csv
 import hashlib
 import json
 import platform
@@ -16,23 +15,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlprune.config import Search, Settings, as_dict, differences, to_yaml
 from rlprune.errors import UserError
-from rlprune.evaluator import Evaluation
 from rlprune.files import check_writable, read_content, read_json, write_json, write_text
-from rlprune.plan import counts_to_text, text_to_key
+from rlprune.journal import Journal, Known
 
 FORMAT = "rlprune-run"
 VERSION = 1
-EPISODES = ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss", "seconds", "counts")
 # These do not change what a run finds, so that a run may continue with others.
 ELSEWHERE = ("out", "device", "workers", "data_root", "download")
 MARKER = Path("state") / "run.json"
 INPUTS = Path("state") / "inputs.json"
-Known = dict[tuple[int, ...], Evaluation]
-"""Evaluations by kept counts."""
 
 
 class RunFolder:
@@ -41,6 +34,10 @@ class RunFolder:
     Args:
         path: the folder; made if it is not there.
         config: the run's settings.
+
+    Attributes:
+        episodes: every evaluation.
+        tunings: every brief fine-tuning.
 
     Raises:
         UserError: the folder cannot be written, or belongs to a different run.
@@ -55,7 +52,7 @@ class RunFolder:
             write_text(path / "config.yaml", to_yaml(config))
             write_text(path / "command.txt", shlex.join(["rlprune", *sys.argv[1:]]) + "\n")
             write_json(path / "environment.json", environment())
-        self.episodes = self._read_episodes()
+        self.episodes, self.tunings = Journal(path / "episodes.csv"), Journal(path / "tunings.csv")
 
     @staticmethod
     def check(path: Path, config: Settings) -> None:
@@ -79,58 +76,9 @@ class RunFolder:
                 f"{self.path} was begun with other inputs; choose another --out\n  " + "\n  ".join(different)
             )
 
-    def known(self) -> Known:
-        """Every evaluation of the log, by kept counts."""
-        return _evaluations(self.episodes)
-
-    def log_plan(
-        self,
-        counts: np.ndarray,
-        evaluation: Evaluation,
-        ratios: np.ndarray,
-        stage: str,
-        best_loss: float | None,
-        seconds: float,
-    ) -> None:
-        """Append the evaluation of (groups,) kept counts, which keep these (2,) fractions of MACs and parameters."""
-        self.log(
-            {
-                "evaluation": len(self.episodes) + 1,
-                "stage": stage,
-                "loss": repr(evaluation.loss),
-                "accuracy": repr(evaluation.accuracy),
-                "macs_ratio": f"{ratios[0]:.6f}",
-                "params_ratio": f"{ratios[1]:.6f}",
-                "best_loss": "" if best_loss is None else f"{best_loss:.6f}",
-                "seconds": f"{seconds:.4f}",
-                "counts": counts_to_text(counts),
-            }
-        )
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Append one evaluation; a line that is cut short by a crash is dropped when the run continues."""
-        path = self.path / "episodes.csv"
-        new = not path.is_file() or not path.stat().st_size
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, EPISODES, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        self.episodes.append({key: str(value) for key, value in row.items()})
-
-    def _read_episodes(self) -> list[dict[str, str]]:
-        path = self.path / "episodes.csv"
-        if not path.is_file():
-            return []
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            write_text(path, whole)
-        return _rows(whole)
-
     def seconds(self) -> float:
-        """Seconds of evaluation that the log already holds."""
-        return float(self.episodes[-1]["seconds"]) if self.episodes else 0.0
+        """Seconds of measuring that the journals already hold."""
+        return max(self.episodes.seconds(), self.tunings.seconds())
 
 
 def known_in(folder: Path, fingerprint: Mapping[str, str]) -> Known:
@@ -140,15 +88,7 @@ def known_in(folder: Path, fingerprint: Mapping[str, str]) -> Known:
         return {}
     if differences(read_json(inputs, FORMAT, VERSION)["inputs"], fingerprint):
         return {}
-    return _evaluations(_rows(episodes.read_text(encoding="utf-8")))
-
-
-def _rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(text.splitlines()))
-
-
-def _evaluations(rows: list[dict[str, str]]) -> Known:
-    return {text_to_key(row["counts"]): Evaluation(float(row["loss"]), float(row["accuracy"])) for row in rows}
+    return Journal(episodes).known()
 
 
 def finished(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlprune.errors import UserError, unknown
+from rlprune.words import seconds
 
 Floats = tuple[float, ...]
 
@@ -200,6 +201,15 @@ class Search(BothTrainings, Pruning, Run, Data, NewNetwork):
         "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"
     )
     evaluations: int = setting(300, help="plans that are scored on the search images", minimum=1)
+    tunings: int | None = setting(
+        None,
+        help="plans that are fine-tuned briefly, too: the search is then for what fine-tuning leaves",
+        unset="what --time allows, without it none",
+        minimum=4,
+    )
+    time: str | None = setting(
+        None, help="how long the search may take before the final fine-tuning, such as 10m or 1.5h", unset="no limit"
+    )
     out: Path | None = setting(
         None,
         help="folder of the results",
@@ -212,6 +222,11 @@ class Search(BothTrainings, Pruning, Run, Data, NewNetwork):
             raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
         if self.budget is None and kind == "loss":
             raise UserError("--budget is missing: say what may be kept, such as 0.3 for 30 % of the MACs")
+        if self.time is not None:
+            seconds(self.time)
+        limited = self.tunings is not None or self.time is not None
+        if limited and isinstance(self.budget, str) and ":" in self.budget:
+            raise UserError(f"--budget {self.budget} is a range: --tunings and --time work under a single budget")
 
 
 @dataclass(frozen=True, kw_only=True)

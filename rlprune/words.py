@@ -1,7 +1,10 @@
 """Numbers and results in words, the same on the terminal and on the page."""
 
+import math
 from pathlib import Path
 from typing import Any
+
+from rlprune.errors import UserError
 
 Result = dict[str, Any]
 Fact = tuple[str, str, str]
@@ -32,6 +35,22 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def seconds(text: str) -> float:
+    """'90s', '10m' or '1.5h' -> seconds.
+
+    Raises:
+        UserError: anything else.
+    """
+    number, unit = text[:-1], text[-1:]
+    try:
+        found = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (ValueError, KeyError):
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise UserError(f"time '{text}': expected a number above 0 and its unit, such as 90s, 10m or 1.5h")
+    return found
+
+
 def spread(record: Result, name: str, scale: float, digits: int) -> str:
     """A mean with its standard deviation, where there is one: '41.3 ± 0.4'."""
     mean, deviation = record[name], record[f"{name}_sd"]
@@ -45,8 +64,9 @@ def heading(result: Result) -> str:
 
 
 def effort(result: Result) -> str:
-    """What it took: '300 evaluations, 4 min 12 s in all'."""
-    return f"{result['evaluations']} evaluations, {duration(result['seconds'])} in all"
+    """What it took: '300 evaluations, 24 brief fine-tunings, 4 min 12 s in all'."""
+    tunings = f"{result['tunings']} brief fine-tunings, " if result.get("tunings") else ""
+    return f"{result['evaluations']} evaluations, {tunings}{duration(result['seconds'])} in all"
 
 
 def closing(result: Result) -> list[Fact]:

@@ -69,7 +69,10 @@ def plans(problem: Problem, lander: Lander, evaluator: Evaluator) -> dict[str, n
         "sensitivity": prepared.bases[0],
         "global-l1": one_threshold(problem.graph, evaluator.scores, lander),
         "searched": search(
-            prepared.tasks, lambda counts: evaluator(counts).loss, 260, prepared.sensitivity.predict
+            prepared.tasks,
+            lambda plans: [evaluator(counts).loss for counts in plans],
+            260,
+            prepared.sensitivity.predict,
         ).counts[0],
     }
     depth = np.linspace(1, -1, len(middle))

@@ -3,19 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rlprune.config import Search, as_dict
 from rlprune.errors import UserError
-from rlprune.evaluator import Evaluation
-from rlprune.run import EPISODES, RunFolder, default_folder, finished, read_result, write_result
+from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
 
 CONFIG = Search(model="vgg16", budget=0.3)
-
-
-def row(number: int, loss: float = 0.5, counts: str = "8 16") -> dict[str, Any]:
-    return dict.fromkeys(EPISODES, "") | {"evaluation": number, "loss": repr(loss), "accuracy": "0.5", "counts": counts}
 
 
 def test_the_same_settings_have_the_same_folder() -> None:
@@ -35,30 +28,6 @@ def test_the_default_folder_is_one_folder_whatever_the_names() -> None:
     assert len(default_folder(config).parts) == 2
     balance = Search(model="vgg16", reward="balance:macs=1")
     assert default_folder(balance).name.startswith("vgg16-digits-balance-ppo-seed0-")
-
-
-@given(st.floats(allow_nan=False), st.floats(0, 1), st.lists(st.integers(1, 999), min_size=1).map(tuple))
-def test_evaluations_come_back_to_the_last_bit(
-    tmp_path_factory: pytest.TempPathFactory, loss: float, accuracy: float, counts: tuple[int, ...]
-) -> None:
-    folder = tmp_path_factory.mktemp("run")
-    RunFolder(folder, CONFIG).log(row(1, loss, " ".join(map(str, counts))) | {"accuracy": repr(accuracy)})
-    assert RunFolder(folder, CONFIG).known() == {counts: Evaluation(loss, accuracy)}
-
-
-@pytest.mark.parametrize("cut", range(1, 60))
-def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, cut: int) -> None:
-    run = RunFolder(tmp_path, CONFIG)
-    for number in (1, 2):
-        run.log(row(number, counts=f"{number} 16"))
-    log = tmp_path / "episodes.csv"
-    log.write_bytes(log.read_bytes()[:-cut])
-    again = RunFolder(tmp_path, CONFIG)
-    assert again.episodes == run.episodes[: len(again.episodes)]
-    known = len(again.episodes)
-    assert known < 2
-    again.log(row(9, counts="9 9"))
-    assert list(RunFolder(tmp_path, CONFIG).known()) == [*list(run.known())[:known], (9, 9)]
 
 
 def test_checking_leaves_no_trace(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The search finds the optimum of a problem where it is known by brute force."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from toys import macs, make_task
 import rlprune.agents.search as module
 from rlprune.agents.agents import AGENTS
 from rlprune.agents.policy import walk_policy
-from rlprune.agents.search import search
+from rlprune.agents.search import Tuning, search
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +25,10 @@ def loss(counts: np.ndarray) -> float:
     return float(1.0 / a + 0.3 / b + 0.05 / c + 0.2 * abs(a - b))
 
 
+def losses(plans: Sequence[np.ndarray]) -> list[float]:
+    return [loss(counts) for counts in plans]
+
+
 def foretell(keep: np.ndarray) -> np.ndarray:
     """What the groups cost one by one, without the interaction."""
     return (np.array([1.0, 0.3, 0.05]) * (1 / keep - 1)).sum(axis=-1)
@@ -36,7 +41,7 @@ def optimum(budget: int = 76) -> float:
 
 def test_finds_the_known_optimum() -> None:
     """512 plans are possible; the search may measure 45 and starts from the uniform one."""
-    found = search([make_task()], loss, 45, foretell, seed=0)
+    found = search([make_task()], losses, 45, foretell, seed=0)
     assert found.losses[0] == pytest.approx(optimum())
     assert macs(*found.counts[0]) <= 76
 
@@ -44,7 +49,7 @@ def test_finds_the_known_optimum() -> None:
 def test_one_search_finds_the_optimum_under_every_budget() -> None:
     """45 and 90 of the 152 MACs, with one policy that ends on both plans without exploring."""
     tasks = [make_task(f"macs={bound / 152}") for bound in (45, 90)]
-    found = search(tasks, loss, 80, foretell, seed=0)
+    found = search(tasks, losses, 80, foretell, seed=0)
     assert found.losses == pytest.approx([optimum(45), optimum(90)])
     for task, bound in zip(tasks, (45, 90), strict=True):
         assert macs(*walk_policy(found.agent, task)) <= bound
@@ -55,7 +60,7 @@ def test_one_search_finds_the_optimum_under_every_budget() -> None:
 def test_every_agent_improves_on_the_base_plan(agent: str) -> None:
     task = make_task()
     base = task.finish(task.base[None])[0]
-    found = search([task], loss, 30, foretell, agent, seed=0, starts=[(base,)])
+    found = search([task], losses, 30, foretell, agent, seed=0, starts=[(base,)])
     assert found.losses[0] < loss(base)
 
 
@@ -64,9 +69,9 @@ def test_same_seed_same_walk(agent: str) -> None:
     def measured(seed: int) -> list[tuple[int, ...]]:
         seen: list[tuple[int, ...]] = []
 
-        def measure(counts: np.ndarray) -> float:
-            seen.append(tuple(counts.tolist()))
-            return loss(counts)
+        def measure(plans: Sequence[np.ndarray]) -> list[float]:
+            seen.extend(tuple(counts.tolist()) for counts in plans)
+            return losses(plans)
 
         search([make_task()], measure, 16, foretell, agent, seed)
         return seen
@@ -78,9 +83,9 @@ def test_same_seed_same_walk(agent: str) -> None:
 def test_measures_no_plan_twice_and_no_more_than_allowed() -> None:
     seen: list[tuple[int, ...]] = []
 
-    def measure(counts: np.ndarray) -> float:
-        seen.append(tuple(counts.tolist()))
-        return loss(counts)
+    def measure(plans: Sequence[np.ndarray]) -> list[float]:
+        seen.extend(tuple(counts.tolist()) for counts in plans)
+        return losses(plans)
 
     search([make_task()], measure, 25, foretell, seed=0)
     assert len(seen) == len(set(seen)) == 25
@@ -88,7 +93,7 @@ def test_measures_no_plan_twice_and_no_more_than_allowed() -> None:
 
 def test_ends_where_fewer_plans_exist_than_it_may_measure() -> None:
     """At this bound only a handful of plans land."""
-    found = search([make_task("macs=0.05")], loss, 40, foretell, seed=0)
+    found = search([make_task("macs=0.05")], losses, 40, foretell, seed=0)
     assert macs(*found.counts[0]) <= 0.05 * 152
 
 
@@ -96,5 +101,48 @@ def test_every_budget_gets_its_starts_first() -> None:
     """No more evaluations than plans to start from: nothing is left for scouts or walks."""
     tasks = [make_task(f"macs={bound}") for bound in (0.3, 0.5, 0.7)]
     starts = [(task.finish(task.base[None])[0],) for task in tasks]
-    found = search(tasks, loss, 3, foretell, starts=starts)
+    found = search(tasks, losses, 3, foretell, starts=starts)
     assert [counts.tolist() for counts in found.counts] == [plans[0].tolist() for plans in starts]
+
+
+def tuned_loss(counts: np.ndarray) -> float:
+    """After a tuning the last group matters most, which the one-shot loss does not see."""
+    a, b, c = counts / 8
+    return float(0.3 / a + 0.3 / b + 1.0 / c)
+
+
+def test_with_tunings_the_search_is_for_what_they_leave() -> None:
+    """512 plans are possible; 16 are tuned. The best under the one-shot loss is not among the best after a tuning."""
+    task = make_task()
+    base = task.finish(task.base[None])[0]
+    tuned: list[tuple[int, ...]] = []
+
+    def tune(plans: Sequence[np.ndarray]) -> list[float]:
+        tuned.extend(tuple(counts.tolist()) for counts in plans)
+        return [tuned_loss(counts) for counts in plans]
+
+    found = search([task], losses, 30, foretell, starts=[(base,)], tuning=Tuning(tune, 16, [base]))
+    assert tuned[0] == tuple(base)
+    assert len(tuned) == len(set(tuned)) == 16
+    plans = [np.array(plan) for plan in itertools.product(range(1, 9), repeat=3) if macs(*plan) <= 76]
+    ranks = sorted(map(tuned_loss, plans))
+    assert found.losses[0] == pytest.approx(tuned_loss(found.counts[0]))
+    assert found.losses[0] <= ranks[4]
+    oneshot = min(plans, key=loss)
+    assert found.losses[0] < tuned_loss(oneshot)
+
+
+def test_a_time_limit_ends_both_parts() -> None:
+    task = make_task()
+    base = task.finish(task.base[None])[0]
+    asked: list[float] = []
+
+    def over(share: float) -> bool:
+        asked.append(share)
+        return True
+
+    tuning = Tuning(lambda plans: [tuned_loss(counts) for counts in plans], 16, [base])
+    found = search([task], losses, 30, foretell, starts=[(base,)], tuning=tuning, over=over)
+    assert found.counts[0].tolist() == base.tolist()  # the one plan that is tuned in any case
+    assert asked[0] == module.FIRST_SHARE
+    assert set(asked[1:]) == {1.0}

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlprune.words import closing, count, duration, percent
+from rlprune.errors import UserError
+from rlprune.words import closing, count, duration, percent, seconds
 
 RESULT = {
     "run": "runs/r",
@@ -42,11 +43,11 @@ def test_the_line_of_costs_fits_80_columns(sizes: list[int], ratio: float) -> No
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("length", "text"),
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.6, "1 min 0 s"), (252.4, "4 min 12 s"), (3725, "1 h 2 min")],
 )
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_durations(length: float, text: str) -> None:
+    assert duration(length) == text
 
 
 def test_percent() -> None:
@@ -60,3 +61,14 @@ def test_a_plan_outside_the_run_folder_is_named_in_full() -> None:
         "runs/r",
         "plan: elsewhere/plan.json",
     )
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("0.5s", 0.5)])
+def test_seconds(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "0m", "-1h", "nanm", "infs", "1d", "ten m"])
+def test_no_time(text: str) -> None:
+    with pytest.raises(UserError, match=r"such as 90s, 10m or 1\.5h"):
+        seconds(text)

@@ -22,7 +22,7 @@ def run(entry: Entry) -> str:
     prepared = prepare(entry.problem, [entry.lander], entry, np.zeros(2), False, begin)
     found = search(
         prepared.tasks,
-        lambda counts: entry(counts).loss,
+        lambda plans: [entry(counts).loss for counts in plans],
         entry.evaluations - probes,
         prepared.sensitivity.predict,
         entry.method,

@@ -99,11 +99,11 @@ def _as_search(given: Compare, seed: int) -> Search:
 
 def _remember(run: RunFolder, problem: Problem, bank: Bank) -> None:
     """Take every evaluation to the log of the run folder, and those of the log to the bank."""
-    bank.evaluator.seen |= run.known()
-    bank.seconds |= {text_to_key(row["counts"]): float(row["seconds"]) for row in run.episodes}
+    bank.evaluator.seen |= run.episodes.known()
+    bank.seconds |= {text_to_key(row["counts"]): float(row["seconds"]) for row in run.episodes.rows}
 
     def log(counts: np.ndarray, evaluation: Evaluation, seconds: float) -> None:
-        run.log_plan(counts, evaluation, problem.cost.ratios(counts), "compare", None, seconds)
+        run.episodes.add(counts, evaluation, problem.cost.ratios(counts), "compare", None, seconds)
 
     bank.on_new = log
 

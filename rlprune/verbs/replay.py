@@ -17,10 +17,11 @@ from rlprune.evaluator import Evaluation
 from rlprune.files import check_new
 from rlprune.finish import described, plan_of, prune_and_recover
 from rlprune.front import front
+from rlprune.journal import Known
 from rlprune.plan import text_to_key
 from rlprune.problem import inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
-from rlprune.run import Known, known_in, write_result
+from rlprune.run import known_in, write_result
 
 
 def replay(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`rlprune search`: the main job."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from rlprune.agents.collapse import collapse
 from rlprune.agents.policy import save_policy
 from rlprune.agents.preparation import make_evaluator, prepare
+from rlprune.agents.search import Tuning
 from rlprune.agents.search import search as run_search
 from rlprune.allocators.sensitivity import number_of_evaluations
 from rlprune.allocators.uniform import uniform
@@ -22,10 +24,17 @@ from rlprune.evaluator import Evaluation, Evaluator
 from rlprune.files import write_text
 from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.front import front
+from rlprune.journal import Journal
+from rlprune.plan import plan_key, text_to_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.report import write_run_report
 from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
+from rlprune.tuner import Tuner
+from rlprune.words import seconds
+
+ENDLESS = 10**6
+"""Tunings that only the time limits."""
 
 
 def search(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -62,24 +71,34 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     start -= run.seconds()
     try:
         run.same_inputs(inputs_of(problem))
-        log = Log(run, problem, evaluator, given.evaluations, progress, alone=len(budgets) == 1)
+        tuner = Tuner(problem, evaluator.scores, given.seed, given.lr, given.batch_size)
+        log = Log(run, problem, evaluator, tuner, given, progress, alone=len(budgets) == 1)
         found = _find(given, problem, landers, evaluator, log, reward)
         after = (_finish if len(budgets) == 1 else _front)(given, problem, evaluator, found, folder, progress)
     except KeyboardInterrupt:
         progress.close(finished=False)
         raise KeyboardInterrupt(f"what was found so far is in {folder}; the same command continues") from None
-    result = {"run": str(folder), "agent": given.agent, "evaluations": len(evaluator.seen)}
+    result = {"run": str(folder), "agent": given.agent, "evaluations": len(evaluator.seen), **_tunings(tuner, found)}
     result |= {**described(budgets, problem, time.perf_counter() - start), **after}
     write_result(folder, result)
     write_run_report(folder)
     return result
 
 
+def _tunings(tuner: Tuner, found: "Found") -> dict[str, Any]:
+    """How many plans were tuned, and the losses of the chosen one and of the base plan after it."""
+    if not tuner.seen:
+        return {}
+    chosen, base = tuner([found.counts[0], found.bases[0]])
+    return {"tunings": len(tuner.seen), "tuned_loss": chosen.loss, "base_tuned_loss": base.loss}
+
+
 @dataclass(frozen=True)
 class Found:
-    """For every budget the best plan, its loss and that of the base plan."""
+    """For every budget the base plan, the best plan, and the losses of both."""
 
     landers: list[Lander]
+    bases: list[np.ndarray]
     counts: list[np.ndarray]
     losses: list[float]
     base_losses: list[float]
@@ -112,13 +131,15 @@ def _find(
         ]
         found = run_search(
             prepared.tasks,
-            lambda counts: evaluator(counts).loss,
+            log.oneshot,
             given.evaluations - log.sensitivities(),
             prepared.sensitivity.predict,
             given.agent,
             given.seed,
             starts,
             log.run.path / "tensorboard",
+            Tuning(log.tuned, given.tunings or ENDLESS, starts[0]) if given.tunings or given.time else None,
+            log.over,
         )
     except KeyboardInterrupt:
         if log.best is not None:
@@ -127,7 +148,9 @@ def _find(
     if remark := collapse(found.agent, prepared.tasks[0]):
         log.progress.note(remark)
     save_policy(found.agent, given.agent, prepared.tasks[0], log.run.path / "policy")
-    return Found(landers, found.counts, found.losses, [evaluator(base).loss for base in prepared.bases])
+    log.stage = "final"
+    losses = [evaluator(counts).loss for counts in found.counts]
+    return Found(landers, prepared.bases, found.counts, losses, [evaluator(base).loss for base in prepared.bases])
 
 
 def _finish(
@@ -165,15 +188,19 @@ def _front(
 
 
 class Log:
-    """Takes every new evaluation to the run folder and to the screen, and those of the run folder to the evaluator.
+    """Takes everything measured to the run folder and to the screen, and what the run folder knows to who measures.
 
     Args:
         run: the run folder.
         problem: for the costs.
-        evaluator: reports here from now on.
-        total: evaluations in all.
+        evaluator, tuner: report here from now on.
+        given: how many evaluations and tunings there may be, and how long they may take.
         progress: the screen.
         alone: there is one budget, so that there is one best plan.
+
+    Attributes:
+        stage: what evaluations are made for: sensitivity, search, or final.
+        best: (groups,) the best plan so far, after tuning where plans are tuned.
     """
 
     def __init__(
@@ -181,46 +208,87 @@ class Log:
         run: RunFolder,
         problem: Problem,
         evaluator: Evaluator,
-        total: int,
+        tuner: Tuner,
+        given: Search,
         progress: Progress,
         alone: bool,
     ) -> None:
-        self.alone, self.searching = alone, False
-        self.run, self.problem, self.progress = run, problem, progress
-        self.seen = evaluator.seen
-        self.seen |= run.known()
-        evaluator.on_new = self.add
+        self.alone, self.stage = alone, "sensitivity"
+        self.run, self.problem, self.progress, self.given = run, problem, progress, given
+        self.evaluator, self.tuner = evaluator, tuner
+        evaluator.seen |= run.episodes.known()
+        tuner.seen |= run.tunings.known()
+        evaluator.on_new, tuner.on_new = self.add, self.add_tuned
         self.task: Task | None = None
         self.best: np.ndarray | None = None
         self.facts: dict[str, str] = {}
         self._best_value, self._best_loss = -np.inf, float("nan")
+        self._tuning = False
+        # What an interrupted search had measured, until it is asked for again.
+        self._known = [{text_to_key(row["counts"]) for row in run.episodes.rows if row["stage"] == "search"}]
+        self._known.append(set(run.tunings.known()))
         self._start = time.perf_counter() - run.seconds()
-        if self.seen:
-            progress.note(f"continuing {run.path}: {len(self.seen)} evaluations are known")
-        progress.stage("searching", total, len(self.seen))
+        if evaluator.seen:
+            progress.note(f"continuing {run.path}: {len(evaluator.seen)} evaluations are known")
+        progress.stage("searching", given.evaluations, len(evaluator.seen))
 
     def begin(self, task: Task) -> None:
         """The sensitivities are measured, from now on plans of this task (or of more than one) come."""
-        self.searching = True
+        self.stage = "search"
         if not self.alone:
             return
         self.task = task
-        for counts, evaluation in list(self.seen.items())[self.sensitivities() :]:
+        for counts, evaluation in list(self.evaluator.seen.items())[self.sensitivities() :]:
             self._compare(np.array(counts), evaluation)
 
     def sensitivities(self) -> int:
         """How many evaluations the sensitivities took: fewer than asked for where two cuts keep the same channels."""
-        return sum(row["stage"] == "sensitivity" for row in self.run.episodes)
+        return sum(row["stage"] == "sensitivity" for row in self.run.episodes.rows)
+
+    def oneshot(self, plans: Sequence[np.ndarray]) -> list[float]:
+        """One-shot losses of plans, each (groups,) kept counts."""
+        return self._losses([self.evaluator(counts) for counts in plans], plans, self._known[0])
+
+    def tuned(self, plans: Sequence[np.ndarray]) -> list[float]:
+        """Losses of plans after a brief fine-tuning."""
+        if not self._tuning:
+            self._tuning, self._best_value = True, -np.inf
+            self.progress.stage("tuning plans briefly", self.given.tunings, len(self.tuner.seen))
+        found = self.tuner(plans)
+        for counts, evaluation in zip(plans, found, strict=True):
+            self._compare(counts, evaluation)
+        return self._losses(found, plans, self._known[1])
+
+    @staticmethod
+    def _losses(found: list[Evaluation], plans: Sequence[np.ndarray], known: set[tuple[int, ...]]) -> list[float]:
+        known.difference_update(map(plan_key, plans))
+        return [evaluation.loss for evaluation in found]
+
+    def over(self, share: float) -> bool:
+        """Whether a share of the time has passed; an interrupted search first comes to where it was."""
+        if self.given.time is None or self._known[self._tuning]:
+            return False
+        if self._known[1]:
+            return True
+        return time.perf_counter() - self._start > share * seconds(self.given.time)
 
     def add(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         """Log one evaluation of (groups,) kept counts."""
-        ratios = self.problem.cost.ratios(counts)
-        if self.task is not None:
+        if self.task is not None and not self._tuning:
             self._compare(counts, evaluation)
-        stage = "search" if self.searching else "sensitivity"
+        self._enter(self.run.episodes, counts, evaluation, self.stage)
+
+    def add_tuned(self, counts: np.ndarray, evaluation: Evaluation) -> None:
+        """Log what a brief fine-tuning of (groups,) kept counts has left."""
+        self._compare(counts, evaluation)
+        self._enter(self.run.tunings, counts, evaluation, "tuning")
+
+    def _enter(self, journal: Journal, counts: np.ndarray, evaluation: Evaluation, stage: str) -> None:
+        ratios = self.problem.cost.ratios(counts)
         best = None if self.best is None else self._best_loss
-        self.run.log_plan(counts, evaluation, ratios, stage, best, time.perf_counter() - self._start)
-        self.progress.update(len(self.run.episodes), **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
+        journal.add(counts, evaluation, ratios, stage, best, time.perf_counter() - self._start)
+        if stage != "final":
+            self.progress.update(len(journal), **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
 
     def _compare(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         assert self.task is not None

@@ -1,0 +1,87 @@
+"""A brief tuning is a fine-tuning of the pruned network, and is scored on images that it has not seen."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import rlprune.tuner as module
+from rlprune.criteria import score_channels
+from rlprune.plan import top_mask
+from rlprune.problem import Problem, open_problem
+from rlprune.progress import Progress
+from rlprune.pruner import prune
+from rlprune.training import train
+from rlprune.tuner import Tuner
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """An untrained network on the digits: 1,437 images to train on, 71 of them held out."""
+    settings = {"model": "resnet20", "model_args": "width=0.25", "data": "digits", "device": "cpu"}
+    return open_problem(settings, Progress())
+
+
+@pytest.fixture(scope="module")
+def scores(problem: Problem) -> np.ndarray:
+    return score_channels("l1", problem.module, problem.graph, problem.calibration(), 0)
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEPS", 5)
+
+
+def plans(problem: Problem) -> list[np.ndarray]:
+    return [np.maximum(problem.graph.sizes * share // 4, 1) for share in (1, 2, 3)]
+
+
+def test_a_tuning_is_a_fine_tuning_on_a_part_of_the_images(problem: Problem, scores: np.ndarray) -> None:
+    tuner = Tuner(problem, scores, seed=3, batch_size=32)
+    (found,) = tuner([plans(problem)[1]])
+    alone = prune(problem.module, problem.graph, top_mask(problem.graph, plans(problem)[1], scores))
+    train(alone, tuner.images, epochs=1, recovery=True, seed=3, batch_size=32, device=problem.device)
+    batches = [images.take(torch.arange(len(images))) for images in tuner.judged]
+    images, labels = torch.cat([pixels for pixels, _ in batches]), torch.cat([truth for _, truth in batches])
+    with torch.inference_mode():
+        logits = alone(images)
+    assert found.loss == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-4)
+    assert found.accuracy == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+
+
+def test_no_image_is_both_tuned_on_and_judged_on(problem: Problem, scores: np.ndarray) -> None:
+    tuner = Tuner(problem, scores, batch_size=32)
+    rows = [set(images.rows.tolist()) for images in (tuner.images, *tuner.judged)]  # type: ignore[attr-defined]
+    assert len(set.union(*rows)) == sum(map(len, rows))
+    assert len(rows[0]) == len(problem.data.train) // module.PART
+    assert rows[1] == set(problem.data.search.rows.tolist())  # type: ignore[attr-defined]
+    assert not any(images is problem.data.test for images in tuner.judged)
+
+
+def test_few_images_are_all_tuned_on(problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEPS", 100)
+    tuner = Tuner(problem, scores)
+    assert len(tuner.images) == len(problem.data.train)
+    assert tuner.judged == [problem.data.search]
+
+
+def test_company_makes_no_difference_and_nothing_is_tuned_twice(
+    problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOGETHER", 2)
+    first, second, third = plans(problem)
+    told: list[Any] = []
+    together = Tuner(problem, scores, on_new=lambda counts, evaluation: told.append(tuple(counts)))
+    found = together([first, second, first, third])
+    assert found[0] == found[2]
+    assert told == [tuple(first), tuple(second), tuple(third)]
+    assert together([third, first]) == [found[3], found[0]]
+    assert len(told) == 3
+    assert Tuner(problem, scores)([third]) == [found[3]]
+
+
+def test_a_network_that_diverges_is_worth_chance(problem: Problem, scores: np.ndarray) -> None:
+    (found,) = Tuner(problem, scores, lr=1e30)([plans(problem)[0]])
+    assert found.loss == pytest.approx(np.log(10))
