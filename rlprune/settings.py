@@ -282,14 +282,18 @@ class Eval(Device, RunData, Network):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay(Run, RunData):
+class Replay(BothTrainings, Structure, Run, RunData, Network):
     """Settings of ``replay``."""
 
     title: ClassVar[str] = "Replay"
-    source: Path = setting(help="the run folder with the policy", positional="RUN")
-    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's")
+    source: Path = setting(help="a run folder or its policy folder, wherever it is now", positional="RUN_OR_POLICY")
     budget: str | float | None = setting(None, help=BUDGET, unset="the run's")
+    evaluations: int = setting(0, help="plans that may be scored on the search images, to refine", minimum=0)
     criterion: str | None = setting(None, help=CRITERION, unset="the run's", choices=CRITERIA)
+    seed: int | None = setting(  # type: ignore[assignment]
+        None, help="of everything random", unset="the run's", minimum=0, maximum=2**32 - 1
+    )
+    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's; that of another network is trained")
     finetune_epochs: int = setting(0, help="epochs of the pruned network", minimum=0)
 
 

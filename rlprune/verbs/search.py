@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlprune.agents.collapse import collapse
-from rlprune.agents.policy import save_policy
+from rlprune.agents.policy import policy_of, save_agent
 from rlprune.agents.preparation import make_evaluator, prepare
 from rlprune.agents.search import search as run_search
 from rlprune.allocators.sensitivity import number_of_evaluations
@@ -126,7 +126,7 @@ def _find(
         raise
     if remark := collapse(found.agent, prepared.tasks[0]):
         log.progress.note(remark)
-    save_policy(found.agent, given.agent, prepared.tasks[0], log.run.path / "policy")
+    save_agent(found.agent, policy_of(found.agent, given, problem, prepared), log.run.path / "policy")
     return Found(landers, found.counts, found.losses, [evaluator(base).loss for base in prepared.bases])
 
 
