@@ -44,7 +44,7 @@ ABOUT = {
     "prune": (
         "Remove channels for real: by a plan as it stands, or by a table of ratios.",
         "rlprune prune --plan runs/vgg16 --checkpoint other.safetensors",
-        "rlprune prune --plan ratios.csv --model vgg16 --checkpoint dense.safetensors --budget 0.3",
+        "rlprune prune --ratios ratios.csv --model vgg16 --checkpoint dense.safetensors --budget 0.3",
     ),
     "finetune": (
         "Train a pruned network further, to bring its accuracy back.",

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.budget import Budget, describe
 from rlprune.config import as_dict
 from rlprune.evaluator import recalibrate
 from rlprune.files import write_text
 from rlprune.models.checkpoint import save_weights
 from rlprune.modules import named_tensors
-from rlprune.plan import PruningPlan, make_plan, ratio_table, top_mask
+from rlprune.plan import PruningPlan, make_plan, ratio_table, rows, top_mask
 from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
@@ -23,7 +24,9 @@ from rlprune.settings import Search, Settings
 from rlprune.training import evaluate
 
 
-def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Settings) -> PruningPlan:
+def plan_of(
+    problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Settings, sensitivity: Sensitivity | None = None
+) -> PruningPlan:
     """The plan that keeps the best-scoring channels, with what it needs to be used without its run.
 
     Args:
@@ -31,6 +34,7 @@ def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Set
         counts: (groups,) kept channels.
         scores: (all groups' channels,) of the criterion.
         given: the settings that led to it.
+        sensitivity: the network's own curves, where they were measured.
     """
     settings = as_dict(given)
     what = [key for key in (*DATA_SETTINGS, "seed") if key not in ("workers", "download")]
@@ -41,13 +45,15 @@ def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Set
         "dense_weights": problem.weights(),
         "data_settings": data,
     }
-    return make_plan(problem.graph, top_mask(problem.graph, counts, scores), problem.network, provenance)
+    rises = None if sensitivity is None else np.array(sensitivity.parts(counts / problem.graph.sizes))
+    mask = top_mask(problem.graph, counts, scores)
+    return make_plan(problem.graph, mask, problem.network, provenance, scores, rises)
 
 
 def save_plan(problem: Problem, plan: PruningPlan, folder: Path) -> pd.DataFrame:
     """Write `plan.json` and `ratios.csv`; returns the ratio table."""
     plan.save(folder / "plan.json")
-    table = ratio_table(problem.graph, problem.cost, plan.counts())
+    table = ratio_table(problem.graph, problem.cost, plan)
     write_text(folder / "ratios.csv", table.to_csv(index=False))
     return table
 
@@ -122,7 +128,7 @@ def prune_and_recover(
         "oneshot_accuracy": after.oneshot,
         "finetuned_accuracy": after.tuned,
         **costs(problem, plan.counts()),
-        "table": table.to_dict("records"),
+        "table": rows(table),
     }
 
 

@@ -251,12 +251,19 @@ class Prune(Pruning, Run, RunData, Network):
     """Settings of ``prune``."""
 
     title: ClassVar[str] = "Plan"
-    plan: Path = setting(
-        help="plan.json, a run folder, or a table of ratios (csv, json or parquet), where keep_ratio counts, not kept"
+    plan: Path | None = setting(None, help="plan.json, a run folder or a pruned folder", unset="--ratios")
+    ratios: Path | None = setting(
+        None, help="table of ratios (csv, json or parquet), maybe edited: keep_ratio counts, not kept", unset="--plan"
     )
     budget: str | float | None = setting(
         None, help="land the ratios on what may be KEPT, such as macs=0.3", unset="taken as they are"
     )
+
+    def __post_init__(self) -> None:
+        if self.plan is None and self.ratios is None:
+            raise UserError("--plan is missing: name plan.json or a run folder, or a table of ratios with --ratios")
+        if self.plan is not None and self.ratios is not None:
+            raise UserError(f"--plan {self.plan} and --ratios {self.ratios} are two plans: give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from rlprune.progress import Progress
 from rlprune.report import export_table
 from rlprune.table import read_table
 
+PRINTED = ("md", "latex", "html")
 ENDINGS = {"latex": "tex", "torch-pruning": "json", "nni": "json", "amc": "txt"}
 
 
@@ -28,7 +29,7 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
         UserError: whatever cannot be used.
     """
     given = resolve(Export, settings, config)
-    table = export_table(_table(given.source), given.format)
+    table = export_table(_table(given.source, given.format in PRINTED), given.format)
     if given.out is None:
         return {"text": table}
     if given.out.is_dir():
@@ -39,7 +40,10 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
     return {"path": str(given.out)}
 
 
-def _table(source: Path) -> pd.DataFrame:
+def _table(source: Path, printed: bool) -> pd.DataFrame:
     if source.is_dir() and (source / "ratios.csv").is_file():
-        return read_table(source / "ratios.csv")
-    return PruningPlan.load(source / "plan.json" if source.is_dir() else source).table()
+        table = read_table(source / "ratios.csv")
+    else:
+        table = PruningPlan.load(source / "plan.json" if source.is_dir() else source).table()
+    # What is not known is an empty cell to people, and a missing number to programs.
+    return table.astype({name: object for name in table if table[name].isna().any()}).fillna("") if printed else table

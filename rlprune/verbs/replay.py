@@ -66,7 +66,7 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     plans = [policy.walk(task), task.finish(task.base[None])[0], *_neighbours(known, lander)]
     left = given.evaluations - (len(evaluator.seen) - len(known))
     counts = refine(task, plans, evaluator, left, there.seed)
-    plan = plan_of(problem, counts, evaluator.scores, there)
+    plan = plan_of(problem, counts, evaluator.scores, there, measured)
     after = prune_and_recover(problem, plan, out, given.finetune_epochs, there, progress)
     losses = [getattr(evaluator.seen.get(plan_key(some)), "loss", None) for some in (counts, *plans[:2])]
     result = {

@@ -11,7 +11,7 @@ from rlprune.agents.collapse import collapse
 from rlprune.agents.policy import policy_of, save_agent
 from rlprune.agents.preparation import make_evaluator, prepare
 from rlprune.agents.search import search as run_search
-from rlprune.allocators.sensitivity import number_of_evaluations
+from rlprune.allocators.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.allocators.uniform import uniform
 from rlprune.budget import Lander, parse_budgets
 from rlprune.config import Search, as_dict, resolve
@@ -77,12 +77,13 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
 
 @dataclass(frozen=True)
 class Found:
-    """For every budget the best plan, its loss and that of the base plan."""
+    """For every budget the best plan, its loss and that of the base plan; and the measured curves."""
 
     landers: list[Lander]
     counts: list[np.ndarray]
     losses: list[float]
     base_losses: list[float]
+    sensitivity: Sensitivity
 
 
 def _require_enough(evaluations: int, groups: int, budgets: int) -> None:
@@ -127,14 +128,15 @@ def _find(
     if remark := collapse(found.agent, prepared.tasks[0]):
         log.progress.note(remark)
     save_agent(found.agent, policy_of(found.agent, given, problem, prepared), log.run.path / "policy")
-    return Found(landers, found.counts, found.losses, [evaluator(base).loss for base in prepared.bases])
+    base_losses = [evaluator(base).loss for base in prepared.bases]
+    return Found(landers, found.counts, found.losses, base_losses, prepared.sensitivity)
 
 
 def _finish(
     given: Search, problem: Problem, evaluator: Evaluator, found: Found, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Prune to the one plan, and fine-tune."""
-    plan = plan_of(problem, found.counts[0], evaluator.scores, given)
+    plan = plan_of(problem, found.counts[0], evaluator.scores, given, found.sensitivity)
     epochs = problem.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
     after = prune_and_recover(problem, plan, folder, epochs, given, progress)
     losses = {"search_loss": found.losses[0], "base_loss": found.base_losses[0]}
