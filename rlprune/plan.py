@@ -206,7 +206,9 @@ def _shares(graph: Graph, mask: np.ndarray, scores: np.ndarray) -> list[float]:
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """A table's rows as JSON has them: what is not known is None."""
-    return [{key: None if value != value else value for key, value in row.items()} for row in table.to_dict("records")]
+    return [
+        {str(key): None if value != value else value for key, value in row.items()} for row in table.to_dict("records")
+    ]
 
 
 def ratio_table(graph: Graph, cost: Cost, plan: PruningPlan) -> pd.DataFrame:

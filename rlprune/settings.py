@@ -312,10 +312,24 @@ class Export(Settings):
     source: Path = setting(help="a run folder or plan.json", positional="RUN_OR_PLAN")
     format: str = setting(
         "csv",
-        help="form of the table, or the ratios as another tool takes them",
-        choices=("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc"),
+        help="form of the table, the ratios as another tool takes them, or the pruned network without rlprune",
+        choices=(
+            "csv",
+            "json",
+            "md",
+            "latex",
+            "parquet",
+            "html",
+            "torch-pruning",
+            "nni",
+            "amc",
+            "torch-export",
+            "python",
+        ),
     )
-    out: Path | None = setting(None, help="file to write", unset="standard output")
+    out: Path | None = setting(
+        None, help="file to write, with python a folder", unset="standard output, with a network the pruned folder"
+    )
 
     def __post_init__(self) -> None:
         if self.format == "parquet" and self.out is None:

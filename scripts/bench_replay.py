@@ -73,10 +73,10 @@ def journeys(given: argparse.Namespace) -> list[Journey]:
 
 def measured(journey: Journey, given: argparse.Namespace) -> Record:
     """Losses on the search images and one-shot accuracies on the test images."""
-    place = given.out / "".join(letter if letter.isalnum() else "-" for letter in journey.name)
+    place = given.out / _plain(journey.name)
     limits = ["--budget", journey.budget]
     search = [*limits, "--evaluations", str(given.evaluations), "--finetune-epochs", "0"]
-    home = place.with_name(f"home-{journey.name.partition(' → ')[0].replace(', ', '-').replace(' ', '-')}")
+    home = given.out / f"home-{_plain(journey.name.partition(' → ')[0])}"
     done("search", [*journey.home, *search], home)
     fresh = done("search", [*journey.there, *search], place / "fresh")
     rivals = [*limits, "--methods", "uniform,sensitivity", "--seeds", "1"]
@@ -112,13 +112,17 @@ def done(verb: str, words: list[str], out: Path) -> Record:
     """The result of a verb, from its folder where it is finished; with the seconds of the whole process."""
     from bench import command
 
-    told = out.with_suffix(".told.json")
+    told = out.with_name(f"{out.name}.told.json")
     if not told.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         result, _ = command(verb, *words, "--out", str(out))
         told.write_text(json.dumps(result | {"wall": time.perf_counter() - start}) + "\n")
     return json.loads(told.read_text())
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 def replay_table(figures: Record) -> str:

@@ -54,12 +54,13 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
         progress.note(f"{given.ratios}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")
     smaller = cut(problem.module, problem.graph, plan.mask(problem.graph))
     recalibrate(smaller, problem.calibration()[0])
-    save_pruned(smaller, plan, new_folder(out))
+    sizes = costs(problem, plan.counts())
+    save_pruned(smaller, plan, new_folder(out), sizes)
     return {
         "pruned": str(out),
         "plan": str(out / "plan.json"),
         **described([budget], problem, time.perf_counter() - start),
-        **costs(problem, plan.counts()),
+        **sizes,
         "table": rows(ratio_table(problem.graph, problem.cost, plan)),
     }
 

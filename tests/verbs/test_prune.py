@@ -17,7 +17,12 @@ def test_a_plan_or_a_run_cuts_the_dense_network(
 ) -> None:
     checkpoint = ["--checkpoint", shop.checkpoint] if source else []
     result = run_json("prune", "--plan", searched.folder / source, *checkpoint, "--out", tmp_path / "pruned")
-    assert {path.name for path in (tmp_path / "pruned").iterdir()} == {"plan.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "pruned").iterdir()} == {
+        "plan.json",
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    }
     assert kept(tmp_path / "pruned") == kept(searched.folder)
     assert result["macs_ratio"] == searched.result["macs_ratio"]
     # By hand: the kept filters of the first convolution, and of what reads them the kept inputs.
