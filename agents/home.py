@@ -7,7 +7,7 @@ Shepard, 1968).
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,8 +78,21 @@ class Home:
         """How far the groups of another network are from the nearest of this one's, in all that is seen of them
         without an evaluation: 0 where each has its like, 1 where they differ as much as this one's do among themselves.
         """
-        seen = [place for place, name in enumerate(self.names) if not name.startswith(MEASURED)]
+        seen = self._seen()
         return float(_apart(self.facts[:, seen], features.static[:, seen]).min(axis=1).mean())
+
+    def familiar(self, features: Features) -> Features:
+        """What is seen of a network of the same architecture, half-way to what was seen here.
+
+        A policy has only ever seen one network, and reacts to small differences by large ones.
+        """
+        static, seen = features.static.copy(), self._seen()
+        static[:, seen] = (static[:, seen] + self.facts[:, seen]) / 2
+        return replace(features, static=static)
+
+    def _seen(self) -> list[int]:
+        """The features that no curve goes into."""
+        return [place for place, name in enumerate(self.names) if not name.startswith(MEASURED)]
 
     def kind(self, problem: Problem) -> str:
         """What kind of journey it is to another network."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from rlprune import __version__
 from rlprune.agents.home import Home
 from rlprune.agents.preparation import Prepared
 from rlprune.agents.rollout import rollout
@@ -114,9 +115,10 @@ def policy_of(agent: "BaseAlgorithm", given: Search, problem: Problem, prepared:
     )  # fmt: skip
     settings = as_dict(given)
     told = {key: settings[key] for key in ("budget", "evaluations", "seed", "criterion", "reward")}
-    versions = {key: text for key, text in environment().items() if key in ("rlprune", "torch", "stable-baselines3")}
+    told["rlprune"] = __version__
+    versions = {key: text for key, text in environment().items() if key in ("torch", "stable-baselines3")}
     layers, end = layers_of(agent)
-    return Policy(given.agent, layers, end, task.reach, names, settings, {**told, **versions}, home)
+    return Policy(given.agent, layers, end, task.reach, names, settings, told | versions, home)
 
 
 def save_agent(agent: "BaseAlgorithm", policy: Policy, folder: Path) -> None:

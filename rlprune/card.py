@@ -9,6 +9,7 @@ from typing import Any
 import click
 import yaml
 
+from rlprune import __version__
 from rlprune.plan import PruningPlan
 from rlprune.run import environment
 from rlprune.words import count, percent
@@ -87,6 +88,8 @@ def _origin(plan: PruningPlan) -> dict[str, str]:
     known = plan.provenance
     settings = known.get("data_settings", {})
     args = ", ".join(f"{key}={value}" for key, value in plan.network.get("args", {}).items())
+    # In a source tree the package itself is not installed.
+    versions = environment() | {"rlprune": __version__}
     found = {
         "network": f"`{plan.network.get('model')}`" + (f" with {args}" if args else ""),
         "images": ", ".join(f"{key} `{value}`" for key, value in settings.items()),
@@ -94,7 +97,7 @@ def _origin(plan: PruningPlan) -> dict[str, str]:
         "budget": "" if known.get("budget") in (None, "None") else f"`{known['budget']}`",
         "criterion": f"`{known['criterion']}`" if known.get("criterion") else "",
         "command": _command(),
-        "versions": ", ".join(f"{key} {text}" for key, text in environment().items() if key in VERSIONS),
+        "versions": ", ".join(f"{key} {text}" for key, text in versions.items() if key in VERSIONS),
         "date": date.today().isoformat(),
     }
     return {what: value for what, value in found.items() if value}

@@ -92,6 +92,18 @@ def test_the_distance(home: Home) -> None:
     assert home.distance(features_of(*wider, tame)) > 0
 
 
+def test_what_is_familiar_is_half_way(home: Home) -> None:
+    graph, cost = chain(8, 16, 32, 32)
+    tame = Sensitivity(RATIOS, np.zeros((4, 3)))
+    there = features_of(graph, cost, tame, seed=1)
+    found = home.familiar(there)
+    follows = np.array([name.startswith(("rise_at", "base_ratio")) for name in home.names])
+    np.testing.assert_allclose(found.static[:, ~follows], (there.static + home.facts)[:, ~follows] / 2)
+    # The curves and the base plan are those that are walked.
+    np.testing.assert_array_equal(found.static[:, follows], there.static[:, follows])
+    assert found.names == there.names
+
+
 @pytest.mark.parametrize(
     ("widths", "model", "data", "inputs", "expected"),
     [

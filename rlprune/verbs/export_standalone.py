@@ -16,7 +16,8 @@ def export_program(given: Export, progress: Progress) -> dict[str, Any]:
     folder = pruned_folder(given.source)
     out = given.out or folder / "model.pt2"
     if out.is_dir() or out.suffix != ".pt2":
-        raise UserError(f"--out {out} is no .pt2 file: name one such as {out.with_suffix('') / 'model.pt2'}")
+        fix = out / "model.pt2" if out.is_dir() else out.with_suffix(".pt2")
+        raise UserError(f"--out {out} is no .pt2 file: name one such as {fix}")
     progress.stage("exporting")
     write_program(load(folder), _size(folder), out)
     return {"path": str(out)}

@@ -74,7 +74,9 @@ def _plan(
         mask, told = source.mask(graph), str(source.provenance.get("criterion"))
         if not budget.limits:
             scores = _scores(problem, told if told in CRITERIA else given.criterion, given.seed)
-            return make_plan(graph, mask, network, source.provenance, scores)
+            # What was cut may be another checkpoint than the plan was made for.
+            provenance = {**source.provenance, "dense_weights": problem.weights()}
+            return make_plan(graph, mask, network, provenance, scores)
         wished = np.array([float(mine.sum()) for mine in graph.split(mask)])
     else:
         wished = ratios_for(graph, source, given.ratios or Path()) * graph.sizes

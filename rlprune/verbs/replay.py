@@ -1,6 +1,7 @@
 """`rlprune replay`."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     kind = policy.home.kind(problem)
     measured = _measured(policy, there, kind, evaluator, lander, given.evaluations)
     task = _task(problem, policy, measured, evaluator, lander, there)
-    plans = [policy.walk(task), task.finish(task.base[None])[0], *_neighbours(known, lander)]
+    walked = policy.walk(_as_known(task, policy, problem, measured))
+    plans = [walked, task.finish(task.base[None])[0], *_neighbours(known, lander)]
     left = given.evaluations - (len(evaluator.seen) - len(known))
     counts = refine(task, plans, evaluator, left, there.seed)
     plan = plan_of(problem, counts, evaluator.scores, there, measured)
@@ -134,7 +136,15 @@ def _task(
     """What is walked, with curves of its own or borrowed ones."""
     sensitivity = measured or policy.home.borrow(problem.graph, problem.cost)
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
-    return lay_out(problem, lander, evaluator.scores, activity, sensitivity, *parse_reward(there.reward), policy.reach)
+    reward = parse_reward(there.reward)
+    return lay_out(problem, lander, evaluator.scores, activity, sensitivity, *reward, policy.reach)
+
+
+def _as_known(task: Task, policy: Policy, problem: Problem, measured: Sensitivity | None) -> Task:
+    """The same task, seen with the eyes of home where only the weights or the images are others."""
+    if measured is not None or not policy.home.is_same_architecture(problem.graph):
+        return task
+    return replace(task, features=policy.home.familiar(task.features))
 
 
 def _neighbours(known: Known, lander: Lander) -> np.ndarray:
