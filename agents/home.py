@@ -18,6 +18,7 @@ from rlprune.envs.observation import Features, layer_facts
 from rlprune.graph import Graph
 from rlprune.problem import Problem, inputs_of
 
+HERE = "the very network it was trained on"
 NEIGHBOURS = 3
 HAIR = 1e-4
 """Keeps the weight of a group that has its like at home finite."""
@@ -96,11 +97,11 @@ class Home:
 
     def kind(self, problem: Problem) -> str:
         """What kind of journey it is to another network."""
-        images = inputs_of(problem)
-        elsewhere = "" if self._same_images(problem, images["images"]) else ", on another data set"
+        inputs = inputs_of(problem)
+        elsewhere = "" if self._same_images(problem, inputs["images"]) else ", on another data set"
         if self.is_same_architecture(problem.graph):
-            if images == dict(self.inputs):
-                return "the very network it was trained on"
+            if inputs["dense weights"] == self.inputs["dense weights"]:
+                return HERE if inputs == dict(self.inputs) else "the same network, with other images held out"
             return f"the same architecture{elsewhere or ' with other weights'}"
         mine, other = (family(str(network["model"])) for network in (self.network, problem.network))
         return (f"another depth or width of {mine}" if mine == other else f"another family than {mine}") + elsewhere

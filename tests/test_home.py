@@ -108,6 +108,7 @@ def test_what_is_familiar_is_half_way(home: Home) -> None:
     ("widths", "model", "data", "inputs", "expected"),
     [
         ((8, 16, 32, 32), "vgg16", "digits", ("here", "these"), "the very network it was trained on"),
+        ((8, 16, 32, 32), "vgg16", "digits", ("here", "others"), "the same network, with other images held out"),
         ((8, 16, 32, 32), "vgg16", "digits", ("other", "these"), "the same architecture with other weights"),
         ((8, 16, 32, 32), "vgg16", "folder:moved", ("other", "these"), "the same architecture with other weights"),
         ((8, 16, 32, 32), "vgg16", "cifar10", ("other", "others"), "the same architecture, on another data set"),

@@ -1,13 +1,14 @@
 """`rlprune replay`."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlprune.activity import channel_activity
+from rlprune.agents.home import HERE
 from rlprune.agents.policy import Policy, find_policy, load_policy
 from rlprune.agents.preparation import lay_out, make_evaluator
 from rlprune.agents.refine import refine
@@ -36,8 +37,8 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     """Walk a policy on another checkpoint, budget, data set or network: no search, and no evaluation unless allowed.
 
     Sensitivities come from the network that the policy was trained on. Where evaluations are allowed they measure the
-    policy's plan, the sensitivity rule's and plans around the better one, or, where they suffice, the sensitivities
-    anew. What the run itself has measured on the same network and images costs nothing.
+    policy's plan, the sensitivity rule's and plans around the better one; where they suffice, also the sensitivities of
+    another architecture. What the run itself has measured on the same network and images costs nothing.
 
     Args:
         config: YAML file of settings, below those given here.
@@ -61,28 +62,61 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     progress.stage("walking the network", given.evaluations or None)
     evaluator = make_evaluator(problem, there.criterion, there.seed, dict(known))
     evaluator.on_new = lambda counts, evaluation: progress.update(len(evaluator.seen) - len(known))
-    kind = policy.home.kind(problem)
-    measured = _measured(policy, there, kind, evaluator, lander, given.evaluations)
-    task = _task(problem, policy, measured, evaluator, lander, there)
-    walked = policy.walk(_as_known(task, policy, problem, measured))
-    plans = [walked, task.finish(task.base[None])[0], *_neighbours(known, lander)]
-    left = given.evaluations - (len(evaluator.seen) - len(known))
-    counts = refine(task, plans, evaluator, left, there.seed)
-    plan = plan_of(problem, counts, evaluator.scores, there, measured)
+    found = _find(given, policy, there, problem, evaluator, lander, known)
+    plan = plan_of(problem, found.counts, evaluator.scores, there, found.measured)
     after = prune_and_recover(problem, plan, out, given.finetune_epochs, there, progress)
-    losses = [getattr(evaluator.seen.get(plan_key(some)), "loss", None) for some in (counts, *plans[:2])]
+    plans = (found.counts, found.walked, found.base)
+    losses = [getattr(evaluator.seen.get(plan_key(counts)), "loss", None) for counts in plans]
     result = {
         "run": str(out),
         "plan": str(out / "plan.json"),
         "agent": there.agent,
         "evaluations": len(evaluator.seen) - len(known),
         **dict(zip(("search_loss", "policy_loss", "base_loss"), losses, strict=True)),
-        "home": {"kind": kind, "distance": round(policy.home.distance(task.features), 3), "meaning": MEANING},
+        "home": {"kind": policy.home.kind(problem), "distance": round(found.distance, 3), "meaning": MEANING},
         **described([budget], problem, time.perf_counter() - start),
         **after,
     }
     write_result(out, result)
     return result
+
+
+@dataclass(frozen=True)
+class Found:
+    """The plan that is taken, those of the policy and of the rule, the network's own curves, how far from home it is."""
+
+    counts: np.ndarray
+    walked: np.ndarray
+    base: np.ndarray
+    measured: Sensitivity | None
+    distance: float
+
+
+def _find(
+    given: Replay,
+    policy: Policy,
+    there: Search,
+    problem: Problem,
+    evaluator: Evaluator,
+    lander: Lander,
+    known: Known,
+) -> Found:
+    """Walk with borrowed curves, then spend the evaluations."""
+    home = policy.home
+    measured = home.sensitivity if home.kind(problem) == HERE and _asks_the_same(there, policy) else None
+    task = _task(problem, policy, home.borrow(problem.graph, problem.cost), evaluator, lander, there)
+    same = home.is_same_architecture(problem.graph)
+    seen = replace(task, features=home.familiar(task.features)) if same else task
+    walked, base = policy.walk(seen), _base(task)
+    plans = [walked, base, *_neighbours(known, lander)]
+    # On the same architecture the curves of home served better than its own, and steps from the best plan better still.
+    if not same and given.evaluations >= number_of_evaluations(len(lander.sizes)) + len(plans) + 2:
+        measured = measure(lambda counts: evaluator(counts).loss, lander)
+        anew = _task(problem, policy, measured, evaluator, lander, there)
+        plans += [policy.walk(anew), _base(anew)]
+    left = given.evaluations - (len(evaluator.seen) - len(known))
+    counts = refine(task, plans, evaluator, left, there.seed)
+    return Found(counts, walked, base, measured, home.distance(task.features))
 
 
 def _settings(given: Replay, policy: Policy) -> Search:
@@ -114,37 +148,17 @@ def _asks_the_same(there: Search, policy: Policy) -> bool:
     return all(here[key] == home[key] for key in ("model", "model_args", "criterion", "seed", *CHOICES))
 
 
-def _measured(
-    policy: Policy, there: Search, kind: str, evaluator: Evaluator, lander: Lander, evaluations: int
-) -> Sensitivity | None:
-    """The network's own curves, if the search measured them or there are evaluations enough to do so now."""
-    if kind.startswith("the very") and _asks_the_same(there, policy):
-        return policy.home.sensitivity
-    if evaluations < number_of_evaluations(len(lander.sizes)) + 2:
-        return None
-    return measure(lambda counts: evaluator(counts).loss, lander)
-
-
 def _task(
-    problem: Problem,
-    policy: Policy,
-    measured: Sensitivity | None,
-    evaluator: Evaluator,
-    lander: Lander,
-    there: Search,
+    problem: Problem, policy: Policy, curves: Sensitivity, evaluator: Evaluator, lander: Lander, there: Search
 ) -> Task:
-    """What is walked, with curves of its own or borrowed ones."""
-    sensitivity = measured or policy.home.borrow(problem.graph, problem.cost)
+    """What is walked, with the network's own curves or borrowed ones."""
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
     reward = parse_reward(there.reward)
-    return lay_out(problem, lander, evaluator.scores, activity, sensitivity, *reward, policy.reach)
+    return lay_out(problem, lander, evaluator.scores, activity, curves, *reward, policy.reach)
 
 
-def _as_known(task: Task, policy: Policy, problem: Problem, measured: Sensitivity | None) -> Task:
-    """The same task, seen with the eyes of home where only the weights or the images are others."""
-    if measured is not None or not policy.home.is_same_architecture(problem.graph):
-        return task
-    return replace(task, features=policy.home.familiar(task.features))
+def _base(task: Task) -> np.ndarray:
+    return task.finish(task.base[None])[0]
 
 
 def _neighbours(known: Known, lander: Lander) -> np.ndarray:

@@ -64,13 +64,6 @@ def test_without_evaluations_the_policy_is_trusted(ranged: Any, tmp_path: Path) 
     assert 0.27 < result["macs_ratio"] <= 0.3
 
 
-def test_another_network_is_measured_anew(shop: Any, ranged: Any, tmp_path: Path) -> None:
-    rlprune.train(**shop.settings, seed=1, epochs=2, out=tmp_path / "other.safetensors")
-    settings = {"checkpoint": tmp_path / "other.safetensors", "budget": 0.2, "device": "cpu", "evaluations": 12}
-    result = rlprune.replay(source=ranged.folder, **settings, out=tmp_path / "landed")
-    assert 10 < result["evaluations"] <= 12
-
-
 def test_the_command_line(run: Callable[..., Any], ranged: Any) -> None:
     ended = run("search", *flags(ranged.settings | {"out": ranged.folder}))
     assert ended.code == 0

@@ -60,7 +60,6 @@ def test_another_checkpoint(
 def test_evaluations_refine(searched: Any, other: Path, tmp_path: Path, evaluations: int) -> None:
     settings = {"source": searched.folder, "checkpoint": other, "device": "cpu"}
     result = rlprune.replay(**settings, evaluations=evaluations, out=tmp_path / "replayed")
-    # Ten for the curves of three groups, fewer where two cuts keep the same channels; then the plans.
     assert 1 <= result["evaluations"] <= evaluations
     assert result["search_loss"] <= result["policy_loss"]
     if evaluations > 1:
@@ -108,6 +107,18 @@ def test_another_network(run: Callable[..., Any], searched: Any, tmp_path: Path,
     result = json.loads((out / "result.json").read_text())
     assert 0.27 < result["macs_ratio"] <= 0.3
     assert result["home"]["distance"] > 0
+
+
+def test_enough_evaluations_measure_the_curves_of_another_network(searched: Any, tmp_path: Path) -> None:
+    """Ten for three groups, and the plans of borrowed and of own curves."""
+    settings = {"source": searched.folder, "model_args": "width=8", "train_epochs": 1, "budget": 0.3, "device": "cpu"}
+    few, many = (
+        rlprune.replay(**settings, evaluations=number, out=tmp_path / str(number)) for number in (13, 14)
+    )  # fmt: skip
+    assert [row["sensitivity"] for row in few["table"]] == [None] * 3
+    assert all(row["sensitivity"] >= 0 for row in many["table"])
+    assert many["evaluations"] <= 14
+    assert many["search_loss"] <= min(many["policy_loss"], many["base_loss"])
 
 
 def test_a_checkpoint_that_is_gone(searched: Any, tmp_path: Path) -> None:
