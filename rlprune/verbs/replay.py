@@ -83,7 +83,7 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
 
 @dataclass(frozen=True)
 class Found:
-    """The plan that is taken, those of the policy and of the rule, the network's own curves, how far from home it is."""
+    """The plan that is taken, the policy's and the rule's, the network's own curves, and how far from home it is."""
 
     counts: np.ndarray
     walked: np.ndarray
