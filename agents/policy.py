@@ -1,59 +1,198 @@
-"""Policies on disk: safetensors and JSON, replayed without a search and without unpickling anything."""
+"""Policies on disk: safetensors and JSON, walked without a search, without Stable-Baselines3 and without unpickling.
 
+What a trained agent does when it does not explore is a small network of linear layers, whichever agent it was. That
+network and all that a walk elsewhere needs of the network it was trained on are a folder that can be taken along.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.torch import load_file
-from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import nn
 
-from rlprune.agents.agents import make_agent
-from rlprune.agents.rollout import greedy, rollout
-from rlprune.envs.vector import WalkVecEnv
+from rlprune import __version__
+from rlprune.agents.home import Home
+from rlprune.agents.preparation import Prepared
+from rlprune.agents.rollout import rollout
+from rlprune.config import Search, as_dict
+from rlprune.envs import observation
 from rlprune.envs.walk import Task
 from rlprune.errors import UserError
 from rlprune.files import read_json, write_atomic, write_json
-from rlprune.models.checkpoint import save_weights
+from rlprune.models.checkpoint import read_weights, save_weights
+from rlprune.problem import Problem, inputs_of
+from rlprune.run import environment
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 FORMAT = "rlprune-policy"
-VERSION = 1
+VERSION = 2
+ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"clip": lambda actions: np.clip(actions, -1, 1), "tanh": np.tanh}
+"""What follows the last layer: the mean of a Gaussian is clipped, an actor is squashed."""
 
 
-def save_policy(agent: BaseAlgorithm, name: str, task: Task, folder: Path) -> None:
-    """Write `policy.safetensors` and `policy.json`, and Stable-Baselines3's own zip beside them.
+@dataclass(frozen=True)
+class Policy:
+    """A trained agent's actions without exploration.
+
+    Attributes:
+        agent: the name of the agent.
+        layers: (weights, biases) of linear layers with a ReLU between any two.
+        end: one of `ENDS`.
+        reach: see `rlprune.envs.walk.Task`.
+        names: of what it sees.
+        settings: those of the search.
+        provenance: what the search worked on, and with what.
+        home: the network that it was trained on.
+    """
+
+    agent: str
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+    end: str
+    reach: float
+    names: tuple[str, ...]
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    home: Home
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """(walks, features) observations -> (walks,) actions in [-1, 1]."""
+        values = observations
+        for number, (weights, biases) in enumerate(self.layers):
+            values = (values if number == 0 else np.maximum(values, 0)) @ weights.T + biases
+        return ENDS[self.end](values).reshape(-1)
+
+    def walk(self, task: Task) -> np.ndarray:
+        """(groups,) kept counts of one walk without exploration.
+
+        Raises:
+            UserError: the task shows other things than those it was trained on.
+        """
+        if task.features.names != self.names:
+            raise UserError("the policy was trained with other observations than this rlprune shows: search anew")
+        return rollout(self.act, task, 1)[1][0]
+
+    def save(self, folder: Path) -> None:
+        """Write `policy.safetensors` and `policy.json`."""
+        import torch
+
+        named = {f"{number}.{name}": torch.from_numpy(array) for number, layer in enumerate(self.layers)
+                 for name, array in zip(("weight", "bias"), layer, strict=True)}  # fmt: skip
+        save_weights(named, folder / "policy.safetensors")
+        facts = {
+            "agent": self.agent,
+            "sizes": [self.layers[0][0].shape[1], *(len(biases) for _, biases in self.layers)],
+            "end": self.end,
+            "reach": self.reach,
+            "observation": {
+                "version": observation.VERSION, "names": list(self.names), "clipped_at": observation.BOUND,
+            },
+            "settings": dict(self.settings),
+            "provenance": dict(self.provenance),
+            "home": self.home.as_json(),
+        }  # fmt: skip
+        write_json(folder / "policy.json", {"format": FORMAT, "version": VERSION, **facts})
+
+
+def policy_of(agent: "BaseAlgorithm", given: Search, problem: Problem, prepared: Prepared) -> Policy:
+    """What is kept of a trained agent.
 
     Args:
-        agent: the trained agent.
-        name: its name, one of `AGENTS`.
-        task: what it was trained on; the names of its observations go into the file.
-        folder: where to.
+        agent: the agent.
+        given: the settings of its search.
+        problem: the network that it was trained on.
+        prepared: what it walked there.
     """
-    save_weights(agent.policy, folder / "policy.safetensors")
-    facts = {"agent": name, "reach": task.reach, "balance": task.balance, "observation": list(task.features.names)}
-    write_json(folder / "policy.json", {"format": FORMAT, "version": VERSION, **facts})
+    task, names = prepared.tasks[0], prepared.tasks[0].features.names
+    channels = {group.name: group.channels for group in problem.graph.groups}
+    home = Home(
+        problem.network, problem.data.name, inputs_of(problem), channels,
+        names[: -observation.DYNAMIC], task.features.static, prepared.sensitivity,
+    )  # fmt: skip
+    settings = as_dict(given)
+    told = {key: settings[key] for key in ("budget", "evaluations", "seed", "criterion", "reward")}
+    told["rlprune"] = __version__
+    versions = {key: text for key, text in environment().items() if key in ("torch", "stable-baselines3")}
+    layers, end = layers_of(agent)
+    return Policy(given.agent, layers, end, task.reach, names, settings, told | versions, home)
+
+
+def save_agent(agent: "BaseAlgorithm", policy: Policy, folder: Path) -> None:
+    """Write a policy and, for those who want to train on, Stable-Baselines3's own zip beside it."""
+    policy.save(folder)
     write_atomic(folder / "agent.zip", lambda path: agent.save(path))
 
 
-def load_policy(folder: Path, task: Task) -> BaseAlgorithm:
-    """Read a policy back for a task; its random state is not restored.
+def layers_of(agent: "BaseAlgorithm") -> tuple[tuple[tuple[np.ndarray, np.ndarray], ...], str]:
+    """The layers of a trained agent that its actions without exploration go through, and how they end."""
+    policy: Any = agent.policy
+    if hasattr(policy, "action_net"):
+        modules, end = [*policy.mlp_extractor.policy_net, policy.action_net], "clip"
+    elif hasattr(policy.actor, "latent_pi"):
+        modules, end = [*policy.actor.latent_pi, policy.actor.mu], "tanh"
+    else:
+        modules, end = list(policy.actor.mu), "tanh"
+    layers = [
+        (module.weight.detach().cpu().numpy(), module.bias.detach().cpu().numpy())
+        for module in modules
+        if isinstance(module, nn.Linear)
+    ]
+    return tuple(layers), end
+
+
+def find_policy(source: Path) -> Path:
+    """The folder with the policy in or at a folder.
 
     Raises:
-        UserError: no policy there, or one that sees other things than this task shows.
+        UserError: there is none.
+    """
+    for folder in (source / "policy", source):
+        if (folder / "policy.json").is_file():
+            return folder
+    raise UserError(f"{source} holds no policy: expected a run folder whose search has ended, or its policy folder")
+
+
+def load_policy(folder: Path) -> Policy:
+    """Read a policy back.
+
+    Raises:
+        UserError: unreadable, of another version of rlprune, or one that sees other things than this one shows.
     """
     data = read_json(folder / "policy.json", FORMAT, VERSION)
-    if data.get("observation") != list(task.features.names):
-        raise UserError(f"the policy in {folder} was trained with other observations than this rlprune makes")
-    agent = make_agent(str(data.get("agent")), WalkVecEnv([task], [_no_score], 1), len(task.base), seed=0)
+    if data["version"] < VERSION:
+        raise UserError(
+            f"the policy in {folder} has format version {data['version']} and knows nothing of the network it was "
+            "trained on: search anew with this rlprune"
+        )
     try:
-        agent.policy.load_state_dict(load_file(folder / "policy.safetensors"))
-    except Exception as error:
-        raise UserError(f"cannot read the policy in {folder}: {error}") from None
-    return agent
+        seen, sizes = data["observation"], [int(size) for size in data["sizes"]]
+        if seen["version"] != observation.VERSION:
+            raise UserError(
+                f"the policy in {folder} sees observations of version {seen['version']}, and this rlprune shows those "
+                f"of version {observation.VERSION}: search anew with this rlprune"
+            )
+        names = tuple(seen["names"])
+        home = Home.from_json(data["home"], names[: -observation.DYNAMIC])
+        about = data["agent"], data["settings"], data["provenance"]
+        end, reach = data["end"], float(data["reach"])
+        if end not in ENDS or len(names) != sizes[0] or sizes[-1] != 1 or not reach > 0:
+            raise ValueError("layers that do not fit together")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / 'policy.json'} is not a complete policy: {error!r}") from None
+    return Policy(about[0], _layers(folder, sizes), end, reach, names, *about[1:], home)
 
 
-def walk_policy(agent: BaseAlgorithm, task: Task) -> np.ndarray:
-    """(groups,) kept counts of one walk without exploration."""
-    return rollout(greedy(agent), task, 1)[1][0]
-
-
-def _no_score(counts: np.ndarray) -> np.ndarray:
-    return np.zeros(len(counts))
+def _layers(folder: Path, sizes: list[int]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    path = folder / "policy.safetensors"
+    tensors = {name: tensor.numpy() for name, tensor in read_weights(path).items()}
+    expected: dict[str, tuple[int, ...]] = {}
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+        expected |= {f"{number}.weight": (outputs, inputs), f"{number}.bias": (outputs,)}
+    fits = {name: array.shape for name, array in tensors.items()} == expected
+    if not fits or not all(np.isfinite(array).all() for array in tensors.values()):
+        raise UserError(f"{path} does not fit policy.json beside it: expected finite layers of sizes {sizes}")
+    return tuple((tensors[f"{number}.weight"], tensors[f"{number}.bias"]) for number in range(len(sizes) - 1))

@@ -63,12 +63,36 @@ def prepare(
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
     prepared = Prepared([], [], sensitivity)
     for lander in landers:
-        wished = allocate(sensitivity, lander, weights if balance else None)
-        features = build_features(problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished)
-        unvalued = Task(lander, features, wished, 0.0, weights, balance)
+        unvalued = lay_out(problem, lander, evaluator.scores, activity, sensitivity, weights, balance)
         begin(unvalued)
-        base = unvalued.finish(wished[None])[0]
+        base = unvalued.finish(unvalued.base[None])[0]
         value = float(unvalued.value(base[None], np.array([evaluator(base).loss]))[0])
         prepared.tasks.append(replace(unvalued, base_value=value))
         prepared.bases.append(base)
     return prepared
+
+
+def lay_out(
+    problem: Problem,
+    lander: Lander,
+    scores: np.ndarray,
+    activity: tuple[np.ndarray, np.ndarray],
+    sensitivity: Sensitivity,
+    weights: np.ndarray,
+    balance: bool,
+    reach: float = 1.0,
+) -> Task:
+    """A task whose base plan is not valued yet; takes no evaluation.
+
+    Args:
+        problem: network and images.
+        lander: budget and cost.
+        scores: (all groups' channels,) of the criterion.
+        activity: of all channels; see `rlprune.activity`.
+        sensitivity: measured or borrowed curves.
+        weights, balance: the reward; see `rlprune.envs.reward`.
+        reach: of an action; see `rlprune.envs.walk.Task`.
+    """
+    wished = allocate(sensitivity, lander, weights if balance else None)
+    features = build_features(problem.graph, problem.cost, scores, activity, sensitivity, wished)
+    return Task(lander, features, wished, 0.0, weights, balance, reach)

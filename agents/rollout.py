@@ -1,11 +1,14 @@
 """A policy's walks outside of its training."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlprune.envs.walk import Task, Walks
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 Choose = Callable[[np.ndarray], np.ndarray]
 """(walks, features) observations -> (walks,) actions."""
@@ -30,6 +33,6 @@ def rollout(choose: Choose, task: Task, walks: int) -> tuple[np.ndarray, np.ndar
     return np.array(actions), side_by_side.counts
 
 
-def greedy(agent: BaseAlgorithm) -> Choose:
+def greedy(agent: "BaseAlgorithm") -> Choose:
     """What an agent does when it does not explore."""
     return lambda observations: np.asarray(agent.predict(observations, deterministic=True)[0]).reshape(-1)

@@ -12,6 +12,8 @@ from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.cost import Cost
 from rlprune.graph import Graph
 
+VERSION = 1
+"""Raised whenever the meaning of an observation changes: policies know which they were trained on."""
 DYNAMIC = 9
 """Wished ratio, log rescaling, last action; used and left of MACs and parameters; both bounds."""
 QUANTILES = np.linspace(0.05, 0.95, 6)
@@ -61,7 +63,7 @@ def build_features(
         base: (groups,) counts of the base plan.
     """
     columns: dict[str, np.ndarray] = {}
-    columns |= _layer_facts(graph, cost)
+    columns |= layer_facts(graph, cost)
     columns |= _spectrum("static", graph, scores)
     columns |= _spectrum("runtime", graph, activity[0])
     columns |= _spectrum("variation", graph, activity[1])
@@ -74,7 +76,8 @@ def build_features(
     return Features(np.stack(list(columns.values()), axis=1), names)
 
 
-def _layer_facts(graph: Graph, cost: Cost) -> dict[str, np.ndarray]:
+def layer_facts(graph: Graph, cost: Cost) -> dict[str, np.ndarray]:
+    """What the structure of a network alone says of every group: name -> (groups,) numbers, most of them in 0..1."""
     number = len(graph.groups)
     saved = cost.saved_alone(np.ones_like(graph.sizes))
     firsts = [graph.first_layer(group) for group in graph.groups]

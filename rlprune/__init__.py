@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from rlprune.api import compare, eval, export, finetune, inspect, prune, replay, search, train
+    from rlprune.pretrained import from_pretrained, save_pretrained
     from rlprune.pruner import load
 
-__all__ = ["compare", "eval", "export", "finetune", "inspect", "load", "prune", "replay", "search", "train"]
+__all__ = [
+    "compare", "eval", "export", "finetune", "from_pretrained", "inspect", "load", "prune", "replay", "save_pretrained",
+    "search", "train",
+]  # fmt: skip
+_HOMES = {"load": "pruner", "from_pretrained": "pretrained", "save_pretrained": "pretrained"}
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +29,4 @@ def __getattr__(name: str) -> Any:
 
     if name not in __all__:
         raise AttributeError(f"module 'rlprune' has no attribute '{name}'")
-    return getattr(import_module("rlprune.pruner" if name == "load" else "rlprune.api"), name)
+    return getattr(import_module(f"rlprune.{_HOMES.get(name, 'api')}"), name)

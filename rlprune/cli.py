@@ -44,7 +44,7 @@ ABOUT = {
     "prune": (
         "Remove channels for real: by a plan as it stands, or by a table of ratios.",
         "rlprune prune --plan runs/vgg16 --checkpoint other.safetensors",
-        "rlprune prune --plan ratios.csv --model vgg16 --checkpoint dense.safetensors --budget 0.3",
+        "rlprune prune --ratios ratios.csv --model vgg16 --checkpoint dense.safetensors --budget 0.3",
     ),
     "finetune": (
         "Train a pruned network further, to bring its accuracy back.",
@@ -57,10 +57,12 @@ ABOUT = {
         "rlprune eval --model resnet20 --checkpoint dense.safetensors --data cifar10 --json",
     ),
     "replay": (
-        "Apply the policy of a finished search to another checkpoint or another budget, without searching again.",
-        "rlprune replay runs/vgg16 --budget 0.5",
+        "Apply the policy of a finished search to another checkpoint, budget, data set or network, without searching "
+        "again.\n\nNo plan is evaluated unless --evaluations allows it. The policy folder holds all that the policy "
+        "needs to know of the network that it was trained on, and can be taken anywhere.",
         "rlprune replay runs/any --budget 0.45 --finetune-epochs 6",
-        "rlprune replay runs/vgg16 --checkpoint other.safetensors --finetune-epochs 6",
+        "rlprune replay runs/vgg16/policy --checkpoint other.safetensors --finetune-epochs 6",
+        "rlprune replay runs/vgg16 --model vgg11 --checkpoint vgg11.safetensors --evaluations 20",
     ),
     "export": (
         "Write the table of kept channels and ratios of every layer.\n\ntorch-pruning takes the names as modules: "

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -149,6 +148,9 @@ def measure(logits: Tensor, labels: Tensor) -> Evaluation:
     logits, which fine-tuning repairs within a few steps; without the temperature a search is paid for doubt instead of
     accuracy (see docs/search.md).
     """
+    # Here, for whoever replays a policy without measuring anything should not wait for it.
+    from scipy.optimize import minimize_scalar
+
     logits, labels = logits.double().cpu(), labels.cpu()
 
     def loss(log_scale: float) -> float:

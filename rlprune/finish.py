@@ -1,6 +1,6 @@
 """From kept counts to a folder: prune for real, fine-tune, measure on the test images, save."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from rlprune import __version__
+from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.budget import Budget, describe
+from rlprune.card import model_card
 from rlprune.config import as_dict
 from rlprune.evaluator import recalibrate
-from rlprune.files import write_text
+from rlprune.files import write_json, write_text
 from rlprune.models.checkpoint import save_weights
 from rlprune.modules import named_tensors
-from rlprune.plan import PruningPlan, make_plan, ratio_table, top_mask
+from rlprune.plan import PruningPlan, make_plan, ratio_table, rows, top_mask
 from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
@@ -23,7 +26,9 @@ from rlprune.settings import Search, Settings
 from rlprune.training import evaluate
 
 
-def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Settings) -> PruningPlan:
+def plan_of(
+    problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Settings, sensitivity: Sensitivity | None = None
+) -> PruningPlan:
     """The plan that keeps the best-scoring channels, with what it needs to be used without its run.
 
     Args:
@@ -31,6 +36,7 @@ def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Set
         counts: (groups,) kept channels.
         scores: (all groups' channels,) of the criterion.
         given: the settings that led to it.
+        sensitivity: the network's own curves, where they were measured.
     """
     settings = as_dict(given)
     what = [key for key in (*DATA_SETTINGS, "seed") if key not in ("workers", "download")]
@@ -41,20 +47,34 @@ def plan_of(problem: Problem, counts: np.ndarray, scores: np.ndarray, given: Set
         "dense_weights": problem.weights(),
         "data_settings": data,
     }
-    return make_plan(problem.graph, top_mask(problem.graph, counts, scores), problem.network, provenance)
+    rises = None if sensitivity is None else np.array(sensitivity.parts(counts / problem.graph.sizes))
+    mask = top_mask(problem.graph, counts, scores)
+    return make_plan(problem.graph, mask, problem.network, provenance, scores, rises)
 
 
 def save_plan(problem: Problem, plan: PruningPlan, folder: Path) -> pd.DataFrame:
     """Write `plan.json` and `ratios.csv`; returns the ratio table."""
     plan.save(folder / "plan.json")
-    table = ratio_table(problem.graph, problem.cost, plan.counts())
+    table = ratio_table(problem.graph, problem.cost, plan)
     write_text(folder / "ratios.csv", table.to_csv(index=False))
     return table
 
 
-def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path) -> None:
-    """Write a pruned network as `model.safetensors` and `plan.json`, which `rlprune.load` reads back."""
+def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write a pruned network as `model.safetensors` and `plan.json`, which `rlprune.load` reads back.
+
+    Beside them `config.json`, by which model hubs know such a folder, and a model card.
+
+    Args:
+        module: the network.
+        plan: what was kept.
+        folder: where to.
+        facts: accuracies and costs for the card; without any, a card that is there stays.
+    """
     plan.save(folder / "plan.json")
+    write_json(folder / "config.json", {"library_name": "rlprune", "rlprune_version": __version__, **plan.network})
+    if facts or not (folder / "README.md").is_file():
+        write_text(folder / "README.md", model_card(plan, facts or {}))
     # With the buffers that a state dict leaves out: they may be cut.
     save_weights(named_tensors(module), folder / "model.safetensors")
 
@@ -115,15 +135,11 @@ def prune_and_recover(
     after = recover(problem, plan.mask(problem.graph), epochs, options, state, progress)
     if epochs:
         write_text(folder / "finetune.csv", pd.DataFrame(after.history).to_csv(index=False))
-    save_pruned(after.module, plan, folder / "pruned")
+    accuracies = {"dense_accuracy": dense, "oneshot_accuracy": after.oneshot, "finetuned_accuracy": after.tuned}
+    facts = {**accuracies, **costs(problem, plan.counts())}
+    save_pruned(after.module, plan, folder / "pruned", facts)
     state.unlink(missing_ok=True)
-    return {
-        "dense_accuracy": dense,
-        "oneshot_accuracy": after.oneshot,
-        "finetuned_accuracy": after.tuned,
-        **costs(problem, plan.counts()),
-        "table": table.to_dict("records"),
-    }
+    return {**facts, "table": rows(table)}
 
 
 def costs(problem: Problem, counts: np.ndarray) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class PruningPlan:
         network: how to build the dense network (model, args, classes, image size), or empty.
         provenance: where the plan comes from (criterion, budget, seed, hash of the dense weights), or empty.
         layers: group -> conv and linear layers that produce its channels, or empty.
+        importance: group -> share of the criterion's scores that stays with its channels, or empty.
+        sensitivity: group -> rise of the search loss that its own cut foretells, or empty where nobody measured it.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -35,6 +37,8 @@ class PruningPlan:
     network: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
 
     def counts(self) -> np.ndarray:
         """(groups,) kept channels in the order of the plan."""
@@ -49,6 +53,10 @@ class PruningPlan:
         channels, counts = np.array([self.channels[name] for name in self.kept]), self.counts()
         columns = {"group": list(self.kept), "channels": channels, "kept": counts}
         table = pd.DataFrame(columns | {"keep_ratio": np.round(counts / channels, 6)})
+        table["importance_kept"], table["sensitivity"] = (
+            np.array([known.get(name, np.nan) for name in self.kept], dtype=float)
+            for known in (self.importance, self.sensitivity)
+        )
         if self.layers:
             table["layers"] = [" ".join(self.layers[name]) for name in self.kept]
         return table
@@ -70,7 +78,8 @@ class PruningPlan:
         groups: dict[str, dict[str, Any]] = {}
         for name, indices in self.kept.items():
             layers = {"layers": list(self.layers[name])} if self.layers else {}
-            groups[name] = {"channels": self.channels[name], **layers, "kept": list(indices)}
+            facts = {key: known[name] for key, known in self._facts().items() if name in known}
+            groups[name] = {"channels": self.channels[name], **layers, **facts, "kept": list(indices)}
         write_json(
             path,
             {
@@ -81,6 +90,9 @@ class PruningPlan:
                 "groups": groups,
             },
         )
+
+    def _facts(self) -> dict[str, Mapping[str, float]]:
+        return {"importance_kept": self.importance, "sensitivity": self.sensitivity}
 
     @staticmethod
     def load(path: Path) -> "PruningPlan":
@@ -94,6 +106,10 @@ class PruningPlan:
             kept = {name: tuple(index(i) for i in group["kept"]) for name, group in data["groups"].items()}
             channels = {name: index(group["channels"]) for name, group in data["groups"].items()}
             named = {name: tuple(group["layers"]) for name, group in data["groups"].items() if "layers" in group}
+            facts = [
+                {name: float(group[key]) for name, group in data["groups"].items() if key in group}
+                for key in ("importance_kept", "sensitivity")
+            ]
             network, provenance = dict(data.get("network", {})), dict(data.get("provenance", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is not a complete plan: {error!r}") from None
@@ -104,7 +120,7 @@ class PruningPlan:
                     f"0..{channels[name] - 1}, and at least one must stay"
                 )
         # Older plans do not name their layers.
-        return PruningPlan(kept, channels, network, provenance, named if len(named) == len(kept) else {})
+        return PruningPlan(kept, channels, network, provenance, named if len(named) == len(kept) else {}, *facts)
 
 
 def plan_key(counts: Iterable[int]) -> tuple[int, ...]:
@@ -159,23 +175,52 @@ def make_plan(
     mask: np.ndarray,
     network: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    scores: np.ndarray | None = None,
+    rises: np.ndarray | None = None,
 ) -> PruningPlan:
-    """The plan that keeps the channels where `mask` is True."""
+    """The plan that keeps the channels where `mask` is True.
+
+    Args:
+        graph: structure of the network.
+        mask: (all groups' channels,) bool.
+        network, provenance: see `PruningPlan`.
+        scores: (all groups' channels,) of the criterion, where they are known.
+        rises: (groups,) rises of the search loss that each group's own cut foretells, where they are known.
+    """
     names = [group.name for group in graph.groups]
     kept = {name: tuple(np.flatnonzero(mine).tolist()) for name, mine in zip(names, graph.split(mask), strict=True)}
     channels = {group.name: group.channels for group in graph.groups}
     layers = {group.name: graph.layers_of(group) for group in graph.groups}
-    return PruningPlan(kept, channels, network or {}, provenance or {}, layers)
+    importance = {} if scores is None else dict(zip(names, _shares(graph, mask, scores), strict=True))
+    sensitivity = (
+        {} if rises is None else {name: round(float(rise), 6) for name, rise in zip(names, rises, strict=True)}
+    )
+    return PruningPlan(kept, channels, network or {}, provenance or {}, layers, importance, sensitivity)
 
 
-def ratio_table(graph: Graph, cost: Cost, counts: np.ndarray) -> pd.DataFrame:
+def _shares(graph: Graph, mask: np.ndarray, scores: np.ndarray) -> list[float]:
+    """How much of every group's scores stays; all of it where there is nothing to lose."""
+    kept, whole = ([float(mine.sum()) for mine in graph.split(some)] for some in (scores * mask, scores))
+    return [round(mine / all_, 6) if all_ > 0 else 1.0 for mine, all_ in zip(kept, whole, strict=True)]
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as JSON has them: what is not known is None."""
+    return [
+        {str(key): None if value != value else value for key, value in row.items()} for row in table.to_dict("records")
+    ]
+
+
+def ratio_table(graph: Graph, cost: Cost, plan: PruningPlan) -> pd.DataFrame:
     """The table people read: one row a group.
 
     Columns: group, tied (conv and linear layers besides the first), channels, kept, keep_ratio, the share of the
-    dense network's MACs and parameters that goes when this group alone is cut to its kept count, the MACs and
-    parameters of the weights that make its channels before and after all groups are cut, and all its conv and linear
-    layers with blanks in between.
+    criterion's scores that is kept and the rise of the search loss that this cut alone foretells (both empty where
+    they are not known), the share of the dense network's MACs and parameters that goes when this group alone is cut to
+    its kept count, the MACs and parameters of the weights that make its channels before and after all groups are cut,
+    and all its conv and linear layers with blanks in between.
     """
+    counts, facts = plan.counts(), plan.table()
     saved = cost.saved_alone(counts)
     before, after = (np.rint(group_costs(graph, some)).astype(np.int64) for some in (graph.sizes, counts))
     layers = [graph.layers_of(group) for group in graph.groups]
@@ -185,7 +230,7 @@ def ratio_table(graph: Graph, cost: Cost, counts: np.ndarray) -> pd.DataFrame:
             "tied": [len(mine) - 1 for mine in layers],
             "channels": graph.sizes,
             "kept": counts,
-            "keep_ratio": np.round(counts / graph.sizes, 6),
+            **{name: facts[name] for name in ("keep_ratio", "importance_kept", "sensitivity")},
             "macs_saved_alone": np.round(saved[:, 0], 6),
             "params_saved_alone": np.round(saved[:, 1], 6),
             "macs_before": before[:, 0],

@@ -22,6 +22,9 @@ from rlprune.modules import (
 )
 from rlprune.plan import PruningPlan
 
+PLAN = "_rlprune_plan"
+"""Where a loaded network keeps its plan, so that it can be saved again."""
+
 
 class Slicer:
     """Cuts the kept slices out of a network's tensors.
@@ -155,7 +158,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         raise UserError(f"{folder} does not fit {plan.network['model']}: '{different[0]}' is only in one of them")
     _check_counts(module, plan, tensors, folder)
     install(module, module, tensors, trainable=True)
+    setattr(module, PLAN, plan)
     return module.to(device).eval()
+
+
+def plan_in(module: nn.Module) -> PruningPlan | None:
+    """The plan that a network from `load` was cut by, or None."""
+    return getattr(module, PLAN, None)
 
 
 def _check_counts(module: nn.Module, plan: PruningPlan, tensors: Mapping[str, Tensor], folder: Path) -> None:

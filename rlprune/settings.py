@@ -266,12 +266,19 @@ class Prune(Pruning, Run, RunData, Network):
     """Settings of ``prune``."""
 
     title: ClassVar[str] = "Plan"
-    plan: Path = setting(
-        help="plan.json, a run folder, or a table of ratios (csv, json or parquet), where keep_ratio counts, not kept"
+    plan: Path | None = setting(None, help="plan.json, a run folder or a pruned folder", unset="--ratios")
+    ratios: Path | None = setting(
+        None, help="table of ratios (csv, json or parquet), maybe edited: keep_ratio counts, not kept", unset="--plan"
     )
     budget: str | float | None = setting(
         None, help="land the ratios on what may be KEPT, such as macs=0.3", unset="taken as they are"
     )
+
+    def __post_init__(self) -> None:
+        if self.plan is None and self.ratios is None:
+            raise UserError("--plan is missing: name plan.json or a run folder, or a table of ratios with --ratios")
+        if self.plan is not None and self.ratios is not None:
+            raise UserError(f"--plan {self.plan} and --ratios {self.ratios} are two plans: give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,14 +304,18 @@ class Eval(Device, RunData, Network):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay(Run, RunData):
+class Replay(BothTrainings, Structure, Run, RunData, Network):
     """Settings of ``replay``."""
 
     title: ClassVar[str] = "Replay"
-    source: Path = setting(help="the run folder with the policy", positional="RUN")
-    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's")
+    source: Path = setting(help="a run folder or its policy folder, wherever it is now", positional="RUN_OR_POLICY")
     budget: str | float | None = setting(None, help=BUDGET, unset="the run's")
+    evaluations: int = setting(0, help="plans that may be scored on the search images, to refine", minimum=0)
     criterion: str | None = setting(None, help=CRITERION, unset="the run's", choices=CRITERIA)
+    seed: int | None = setting(  # type: ignore[assignment]
+        None, help="of everything random", unset="the run's", minimum=0, maximum=2**32 - 1
+    )
+    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's; that of another network is trained")
     finetune_epochs: int = setting(0, help="epochs of the pruned network", minimum=0)
 
 
@@ -316,10 +327,24 @@ class Export(Settings):
     source: Path = setting(help="a run folder or plan.json", positional="RUN_OR_PLAN")
     format: str = setting(
         "csv",
-        help="form of the table, or the ratios as another tool takes them",
-        choices=("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc"),
+        help="form of the table, the ratios as another tool takes them, or the pruned network without rlprune",
+        choices=(
+            "csv",
+            "json",
+            "md",
+            "latex",
+            "parquet",
+            "html",
+            "torch-pruning",
+            "nni",
+            "amc",
+            "torch-export",
+            "python",
+        ),
     )
-    out: Path | None = setting(None, help="file to write", unset="standard output")
+    out: Path | None = setting(
+        None, help="file to write, with python a folder", unset="standard output, with a network the pruned folder"
+    )
 
     def __post_init__(self) -> None:
         if self.format == "parquet" and self.out is None:

@@ -69,10 +69,16 @@ def _ratios(console: Console, rows: list[dict[str, Any]]) -> None:
 
 def _pruning(result: Result, console: Console) -> None:
     console.print(Text(heading(result), "bold"))
-    if result.get("evaluations"):
+    if result.get("evaluations") is not None:
         console.print(Text(effort(result), "dim"))
     _ratios(console, result["table"])
     _say(console, closing(result))
+
+
+def _replay(result: Result, console: Console) -> None:
+    _pruning(result, console)
+    if home := result.get("home"):
+        _say(console, [("home", home["kind"], f"distance {home['distance']:.2f}; {home['meaning']}")])
 
 
 def _search(result: Result, console: Console) -> None:
@@ -185,7 +191,7 @@ def _reasons(title: str, reasons: Iterable[tuple[str, str]], console: Console) -
 VERBS: dict[str, Callable[[Result, Console], None]] = {
     "search": _search,
     "compare": _compare,
-    "replay": _pruning,
+    "replay": _replay,
     "prune": _pruning,
     "train": _train,
     "finetune": _finetune,

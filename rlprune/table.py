@@ -1,12 +1,15 @@
 """Ratio tables as people hand them back: csv, json or parquet, maybe edited."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rlprune.errors import UserError
+from rlprune.graph import Graph
+from rlprune.plan import check_same_groups
 
 NAMES: dict[str, type] = {"group": str, "layers": str}
 """Columns of names: "1.10" is a layer, not the number 1.1."""
@@ -17,41 +20,91 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=NAMES, keep_default_na=False, na_values=[""])  # type: ignore[arg-type]
 
 
-def read_ratios(path: Path) -> dict[str, float]:
+def read_ratios(path: Path) -> pd.DataFrame:
     """Read a ratio table with columns `group` and `keep_ratio`, by which alone it is followed.
 
     Raises:
-        UserError: unreadable, columns missing, ratios outside (0, 1], or kept counts that no ratio could give.
+        UserError: unreadable, columns missing, a group with two ratios, ratios outside (0, 1], or kept counts that no
+            ratio could give.
     """
     table = _read_any(path)
     absent = [column for column in ("group", "keep_ratio") if column not in table.columns]
     if absent:
         raise UserError(f"{path} has no column '{absent[0]}': a ratio table has columns group and keep_ratio")
-    if table["group"].duplicated().any():
-        raise UserError(f"{path} names '{table['group'][table['group'].duplicated()].iloc[0]}' twice: give it once")
     ratios = pd.to_numeric(table["keep_ratio"], errors="coerce")
     _refuse(path, table, "keep_ratio", ~ratios.between(0, 1, inclusive="right"), "is not in (0, 1]")
+    table = table.assign(group=table["group"].astype(str), keep_ratio=ratios.astype(float))
+    for name, rows in table.groupby("group", sort=False)["keep_ratio"]:
+        if rows.nunique() > 1:
+            texts = " and ".join(f"{ratio:g}" for ratio in rows)
+            raise UserError(f"{path} gives '{name}' the ratios {texts}: its layers are tied and keep the same channels")
+        if len(rows) > 1:
+            raise UserError(f"{path} names '{name}' twice: give it once")
     _check_counts(path, table)
-    return dict(zip(table["group"].astype(str), ratios.astype(float), strict=True))
+    return table
 
 
-def stale_counts(path: Path) -> list[str]:
-    """Groups of a readable ratio table whose kept count is not what their keep ratio gives.
+def ratios_for(graph: Graph, table: pd.DataFrame, path: Path) -> np.ndarray:
+    """(groups,) the keep ratios of a table for a network.
+
+    Args:
+        graph: structure of the network.
+        table: from `read_ratios`.
+        path: what messages call the table.
+
+    Raises:
+        UserError: other groups, other numbers of channels, or layers that are torn from those they are tied to.
+    """
+    owners = {layer: group.name for group in reversed(graph.groups) for layer in graph.layers_of(group)}
+    sizes = {group.name: group.channels for group in graph.groups}
+    for name in table["group"]:
+        if name not in sizes and name in owners:
+            raise UserError(
+                f"{path} has a row for '{name}', which is tied to '{owners[name]}' and has no ratio of its own"
+            )
+    told = pd.to_numeric(table["channels"], errors="coerce") if "channels" in table.columns else np.nan
+    told = pd.Series(told, index=table.index).fillna(table["group"].map(sizes)).fillna(0)
+    check_same_groups(dict(zip(table["group"], told.astype(int), strict=True)), graph, str(path))
+    if "layers" in table.columns:
+        listed = dict(zip(table["group"], table["layers"].fillna("").astype(str).str.split(), strict=True))
+        for group in graph.groups:
+            _check_layers(path, group.name, listed[group.name], graph.layers_of(group), owners)
+    ratios = dict(zip(table["group"], table["keep_ratio"], strict=True))
+    return np.array([ratios[group.name] for group in graph.groups])
+
+
+def _check_layers(
+    path: Path, group: str, listed: list[str], expected: tuple[str, ...], owners: Mapping[str, str]
+) -> None:
+    # An emptied cell says nothing.
+    for layer in listed:
+        if layer not in expected:
+            where = f"is tied to '{owners[layer]}'" if layer in owners else "makes no channels that can be cut"
+            raise UserError(f"{path} lists '{layer}' under '{group}', but it {where}")
+    for layer in expected if listed else ():
+        if layer not in listed:
+            raise UserError(
+                f"{path} leaves '{layer}' out of '{group}', but it is tied to it and keeps the same channels"
+            )
+
+
+def stale_counts(table: pd.DataFrame) -> list[str]:
+    """Groups of a ratio table whose kept count is not what their keep ratio gives.
 
     An edited keep ratio leaves the count beside it behind.
     """
-    table = _read_any(path)
     if not {"channels", "kept"} <= set(table.columns):
         return []
     given, channels = (pd.to_numeric(table[name], errors="coerce") for name in ("kept", "channels"))
-    wished = np.maximum(np.floor(pd.to_numeric(table["keep_ratio"]) * channels + 0.5), 1)
+    wished = np.maximum(np.floor(table["keep_ratio"] * channels + 0.5), 1)
     stale = given.notna() & channels.notna() & (given != wished)
-    return table["group"].astype(str)[stale].tolist()
+    return table["group"][stale].tolist()
 
 
 def _read_any(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise UserError(f"{path} does not exist: expected a plan (json) or a ratio table (csv, json or parquet)")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {problem}: expected a table of ratios (csv, json or parquet)")
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path, engine="pyarrow")

@@ -6,7 +6,7 @@
     python scripts/bench.py structure                 # tracing and cutting against torch-pruning, and memory
 
 Every part stores its figures under docs/benchmarks/ and writes all parts' tables between the marks in the README;
-so do `scripts/bench_search.py` and `scripts/bench_range.py`, which measure the searches.
+so do `scripts/bench_search.py`, `scripts/bench_range.py` and `scripts/bench_replay.py`, which measure the searches.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from bench_evaluation import evaluation, evaluation_table
 from bench_range import range_table
+from bench_replay import replay_table
 from bench_search import search_table
 from bench_structure import structure, structure_table
 
@@ -167,7 +168,7 @@ def write_tables() -> None:
     """Render every part's figures into the README, between the marks."""
     parts = []
     renders = {name: render for name, (_, render) in PARTS.items()}
-    for name, render in (renders | {"search": search_table, "range": range_table}).items():
+    for name, render in {**renders, **OTHERS}.items():
         path = FIGURES / f"{name}.json"
         if path.is_file():
             figures = json.loads(path.read_text())
@@ -225,6 +226,7 @@ PARTS = {
     "evaluation": (evaluation, evaluation_table),
     "structure": (structure, structure_table),
 }
+OTHERS = {"search": search_table, "range": range_table, "replay": replay_table}
 
 if __name__ == "__main__":
     main()

@@ -46,7 +46,7 @@ def measured(given: argparse.Namespace) -> Record:
     for budget in BUDGETS:
         landed = given.out / f"any-{budget}"
         if not (landed / "result.json").is_file():
-            command("replay", str(run), "--budget", str(budget), "--out", str(landed))
+            command("replay", str(run), "--budget", str(budget), "--evaluations", "4", "--out", str(landed))
         ours = json.loads((landed / "result.json").read_text())
         methods = ["--methods", "sensitivity,cma-es", "--seeds", "1", "--evaluations", str(EVALUATIONS // len(BUDGETS))]
         alone = str(given.out / f"alone-{budget}")

@@ -135,10 +135,10 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any], message: str) ->
     [
         (Train, {}, r"^--model is missing: "),
         (Search, {"model": "vgg16"}, r"^--budget is missing: "),
-        (Prune, {}, r"^--plan is missing: "),
+        (Prune, {}, r"^--plan is missing: .*--ratios"),
         (Finetune, {}, r"^RUN_OR_PRUNED is missing: "),
         (Eval, {}, r"^RUN_OR_PRUNED is missing: .*--model"),
-        (Replay, {}, r"^RUN is missing: "),
+        (Replay, {}, r"^RUN_OR_POLICY is missing: "),
         (Export, {}, r"^RUN_OR_PLAN is missing: "),
         (Export, {"source": "runs/a", "format": "parquet"}, r"^--out is missing: "),
     ],

@@ -12,7 +12,7 @@ from torch import nn
 
 from rlprune.cost import build_cost
 from rlprune.errors import UserError
-from rlprune.plan import ratio_table
+from rlprune.plan import make_plan, ratio_table
 from rlprune.report import export_table
 from rlprune.trace import build_graph
 
@@ -120,7 +120,8 @@ class Residual(nn.Module):
 def test_torch_pruning_prunes_to_the_same_counts(counts: tuple[int, int]) -> None:
     network, images = Residual(), torch.zeros(1, 3, 8, 8)
     graph = build_graph(network, images)
-    table = ratio_table(graph, build_cost(graph), np.array(counts))
+    mask = np.concatenate([np.arange(29) < counts[0], np.arange(100) < counts[1]])
+    table = ratio_table(graph, build_cost(graph), make_plan(graph, mask))
     assert table["layers"].tolist() == ["stem outer", "inner deep"]
     names = json.loads(export_table(table, "torch-pruning"))
     pruner = torch_pruning.pruner.MagnitudePruner(

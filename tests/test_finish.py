@@ -66,7 +66,8 @@ def test_what_is_written(problem: Problem, given: Search, tmp_path: Path, epochs
     result = prune_and_recover(problem, plan, tmp_path / "out", epochs, given, Progress())
     assert all(torch.equal(tensor, before[name]) for name, tensor in problem.module.state_dict().items())
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
-    expected = {"plan.json", "ratios.csv", "pruned/plan.json", "pruned/model.safetensors"}
+    expected = {"plan.json", "ratios.csv", "pruned/plan.json", "pruned/model.safetensors", "pruned/config.json"}
+    expected |= {"pruned/README.md"}
     assert written == expected | ({"finetune.csv"} if epochs else set())
     assert (
         PruningPlan.load(tmp_path / "out" / "plan.json") == plan == PruningPlan.load(tmp_path / "out/pruned/plan.json")

@@ -12,7 +12,7 @@ from torch import nn
 from rlprune.cost import build_cost
 from rlprune.errors import UserError
 from rlprune.graph import Graph, Group
-from rlprune.plan import PruningPlan, check_same_groups, make_plan, ratio_table, top_mask
+from rlprune.plan import PruningPlan, check_same_groups, make_plan, ratio_table, rows, top_mask
 from rlprune.trace import build_graph
 
 GRAPH = Graph((Group("a", 4, 0, ("a",), ()), Group("b.0", 3, 4, ("b.0",), ())), (), (), (), {}, {})
@@ -36,7 +36,10 @@ def test_layers_are_kept(tmp_path: Path) -> None:
     plan = replace(PLAN, layers={"a": ("a", "a.tied"), "b.0": ("b.0",)})
     plan.save(tmp_path / "plan.json")
     assert PruningPlan.load(tmp_path / "plan.json") == plan
-    assert plan.table().to_dict("list") == {
+    table = plan.table()
+    assert table[["importance_kept", "sensitivity"]].isna().all().all()
+    assert [row["sensitivity"] for row in rows(table)] == [None, None]
+    assert table.drop(columns=["importance_kept", "sensitivity"]).to_dict("list") == {
         "group": ["a", "b.0"],
         "channels": [4, 3],
         "kept": [2, 1],
@@ -44,6 +47,15 @@ def test_layers_are_kept(tmp_path: Path) -> None:
         "layers": ["a a.tied", "b.0"],
     }
     assert "layers" not in PLAN.table()
+
+
+def test_what_stays_of_the_importance_is_kept(tmp_path: Path) -> None:
+    plan = make_plan(GRAPH, MASK, scores=np.array([2.0, 1, 1, 0, 0, 0, 0]), rises=np.array([0.1, 2.0]))
+    # Where there is nothing to lose, nothing is lost.
+    assert (plan.importance, plan.sensitivity) == ({"a": 0.5, "b.0": 1.0}, {"a": 0.1, "b.0": 2.0})
+    plan.save(tmp_path / "plan.json")
+    assert PruningPlan.load(tmp_path / "plan.json") == plan
+    assert plan.table()["importance_kept"].tolist() == [0.5, 1.0]
 
 
 def test_mask_and_back() -> None:
@@ -102,7 +114,7 @@ def test_depthwise_layers_are_tied() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=4), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1))
     net.extend([nn.Flatten(), nn.Linear(4, 2)])
     graph = build_graph(net, torch.zeros(1, 3, 2, 2))
-    table = ratio_table(graph, build_cost(graph), np.array([2]))
+    table = ratio_table(graph, build_cost(graph), make_plan(graph, np.arange(4) < 2))
     assert (table["tied"].tolist(), table["layers"].tolist()) == ([1], ["0 1"])
     # 3 inputs and the bias; 1 and the bias; the norm's two.
     assert (table["params_before"].item(), table["params_after"].item()) == (4 * (4 + 2 + 2), 2 * (4 + 2 + 2))
@@ -145,7 +157,9 @@ def test_ratio_table() -> None:
         nn.Flatten(), nn.Linear(4, 2, bias=False),
     )  # fmt: skip
     graph = build_graph(net, torch.zeros(1, 3, 2, 2))
-    table = ratio_table(graph, build_cost(graph), np.array([2, 3]))
+    mask, scores = np.isin(np.arange(12), [1, 2, 8, 10, 11]), np.array([1, 3, 3, 1, 0, 0, 0, 0, 0.0, 1, 2, 1])
+    plan = make_plan(graph, mask, scores=scores, rises=np.array([0.25, 1 / 3]))
+    table = ratio_table(graph, build_cost(graph), plan)
     macs, params = 4 * (24 + 32) + 8, 24 + 16 + 32 + 8
     assert table.to_dict("list") == {
         "group": ["0", "2"],
@@ -153,6 +167,8 @@ def test_ratio_table() -> None:
         "channels": [8, 4],
         "kept": [2, 3],
         "keep_ratio": [0.25, 0.75],
+        "importance_kept": [6 / 8, 3 / 4],
+        "sensitivity": [0.25, 0.333333],
         "macs_saved_alone": [round(6 * 4 * (3 + 4) / macs, 6), round((4 * 8 + 2) / macs, 6)],
         "params_saved_alone": [round(6 * (3 + 2 + 4) / params, 6), round((8 + 2) / params, 6)],
         # At 4 positions; the norm is the first group's, and the classifier nobody's.

@@ -1,49 +1,123 @@
-"""A policy on disk walks as the agent that was saved."""
+"""A policy on disk walks as the agent that was saved, without the library that trained it."""
 
+import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from toys import make_task, score
 
 from rlprune.agents.agents import AGENTS, make_agent
-from rlprune.agents.policy import load_policy, save_policy, walk_policy
+from rlprune.agents.home import Home
+from rlprune.agents.policy import Policy, find_policy, layers_of, load_policy, save_agent
+from rlprune.agents.rollout import greedy, rollout
+from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.envs.vector import WalkVecEnv
 from rlprune.errors import UserError
 
 
+def policy_of(agent: Any, name: str) -> Policy:
+    """What is kept of an agent that has walked the toy network."""
+    task = make_task()
+    curves = Sensitivity(np.array([1.0, 0.5]), np.array([[0, 0.1], [0, 0.2], [0, 1 / 3]]))
+    channels, facts = {"0": 8, "1": 8, "2": 8}, np.array([[0.1], [0.2], [2 / 3]])
+    inputs = {"dense weights": "a", "images": "b"}
+    home = Home({"model": "toy", "args": {}}, "digits", inputs, channels, task.features.names[:1], facts, curves)
+    layers, end = layers_of(agent)
+    return Policy(name, layers, end, task.reach, task.features.names, {"seed": 3}, {"rlprune": "0"}, home)
+
+
 @pytest.mark.parametrize("name", AGENTS)
-def test_round_trip(name: str, tmp_path: Path) -> None:
+def test_it_acts_as_the_agent_does(name: str, tmp_path: Path) -> None:
     task = make_task()
     agent = make_agent(name, WalkVecEnv([task], [score], 8), 3, seed=0)
     agent.learn(8 * 3 * 4)
-    save_policy(agent, name, task, tmp_path)
+    # Its first steps are tiny: make some of the actions large, so that what follows the last layer is seen.
+    policy: Any = agent.policy
+    for parameter in (policy.actor if hasattr(policy, "actor") else policy).parameters():
+        parameter.data.mul_(3)
+    save_agent(agent, policy_of(agent, name), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"policy.safetensors", "policy.json", "agent.zip"}
-    again = load_policy(tmp_path, task)
-    observations = np.random.default_rng(0).normal(0, 1, (20, agent.observation_space.shape[0])).astype(np.float32)
-    np.testing.assert_array_equal(
-        again.predict(observations, deterministic=True)[0], agent.predict(observations, deterministic=True)[0]
-    )
-    assert walk_policy(again, task).tolist() == walk_policy(agent, task).tolist()
+    again = load_policy(tmp_path)
+    observations = np.random.default_rng(0).normal(0, 1, (200, policy.observation_space.shape[0])).astype(np.float32)
+    actions = agent.predict(observations, deterministic=True)[0].reshape(-1)
+    assert 0.2 < np.abs(actions).max() <= 1
+    np.testing.assert_allclose(again.act(observations), actions, rtol=0, atol=1e-6)
+    assert again.walk(task).tolist() == rollout(greedy(agent), task, 1)[1][0].tolist()
 
 
-def test_walks_under_another_budget(tmp_path: Path) -> None:
-    agent = make_agent("ppo", WalkVecEnv([make_task()], [score], 8), 3, seed=0)
-    save_policy(agent, "ppo", make_task(), tmp_path)
+@pytest.fixture(scope="module")
+def ppo() -> Any:
+    return make_agent("ppo", WalkVecEnv([make_task()], [score], 8), 3, seed=0)
+
+
+def test_it_remembers_its_home(ppo: Any, tmp_path: Path) -> None:
+    saved = policy_of(ppo, "ppo")
+    saved.save(tmp_path)
+    found = load_policy(tmp_path)
+    assert (found.agent, found.end, found.reach, found.names) == ("ppo", "clip", saved.reach, saved.names)
+    assert (found.settings, found.provenance) == ({"seed": 3}, {"rlprune": "0"})
+    for name in ("network", "data", "inputs", "channels", "names"):
+        assert getattr(found.home, name) == getattr(saved.home, name)
+    np.testing.assert_array_equal(found.home.facts, saved.home.facts)
+    np.testing.assert_array_equal(found.home.sensitivity.rises, saved.home.sensitivity.rises)
+    np.testing.assert_array_equal(found.home.sensitivity.ratios, saved.home.sensitivity.ratios)
+
+
+def test_it_walks_under_another_budget(ppo: Any) -> None:
     tight = make_task("macs=0.2")
-    counts = walk_policy(load_policy(tmp_path, tight), tight)
-    assert tight.lander.fits(counts)
+    assert tight.lander.fits(policy_of(ppo, "ppo").walk(tight))
 
 
-def test_refuses_what_is_no_policy(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read"):
-        load_policy(tmp_path, make_task())
-    task = make_task()
-    save_policy(make_agent("ppo", WalkVecEnv([task], [score], 2), 3, seed=0), "ppo", task, tmp_path)
-    (tmp_path / "policy.safetensors").write_bytes(b"junk")
-    with pytest.raises(UserError, match="cannot read the policy"):
-        load_policy(tmp_path, task)
+def test_it_is_found_in_a_run_and_alone(ppo: Any, tmp_path: Path) -> None:
+    policy_of(ppo, "ppo").save(tmp_path / "run" / "policy")
+    assert find_policy(tmp_path / "run") == find_policy(tmp_path / "run" / "policy") == tmp_path / "run" / "policy"
+    with pytest.raises(UserError, match="holds no policy: expected a run folder whose search has ended, or its policy"):
+        find_policy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 1}, "has format version 1 and knows nothing of the network it was trained on: search anew"),
+        ({"version": 9}, "has format version 9; this rlprune reads up to 2"),
+        ({"observation": {"version": 7}}, "sees observations of version 7, and this rlprune shows those of version 1"),
+        ({"observation": 3}, "is not a complete policy"),
+        ({"home": {}}, "is not a complete policy: KeyError"),
+        ({"end": "sine"}, "is not a complete policy"),
+        ({"sizes": [10, 64, 64, 2]}, "is not a complete policy"),
+        ({"sizes": [10, 32, 64, 1]}, r"policy.safetensors does not fit policy.json beside it"),
+        ({"reach": 0}, "is not a complete policy"),
+    ],
+    ids=repr,
+)
+def test_files_that_cannot_be_used(ppo: Any, tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    policy_of(ppo, "ppo").save(tmp_path)
     path = tmp_path / "policy.json"
-    path.write_text(path.read_text().replace("nothing", "something"))
-    with pytest.raises(UserError, match="other observations"):
-        load_policy(tmp_path, task)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=said):
+        load_policy(tmp_path)
+
+
+def test_weights_that_cannot_be_used(ppo: Any, tmp_path: Path) -> None:
+    policy_of(ppo, "ppo").save(tmp_path)
+    (tmp_path / "policy.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match="truncated or no checkpoint"):
+        load_policy(tmp_path)
+
+
+def test_other_observations_are_refused(ppo: Any) -> None:
+    task = make_task()
+    backwards = replace(task.features, names=task.features.names[::-1])
+    with pytest.raises(UserError, match="other observations than this rlprune shows"):
+        policy_of(ppo, "ppo").walk(replace(task, features=backwards))
+
+
+def test_neither_the_training_library_nor_pickle_is_needed() -> None:
+    code = "import sys, rlprune.verbs.replay; print([name for name in sys.modules if 'stable_baselines3' in name])"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

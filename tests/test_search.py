@@ -9,7 +9,7 @@ from toys import macs, make_task
 
 import rlprune.agents.search as module
 from rlprune.agents.agents import AGENTS
-from rlprune.agents.policy import walk_policy
+from rlprune.agents.rollout import greedy, rollout
 from rlprune.agents.search import Tuning, search
 
 
@@ -52,8 +52,8 @@ def test_one_search_finds_the_optimum_under_every_budget() -> None:
     found = search(tasks, losses, 80, foretell, seed=0)
     assert found.losses == pytest.approx([optimum(45), optimum(90)])
     for task, bound in zip(tasks, (45, 90), strict=True):
-        assert macs(*walk_policy(found.agent, task)) <= bound
-        assert loss(walk_policy(found.agent, task)) < loss(task.finish(task.base[None])[0])
+        assert macs(*rollout(greedy(found.agent), task, 1)[1][0]) <= bound
+        assert loss(rollout(greedy(found.agent), task, 1)[1][0]) < loss(task.finish(task.base[None])[0])
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -31,9 +31,12 @@ class Sensitivity:
 
     def predict(self, keep: np.ndarray) -> np.ndarray:
         """The additive model: (..., groups) keep ratios -> (...,) predicted rise of the loss."""
+        return np.sum(self.parts(keep), axis=0)
+
+    def parts(self, keep: np.ndarray) -> list[np.ndarray]:
+        """For every group (...,) the rise of the loss that its own keep ratio of (..., groups) foretells."""
         ratios = self.ratios[::-1]
-        parts = [np.interp(keep[..., g], ratios, curve[::-1]) for g, curve in enumerate(self._convex)]
-        return np.sum(parts, axis=0)
+        return [np.interp(keep[..., g], ratios, curve[::-1]) for g, curve in enumerate(self._convex)]
 
     @cached_property
     def _convex(self) -> np.ndarray:

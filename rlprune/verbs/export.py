@@ -1,5 +1,6 @@
 """`rlprune export`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,26 @@ from rlprune.progress import Progress
 from rlprune.report import export_table
 from rlprune.table import read_table
 
+Written = Callable[[Export, Progress], dict[str, Any]]
+PRINTED = ("md", "latex", "html")
 ENDINGS = {"latex": "tex", "torch-pruning": "json", "nni": "json", "amc": "txt"}
 
 
 def export(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
-    """The ratio table of a run or a plan in another form, as `text` or written to `out`.
+    """The ratio table of a run or a plan in another form, as `text` or written to `out`, or the network itself.
 
     Args:
         config: YAML file of settings, below those given here.
-        progress: not needed; there for all verbs to be alike.
+        progress: told what is going on where a network is written.
         settings: see `rlprune.settings.Export`.
 
     Raises:
         UserError: whatever cannot be used.
     """
     given = resolve(Export, settings, config)
-    table = export_table(_table(given.source), given.format)
+    if given.format in NETWORKS:
+        return NETWORKS[given.format](given, progress or Progress())
+    table = export_table(_table(given.source, given.format in PRINTED), given.format)
     if given.out is None:
         return {"text": table}
     if given.out.is_dir():
@@ -39,7 +44,26 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
     return {"path": str(given.out)}
 
 
-def _table(source: Path) -> pd.DataFrame:
+def _table(source: Path, printed: bool) -> pd.DataFrame:
     if source.is_dir() and (source / "ratios.csv").is_file():
-        return read_table(source / "ratios.csv")
-    return PruningPlan.load(source / "plan.json" if source.is_dir() else source).table()
+        table = read_table(source / "ratios.csv")
+    else:
+        table = PruningPlan.load(source / "plan.json" if source.is_dir() else source).table()
+    # What is not known is an empty cell to people, and a missing number to programs.
+    return table.astype({name: object for name in table if table[name].isna().any()}).fillna("") if printed else table
+
+
+def _program(given: Export, progress: Progress) -> dict[str, Any]:
+    from rlprune.verbs.export_standalone import export_program
+
+    return export_program(given, progress)
+
+
+def _python(given: Export, progress: Progress) -> dict[str, Any]:
+    from rlprune.verbs.export_standalone import export_python
+
+    return export_python(given, progress)
+
+
+NETWORKS: dict[str, Written] = {"torch-export": _program, "python": _python}
+"""Formats of the network itself, and what writes them; each brings its libraries when it is asked for."""

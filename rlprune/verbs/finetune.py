@@ -6,7 +6,7 @@ from typing import Any
 
 from rlprune.config import Finetune, as_dict, resolve
 from rlprune.files import check_new, check_writable
-from rlprune.finish import save_pruned
+from rlprune.finish import costs, save_pruned
 from rlprune.problem import fit, open_pruned
 from rlprune.progress import Progress
 from rlprune.pruner import pruned_folder
@@ -35,9 +35,10 @@ def finetune(*, config: Path | None = None, progress: Progress | None = None, **
     _, before = evaluate(module, problem.data.test, device=problem.device)
     state = out / STATE
     fit(module, problem, epochs, given, state, progress, recovery=True)
-    save_pruned(module, plan, out)
-    state.unlink(missing_ok=True)
     _, after = evaluate(module, problem.data.test, device=problem.device)
+    facts = {"oneshot_accuracy": before, "finetuned_accuracy": after, **costs(problem, plan.counts())}
+    save_pruned(module, plan, out, facts)
+    state.unlink(missing_ok=True)
     seconds = round(time.perf_counter() - start, 1)
     return {"pruned": str(out), "before": before, "after": after, "epochs": epochs, "seconds": seconds}
 

@@ -1,34 +1,45 @@
 """`rlprune replay`."""
 
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlprune.agents.policy import load_policy, walk_policy
-from rlprune.agents.preparation import make_evaluator, prepare
-from rlprune.allocators.sensitivity import number_of_evaluations
-from rlprune.budget import Lander, parse_budget
+from rlprune.activity import channel_activity
+from rlprune.agents.home import HERE
+from rlprune.agents.policy import Policy, find_policy, load_policy
+from rlprune.agents.preparation import lay_out, make_evaluator
+from rlprune.agents.refine import refine
+from rlprune.allocators.sensitivity import Sensitivity, measure, number_of_evaluations
+from rlprune.budget import Budget, Lander, parse_budget
+from rlprune.choice import CHOICES
 from rlprune.config import Replay, Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
+from rlprune.envs.walk import Task
 from rlprune.errors import UserError
-from rlprune.evaluator import Evaluation
+from rlprune.evaluator import Evaluator
 from rlprune.files import check_new
 from rlprune.finish import described, plan_of, prune_and_recover
 from rlprune.front import front
 from rlprune.journal import Known
-from rlprune.plan import text_to_key
-from rlprune.problem import inputs_of, open_problem, train_dense
+from rlprune.plan import plan_key, text_to_key
+from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.run import known_in, write_result
 
+OF_IMAGES = ("image_size", "mean", "std", "search_images", "calibration_images", "train_epochs", "checkpoint")
+OF_NETWORK = (*CHOICES, "checkpoint")
+MEANING = "0: every group has its like there; 1: they differ as much as the groups there do among themselves"
+
 
 def replay(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
-    """Walk a run's policy on another checkpoint or budget: no search, only the sensitivities are measured.
+    """Walk a policy on another checkpoint, budget, data set or network: no search, and no evaluation unless allowed.
 
-    On the network and the images of the run even these are known. The better of the policy's plan, the base plan and,
-    there, the run's nearest plans is taken.
+    Sensitivities come from the network that the policy was trained on. Where evaluations are allowed they measure the
+    policy's plan, the sensitivity rule's and plans around the better one; where they suffice, also the sensitivities of
+    another architecture. What the run itself has measured on the same network and images costs nothing.
 
     Args:
         config: YAML file of settings, below those given here.
@@ -40,53 +51,115 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     """
     start, progress = time.perf_counter(), progress or Progress()
     given = resolve(Replay, settings, config)
-    if not (given.source / "policy" / "policy.json").is_file():
-        raise UserError(f"{given.source} holds no policy: expected a run folder whose search has ended")
-    searched = resolve(Search, {}, given.source / "config.yaml")
-    changed = {key: value for key, value in as_dict(given).items() if value not in (None, False) and key != "source"}
-    there = resolve(Search, as_dict(searched) | changed)
-    if given.budget is None and isinstance(there.budget, str) and ":" in there.budget:
-        raise UserError(f"--budget is missing: the policy in {given.source} serves {there.budget}, say which one")
-    budget, (weights, balance) = parse_budget(there.budget), parse_reward(there.reward)
-    source = given.source.resolve()
-    out = check_new(given.out or source.with_name(f"{source.name}-replay-{budget}"))
+    policy = load_policy(find_policy(given.source))
+    there = _settings(given, policy)
+    budget = parse_budget(there.budget)
+    out = check_new(given.out or _beside(given.source, budget))
     problem = open_problem(as_dict(there), progress)
     lander = Lander(problem.cost, budget, there.round_to, there.min_channels)
     if there.checkpoint is None:
         train_dense(problem, there, there.train_epochs, progress)
-    same = (searched.criterion, searched.seed) == (there.criterion, there.seed)
-    known = known_in(given.source, inputs_of(problem)) if same else {}
-    seen, measured = dict(known), 0
-
-    def count(counts: np.ndarray, evaluation: Evaluation) -> None:
-        nonlocal measured
-        measured += 1
-        progress.update(measured)
-
-    probes = 0 if known else number_of_evaluations(len(problem.graph.groups))
-    progress.stage("walking the network", probes + 2)
-    evaluator = make_evaluator(problem, there.criterion, there.seed, seen, count)
-    prepared = prepare(problem, [lander], evaluator, weights, balance)
-    task, base = prepared.tasks[0], prepared.bases[0]
-    walked = walk_policy(load_policy(given.source / "policy", task), task)
-    plans = np.array([walked, base, *_neighbours(known, lander)])
-    values = task.value(plans, np.array([evaluator(counts).loss for counts in plans]))
-    counts = plans[int(np.argmax(values))]
-    plan = plan_of(problem, counts, evaluator.scores, there)
+    known = known_in(given.source, inputs_of(problem)) if _asks_the_same(there, policy) else {}
+    progress.stage("walking the network", given.evaluations or None)
+    evaluator = make_evaluator(problem, there.criterion, there.seed, dict(known))
+    evaluator.on_new = lambda counts, evaluation: progress.update(len(evaluator.seen) - len(known))
+    found = _find(given, policy, there, problem, evaluator, lander, known)
+    plan = plan_of(problem, found.counts, evaluator.scores, there, found.measured)
     after = prune_and_recover(problem, plan, out, given.finetune_epochs, there, progress)
+    plans = (found.counts, found.walked, found.base)
+    losses = [getattr(evaluator.seen.get(plan_key(counts)), "loss", None) for counts in plans]
     result = {
         "run": str(out),
         "plan": str(out / "plan.json"),
         "agent": there.agent,
-        "evaluations": measured,
-        "search_loss": evaluator(counts).loss,
-        "policy_loss": evaluator(walked).loss,
-        "base_loss": evaluator(base).loss,
+        "evaluations": len(evaluator.seen) - len(known),
+        **dict(zip(("search_loss", "policy_loss", "base_loss"), losses, strict=True)),
+        "home": {"kind": policy.home.kind(problem), "distance": round(found.distance, 3), "meaning": MEANING},
         **described([budget], problem, time.perf_counter() - start),
         **after,
     }
     write_result(out, result)
     return result
+
+
+@dataclass(frozen=True)
+class Found:
+    """The plan that is taken, the policy's and the rule's, the network's own curves, and how far from home it is."""
+
+    counts: np.ndarray
+    walked: np.ndarray
+    base: np.ndarray
+    measured: Sensitivity | None
+    distance: float
+
+
+def _find(
+    given: Replay,
+    policy: Policy,
+    there: Search,
+    problem: Problem,
+    evaluator: Evaluator,
+    lander: Lander,
+    known: Known,
+) -> Found:
+    """Walk with borrowed curves, then spend the evaluations."""
+    home = policy.home
+    measured = home.sensitivity if home.kind(problem) == HERE and _asks_the_same(there, policy) else None
+    task = _task(problem, policy, home.borrow(problem.graph, problem.cost), evaluator, lander, there)
+    same = home.is_same_architecture(problem.graph)
+    seen = replace(task, features=home.familiar(task.features)) if same else task
+    walked, base = policy.walk(seen), _base(task)
+    plans = [walked, base, *_neighbours(known, lander)]
+    # On the same architecture the curves of home served better than its own, and steps from the best plan better still.
+    if not same and given.evaluations >= number_of_evaluations(len(lander.sizes)) + len(plans) + 2:
+        measured = measure(lambda counts: evaluator(counts).loss, lander)
+        anew = _task(problem, policy, measured, evaluator, lander, there)
+        plans += [policy.walk(anew), _base(anew)]
+    left = given.evaluations - (len(evaluator.seen) - len(known))
+    counts = refine(task, plans, evaluator, left, there.seed)
+    return Found(counts, walked, base, measured, home.distance(task.features))
+
+
+def _settings(given: Replay, policy: Policy) -> Search:
+    """The settings of the search with what is given in their place; what belongs to another network is left out."""
+    home = dict(policy.settings)
+    mine = {key: value for key, value in as_dict(given).items() if value is not None and value is not False}
+    mine = {key: value for key, value in mine.items() if key in home and key not in ("evaluations", "out")}
+    foreign: tuple[str, ...] = ()
+    if mine.get("data", home["data"]) != home["data"]:
+        foreign += OF_IMAGES
+    if any(mine.get(key, home[key]) != home[key] for key in ("model", "model_args")):
+        foreign += OF_NETWORK + (("model_args",) if "model" in mine else ())
+    there = resolve(Search, {key: value for key, value in home.items() if key not in (*foreign, "out")} | mine)
+    if given.budget is None and isinstance(there.budget, str) and ":" in there.budget:
+        raise UserError(f"--budget is missing: the policy in {given.source} serves {there.budget}, say which one")
+    if given.checkpoint is None and there.checkpoint is not None and not there.checkpoint.is_file():
+        raise UserError(f"--checkpoint is missing: that of the search, {there.checkpoint}, is not here")
+    return there
+
+
+def _beside(source: Path, budget: Budget) -> Path:
+    source = source.resolve()
+    return source.with_name(f"{source.name}-replay-{budget}")
+
+
+def _asks_the_same(there: Search, policy: Policy) -> bool:
+    """Whether a plan has the same loss as in the search, given the same weights and images."""
+    here, home = as_dict(there), policy.settings
+    return all(here[key] == home[key] for key in ("model", "model_args", "criterion", "seed", *CHOICES))
+
+
+def _task(
+    problem: Problem, policy: Policy, curves: Sensitivity, evaluator: Evaluator, lander: Lander, there: Search
+) -> Task:
+    """What is walked, with the network's own curves or borrowed ones."""
+    activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
+    reward = parse_reward(there.reward)
+    return lay_out(problem, lander, evaluator.scores, activity, curves, *reward, policy.reach)
+
+
+def _base(task: Task) -> np.ndarray:
+    return task.finish(task.base[None])[0]
 
 
 def _neighbours(known: Known, lander: Lander) -> np.ndarray:

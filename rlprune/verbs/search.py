@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from rlprune.agents.collapse import collapse
-from rlprune.agents.policy import save_policy
+from rlprune.agents.policy import policy_of, save_agent
 from rlprune.agents.preparation import make_evaluator, prepare
 from rlprune.agents.search import Tuning
 from rlprune.agents.search import search as run_search
-from rlprune.allocators.sensitivity import number_of_evaluations
+from rlprune.allocators.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.allocators.uniform import uniform
 from rlprune.budget import Lander, parse_budgets
 from rlprune.config import Search, as_dict, resolve
@@ -95,13 +95,14 @@ def _tunings(tuner: Tuner, found: "Found") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Found:
-    """For every budget the base plan, the best plan, and the losses of both."""
+    """For every budget the base plan, the best plan, and the losses of both; and the measured curves."""
 
     landers: list[Lander]
     bases: list[np.ndarray]
     counts: list[np.ndarray]
     losses: list[float]
     base_losses: list[float]
+    sensitivity: Sensitivity
 
 
 def _require_enough(evaluations: int, groups: int, budgets: int) -> None:
@@ -147,17 +148,18 @@ def _find(
         raise
     if remark := collapse(found.agent, prepared.tasks[0]):
         log.progress.note(remark)
-    save_policy(found.agent, given.agent, prepared.tasks[0], log.run.path / "policy")
+    save_agent(found.agent, policy_of(found.agent, given, problem, prepared), log.run.path / "policy")
     log.stage = "final"
     losses = [evaluator(counts).loss for counts in found.counts]
-    return Found(landers, prepared.bases, found.counts, losses, [evaluator(base).loss for base in prepared.bases])
+    base_losses = [evaluator(base).loss for base in prepared.bases]
+    return Found(landers, prepared.bases, found.counts, losses, base_losses, prepared.sensitivity)
 
 
 def _finish(
     given: Search, problem: Problem, evaluator: Evaluator, found: Found, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Prune to the one plan, and fine-tune."""
-    plan = plan_of(problem, found.counts[0], evaluator.scores, given)
+    plan = plan_of(problem, found.counts[0], evaluator.scores, given, found.sensitivity)
     epochs = problem.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
     after = prune_and_recover(problem, plan, folder, epochs, given, progress)
     losses = {"search_loss": found.losses[0], "base_loss": found.base_losses[0]}

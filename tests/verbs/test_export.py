@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -58,3 +59,36 @@ def test_a_folder_is_no_file(run: Callable[..., Any], searched: Any, tmp_path: P
     assert (code, out) == (2, "")
     assert f"--out {tmp_path} is a folder: name a file such as" in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("format", "name"), [("torch-export", "model.pt2"), ("python", "model.py")])
+def test_the_network_leaves(
+    run_json: Callable[..., Any], searched: Any, tmp_path: Path, format: str, name: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(searched.folder / "pruned", folder / "pruned")
+    weights = (folder / "pruned" / "model.safetensors").read_bytes()
+    assert run_json("export", folder, "--format", format) == {"path": str(folder / "pruned" / name)}
+    assert (folder / "pruned" / name).is_file()
+    assert (folder / "pruned" / "model.safetensors").read_bytes() == weights
+    out = tmp_path / "else" / (name if format == "torch-export" else "")
+    run_json("export", folder, "--format", format, "--out", out)
+    left = {"model.pt2"} if format == "torch-export" else {"model.py", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "else").iterdir()} == left
+
+
+def test_networks_that_cannot_leave(run: Callable[..., Any], searched: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments, said in (
+        ((searched.folder / "plan.json", "--format", "python"), "holds no pruned network"),
+        ((searched.folder, "--format", "python", "--out", tmp_path / "file"), "is a file: name a folder for model.py"),
+        ((searched.folder, "--format", "torch-export", "--out", tmp_path), "is no .pt2 file: name one such as"),
+        (
+            (searched.folder, "--format", "torch-export", "--out", tmp_path / "m.pt"),
+            "is no .pt2 file: name one such as",
+        ),
+    ):
+        code, out, err = run("export", *arguments)
+        assert (code, out) == (2, "")
+        assert said in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

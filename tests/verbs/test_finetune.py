@@ -22,11 +22,16 @@ def test_fine_tuning_is_that_of_the_search(
     assert not same_weights(pruned, searched.folder)
     assert result["before"] == searched.result["oneshot_accuracy"]
     assert result["after"] == searched.result["finetuned_accuracy"]
-    assert {path.name for path in (tmp_path / "tuned").iterdir()} == {"plan.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "tuned").iterdir()} == {
+        "plan.json",
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    }
     in_place = run_json("finetune", pruned, "--epochs", 2, "--device", "cpu")
     assert in_place | {"pruned": "", "seconds": 0} == result | {"pruned": "", "seconds": 0}
     assert same_weights(pruned, searched.folder)
-    assert {path.name for path in pruned.iterdir()} == {"plan.json", "model.safetensors"}
+    assert {path.name for path in pruned.iterdir()} == {"plan.json", "model.safetensors", "config.json", "README.md"}
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

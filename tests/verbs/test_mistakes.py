@@ -202,8 +202,14 @@ def test_images(tell: Callable[..., str], shop: Any, tmp_path: Path) -> None:
     ("verb", "arguments", "message"),
     [
         ("prune", ("--plan", "nowhere"), "--plan nowhere does not exist"),
-        ("prune", ("--plan", "table.csv"), "--model is missing: a table of ratios does not say"),
-        ("prune", ("--plan", "table.csv", "--model", "resnet20"), "--checkpoint is missing"),
+        ("prune", ("--ratios", "table.csv"), "--model is missing: a table of ratios does not say"),
+        ("prune", ("--ratios", "table.csv", "--model", "resnet20"), "--checkpoint is missing"),
+        ("prune", ("--plan", "table.csv"), "--plan table.csv is a table of ratios: give it as --ratios table.csv"),
+        ("prune", ("--plan", "rows.json"), "--plan rows.json is a table of ratios: give it as --ratios rows.json"),
+        ("prune", ("--ratios", "junk.json"), "no table of ratios: a plan is given as --plan junk.json"),
+        ("prune", ("--ratios", "nowhere.csv"), "nowhere.csv does not exist: expected a table of ratios"),
+        ("prune", ("--ratios", "."), ". is a folder: expected a table of ratios"),
+        ("prune", ("--ratios", "table.csv", "--plan", "junk.json"), "are two plans: give one of them"),
         ("prune", ("--plan", "junk.json"), "junk.json is not JSON"),
         ("prune", (), "--plan is missing"),
         ("finetune", ("nowhere",), "nowhere holds no pruned network"),
@@ -228,6 +234,7 @@ def test_other_verbs(
 ) -> None:
     (tmp_path / "table.csv").write_text("group,keep_ratio\nstem,0.5\n")
     (tmp_path / "junk.json").write_text("{")
+    (tmp_path / "rows.json").write_text('[{"group": "stem", "keep_ratio": 0.5}]')
     assert message in tell(verb, *arguments)
 
 

@@ -17,7 +17,12 @@ def test_a_plan_or_a_run_cuts_the_dense_network(
 ) -> None:
     checkpoint = ["--checkpoint", shop.checkpoint] if source else []
     result = run_json("prune", "--plan", searched.folder / source, *checkpoint, "--out", tmp_path / "pruned")
-    assert {path.name for path in (tmp_path / "pruned").iterdir()} == {"plan.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "pruned").iterdir()} == {
+        "plan.json",
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    }
     assert kept(tmp_path / "pruned") == kept(searched.folder)
     assert result["macs_ratio"] == searched.result["macs_ratio"]
     # By hand: the kept filters of the first convolution, and of what reads them the kept inputs.
@@ -34,12 +39,12 @@ def test_a_table_of_ratios(run_json: Callable[..., Any], shop: Any, searched: An
     table = tmp_path / "ratios.csv"
     table.write_text("group,keep_ratio\nlast,0.5\nstem,0.25\ninner,1\n")
     settings = ["--model", shop.settings["model"], "--data", shop.settings["data"], "--checkpoint", shop.checkpoint]
-    result = run_json("prune", "--plan", table, *settings, "--out", tmp_path / "pruned")
+    result = run_json("prune", "--ratios", table, *settings, "--out", tmp_path / "pruned")
     assert {row["group"]: row["kept"] for row in result["table"]} == {"stem": 4, "inner": 32, "last": 24}
     # The largest filters of the first convolution stay.
     sizes = load_file(shop.checkpoint)["stem.weight"].abs().sum((1, 2, 3))
     assert set(kept(tmp_path / "pruned")["stem"]) == set(sizes.argsort(descending=True)[:4].tolist())
-    rounded = run_json("prune", "--plan", table, *settings, "--round-to", "16", "--out", tmp_path / "rounded")
+    rounded = run_json("prune", "--ratios", table, *settings, "--round-to", "16", "--out", tmp_path / "rounded")
     assert {row["group"]: row["kept"] for row in rounded["table"]} == {"stem": 16, "inner": 32, "last": 16}
 
 
@@ -50,11 +55,17 @@ def test_a_table_makes_the_plan_it_was_made_from(
     table, again = tmp_path / f"table.{format}", tmp_path / f"again.{format}"
     assert run("export", searched.folder / "plan.json", "--format", format, "--out", table).code == 0
     settings = ["--model", shop.settings["model"], "--data", shop.settings["data"], "--checkpoint", shop.checkpoint]
-    result = run_json("prune", "--plan", table, *settings, "--out", tmp_path / "pruned")
-    assert result["table"] == searched.result["table"]
+    result = run_json("prune", "--ratios", table, *settings, "--out", tmp_path / "pruned")
+    known = [row | {"sensitivity": None} for row in searched.result["table"]]
+    assert result["table"] == known
+    assert all(0 < row["importance_kept"] <= 1 for row in known)
     assert kept(tmp_path / "pruned") == kept(searched.folder)
+    # Whoever prunes by a table does not know what its cuts foretell; a second time nothing changes at all.
     assert run("export", tmp_path / "pruned", "--format", format, "--out", again).code == 0
-    assert again.read_bytes() == table.read_bytes()
+    once = again.read_bytes()
+    run_json("prune", "--ratios", again, *settings, "--out", tmp_path / "twice")
+    assert run("export", tmp_path / "twice", "--format", format, "--out", again).code == 0
+    assert again.read_bytes() == once
 
 
 def test_an_edited_table(run: Callable[..., Any], shop: Any, searched: Any, tmp_path: Path) -> None:
@@ -63,13 +74,16 @@ def test_an_edited_table(run: Callable[..., Any], shop: Any, searched: Any, tmp_
 
     def prune(edited: pd.DataFrame) -> Any:
         edited.to_csv(tmp_path / "edited.csv", index=False)
-        return run("prune", "--plan", tmp_path / "edited.csv", *settings, "--out", tmp_path / "pruned")
+        return run("prune", "--ratios", tmp_path / "edited.csv", *settings, "--out", tmp_path / "pruned")
 
     for edited, said in (
         (table.replace({"group": {"inner": "iner"}}), "unknown group 'iner': did you mean 'inner'?"),
         (table.drop("inner"), "it says nothing about 'inner'"),
         (table.assign(keep_ratio=[0.5, 1.5, 0.5]), "keep ratio '1.5' of 'inner' is not in (0, 1]"),
         (table.assign(kept=[4, 4, 49]), "kept '49' of 'last' is no number of its channels"),
+        (pd.concat([table, table.loc[["stem"]].assign(keep_ratio=0.9)]), "gives 'stem' the ratios"),
+        (table.assign(layers=["stem", "inner", "last outer"]), "leaves 'outer' out of 'inner'"),
+        (table.replace({"group": {"last": "outer"}}), "has a row for 'outer', which is tied to 'inner'"),
     ):
         code, out, err = prune(edited)
         assert (code, out, err.count("rlprune: error:")) == (2, "", 1)
@@ -89,7 +103,7 @@ def test_ratios_are_landed_on_a_budget(
     assert 0.45 < result["macs_ratio"] <= 0.5
     exported = searched.folder / "ratios.csv"
     settings = ["--model", shop.settings["model"], "--data", shop.settings["data"], "--checkpoint", shop.checkpoint]
-    again = run_json("prune", "--plan", exported, *settings, "--budget", "0.5", "--out", tmp_path / "again")
+    again = run_json("prune", "--ratios", exported, *settings, "--budget", "0.5", "--out", tmp_path / "again")
     assert [row["kept"] for row in again["table"]] == [row["kept"] for row in result["table"]]
     table = pd.read_csv(exported)
     assert all(row["kept"] >= old for row, old in zip(result["table"], table["kept"], strict=True))

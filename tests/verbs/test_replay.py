@@ -1,10 +1,11 @@
 import json
-import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from workshop import kept, write_waves
 
 import rlprune
 from rlprune.errors import UserError
@@ -16,10 +17,10 @@ def test_another_budget(
 ) -> None:
     out = tmp_path / "replayed"
     result = run_json("replay", searched.folder, "--budget", budget, "--out", out, "--device", "cpu")
-    assert math.isfinite(result["search_loss"])
+    assert result["evaluations"] == 0
+    assert result["home"]["kind"] == "the very network it was trained on"
+    assert result["home"]["distance"] == 0
     assert result["finetuned_accuracy"] is None
-    # Nine cuts, the dense network, the base plan and the policy's.
-    assert result["evaluations"] <= 12
     macs = float(budget.removeprefix("macs=").partition(",")[0])
     assert kept_macs(out) <= macs
     if "params" in budget:
@@ -30,16 +31,105 @@ def test_another_budget(
     assert json.loads((out / "result.json").read_text())["budget"].startswith("macs=")
 
 
-def test_another_checkpoint(shop: Any, searched: Any, kept_macs: Callable[[Path], float], tmp_path: Path) -> None:
-    rlprune.train(**shop.settings, seed=1, epochs=2, out=tmp_path / "other.safetensors")
-    settings = {"source": searched.folder, "checkpoint": tmp_path / "other.safetensors", "device": "cpu"}
-    result = rlprune.replay(**settings, finetune_epochs=1, out=tmp_path / "replayed")
-    assert math.isfinite(result["search_loss"])
-    assert kept_macs(tmp_path / "replayed") <= 0.15
+@pytest.fixture(scope="module")
+def other(shop: Any) -> Path:
+    """The same network with other weights."""
+    path = shop.root / "other.safetensors"
+    rlprune.train(**shop.settings, seed=1, epochs=2, out=path)
+    return path
+
+
+def test_another_checkpoint(
+    shop: Any, searched: Any, other: Path, kept_macs: Callable[[Path], float], tmp_path: Path
+) -> None:
+    """No evaluation is made: not one plan is run on the search images."""
+    settings = {"source": searched.folder, "checkpoint": other, "device": "cpu"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlprune.evaluator.Evaluator.__call__", pytest.fail)
+        result = rlprune.replay(**settings, finetune_epochs=1, out=tmp_path / "replayed")
+    assert (result["evaluations"], result["search_loss"], result["policy_loss"]) == (0, None, None)
+    assert result["home"]["kind"] == "the same architecture with other weights"
+    assert 0 < result["home"]["distance"] < 5
+    assert 0.1 < kept_macs(tmp_path / "replayed") <= 0.15
     assert result["finetuned_accuracy"] == rlprune.eval(source=tmp_path / "replayed", device="cpu")["test_accuracy"]
     again = rlprune.replay(**settings, out=tmp_path / "again")
-    assert again["search_loss"] == result["search_loss"]
     assert again["table"] == result["table"]
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 6, 12, 14])
+def test_evaluations_refine(searched: Any, other: Path, tmp_path: Path, evaluations: int) -> None:
+    settings = {"source": searched.folder, "checkpoint": other, "device": "cpu"}
+    result = rlprune.replay(**settings, evaluations=evaluations, out=tmp_path / "replayed")
+    assert 1 <= result["evaluations"] <= evaluations
+    assert result["search_loss"] <= result["policy_loss"]
+    if evaluations > 1:
+        assert result["search_loss"] <= result["base_loss"]
+    else:
+        assert result["base_loss"] is None
+
+
+def test_the_policy_alone_is_enough(
+    run_json: Callable[..., Any], searched: Any, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(searched.folder / "policy", tmp_path / "pocket")
+    monkeypatch.chdir(tmp_path)
+    far = run_json("replay", "pocket", "--checkpoint", other, "--out", "far", "--device", "cpu")
+    near = run_json("replay", searched.folder, "--checkpoint", other, "--out", "near", "--device", "cpu")
+    assert far["table"] == near["table"]
+    assert kept(tmp_path / "far") == kept(tmp_path / "near")
+
+
+def test_other_images_of_more_classes(shop: Any, searched: Any, tmp_path: Path) -> None:
+    """The network there is trained first, for what the checkpoint of the run knows are other classes."""
+    write_waves(tmp_path / "waves", classes="abcde", train=20, test=4)
+    settings = {"data": f"folder:{tmp_path / 'waves'}", "train_epochs": 1, "device": "cpu"}
+    result = rlprune.replay(source=searched.folder, **settings, out=tmp_path / "replayed")
+    assert result["home"]["kind"] == "the same architecture, on another data set"
+    assert rlprune.load(tmp_path / "replayed").head.out_features == 5
+    assert result["macs_ratio"] <= 0.15
+
+
+@pytest.mark.parametrize(
+    ("there", "kind"),
+    [
+        (["--model-args", "width=8"], "another depth or width of "),
+        (["--model", "mobilenetv2", "--model-args", "width=0.15"], "another family than "),
+    ],
+)
+def test_another_network(run: Callable[..., Any], searched: Any, tmp_path: Path, there: list[str], kind: str) -> None:
+    out = tmp_path / "replayed"
+    settings = [*there, "--train-epochs", 1, "--budget", "0.3", "--out", out, "--device", "cpu"]
+    ended = run("replay", searched.folder, *settings)
+    assert ended.code == 0, ended.err
+    assert kind in ended.out
+    assert "distance" in ended.out
+    assert "0 evaluations" in ended.out
+    result = json.loads((out / "result.json").read_text())
+    assert 0.27 < result["macs_ratio"] <= 0.3
+    assert result["home"]["distance"] > 0
+
+
+def test_enough_evaluations_measure_the_curves_of_another_network(searched: Any, tmp_path: Path) -> None:
+    """Ten for three groups, and the plans of borrowed and of own curves."""
+    settings = {"source": searched.folder, "model_args": "width=8", "train_epochs": 1, "budget": 0.3, "device": "cpu"}
+    few, many = (
+        rlprune.replay(**settings, evaluations=number, out=tmp_path / str(number)) for number in (13, 14)
+    )  # fmt: skip
+    assert [row["sensitivity"] for row in few["table"]] == [None] * 3
+    assert all(row["sensitivity"] >= 0 for row in many["table"])
+    assert many["evaluations"] <= 14
+    assert many["search_loss"] <= min(many["policy_loss"], many["base_loss"])
+
+
+def test_a_checkpoint_that_is_gone(searched: Any, tmp_path: Path) -> None:
+    shutil.copytree(searched.folder / "policy", tmp_path / "pocket")
+    path = tmp_path / "pocket" / "policy.json"
+    data = json.loads(path.read_text())
+    data["settings"]["checkpoint"] = "gone.safetensors"
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"--checkpoint is missing: that of the search, gone.safetensors, is not here"):
+        rlprune.replay(source=tmp_path / "pocket", out=tmp_path / "replayed")
+    assert not (tmp_path / "replayed").exists()
 
 
 def test_the_new_folder_stands_beside_the_run(searched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +141,6 @@ def test_the_new_folder_stands_beside_the_run(searched: Any, tmp_path: Path, mon
 
 
 def test_a_run_without_a_policy(searched: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no policy: expected a run folder whose search has ended"):
+    with pytest.raises(UserError, match="holds no policy: expected a run folder whose search has ended, or its"):
         rlprune.replay(source=searched.folder / "pruned", out=tmp_path / "replayed")
     assert not (tmp_path / "replayed").exists()

@@ -28,8 +28,9 @@ def test_a_run_folder_holds_everything(searched: Any) -> None:
     folder = searched.folder
     expected = [
         "command.txt", "config.yaml", "environment.json", "episodes.csv", "finetune.csv", "plan.json",
-        "policy/agent.zip", "policy/policy.json", "policy/policy.safetensors", "pruned/model.safetensors",
-        "pruned/plan.json", "ratios.csv", "report.html", "result.json", "state/inputs.json", "state/run.json",
+        "policy/agent.zip", "policy/policy.json", "policy/policy.safetensors", "pruned/README.md",
+        "pruned/config.json", "pruned/model.safetensors", "pruned/plan.json", "ratios.csv", "report.html",
+        "result.json", "state/inputs.json", "state/run.json",
     ]  # fmt: skip
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     events = [name for name in found if name.startswith("tensorboard/")]
@@ -161,5 +162,5 @@ def test_groups_that_are_left_out_stay_so_wherever_the_run_goes(shop: Any, tmp_p
     table = tmp_path / "table.csv"
     table.write_text("group,keep_ratio\nstem,0.5\n")
     known = {key: shop.settings[key] for key in ("model", "data")} | {"checkpoint": shop.checkpoint, "device": "cpu"}
-    alone = rlprune.prune(plan=table, **known, include="stem", out=tmp_path / "alone")
+    alone = rlprune.prune(ratios=table, **known, include="stem", out=tmp_path / "alone")
     assert [(row["group"], row["kept"]) for row in alone["table"]] == [("stem", 8)]

@@ -1,0 +1,161 @@
+"""The network that a policy was trained on, and how another one compares: what it borrows, and how far away it is.
+
+A walk needs a base plan and observations, and both need sensitivity curves, which cost an evaluation a point. Another
+network borrows them from the groups at home that are most like its own (nearest neighbours weighted by distance:
+Shepard, 1968).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rlprune.allocators.sensitivity import Sensitivity
+from rlprune.cost import Cost
+from rlprune.envs.observation import Features, layer_facts
+from rlprune.graph import Graph
+from rlprune.problem import Problem, inputs_of
+
+HERE = "the very network it was trained on"
+NEIGHBOURS = 3
+HAIR = 1e-4
+"""Keeps the weight of a group that has its like at home finite."""
+FLOOR = 0.1
+"""Smallest scale of a feature: one that hardly varies at home must not decide everything elsewhere."""
+SHARES = ("macs_share", "params_share")
+MEASURED = ("rise_at_", "base_ratio")
+"""Features that follow from the curves themselves."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """What a policy remembers of the network that it was trained on.
+
+    Attributes:
+        network: how to build it: model, args, classes, image size.
+        data: the name of its images.
+        inputs: hashes of its dense weights and its images.
+        channels: group -> channels, in order.
+        names: of the static features.
+        facts: (groups, static features).
+        sensitivity: its measured curves.
+    """
+
+    network: Mapping[str, Any]
+    data: str
+    inputs: Mapping[str, str]
+    channels: Mapping[str, int]
+    names: tuple[str, ...]
+    facts: np.ndarray
+    sensitivity: Sensitivity
+
+    def is_same_architecture(self, graph: Graph) -> bool:
+        """Whether a network has the same groups of the same sizes in the same order."""
+        return [(group.name, group.channels) for group in graph.groups] == list(self.channels.items())
+
+    def borrow(self, graph: Graph, cost: Cost) -> Sensitivity:
+        """Sensitivity curves for another network, without an evaluation.
+
+        Args:
+            graph: its structure.
+            cost: its cost.
+
+        Returns:
+            The curves of this one where all groups are the same, else for every group those of the groups that are
+            nearest by the facts of their layers.
+        """
+        if self.is_same_architecture(graph):
+            return self.sensitivity
+        here = layer_facts(graph, cost)
+        apart = _apart(_structure(dict(zip(self.names, self.facts.T, strict=True)), here), _structure(here, here))
+        near = np.argsort(apart, axis=1, kind="stable")[:, :NEIGHBOURS]
+        weights = 1 / (np.take_along_axis(apart, near, axis=1) ** 2 + HAIR)
+        rises = (weights[..., None] * self.sensitivity.rises[near]).sum(1) / weights.sum(1, keepdims=True)
+        return Sensitivity(self.sensitivity.ratios, rises)
+
+    def distance(self, features: Features) -> float:
+        """How far the groups of another network are from the nearest of this one's, in all that is seen of them
+        without an evaluation: 0 where each has its like, 1 where they differ as much as this one's do among themselves.
+        """
+        seen = self._seen()
+        return float(_apart(self.facts[:, seen], features.static[:, seen]).min(axis=1).mean())
+
+    def familiar(self, features: Features) -> Features:
+        """What is seen of a network of the same architecture, half-way to what was seen here.
+
+        A policy has only ever seen one network, and reacts to small differences by large ones.
+        """
+        static, seen = features.static.copy(), self._seen()
+        static[:, seen] = (static[:, seen] + self.facts[:, seen]) / 2
+        return replace(features, static=static)
+
+    def _seen(self) -> list[int]:
+        """The features that no curve goes into."""
+        return [place for place, name in enumerate(self.names) if not name.startswith(MEASURED)]
+
+    def kind(self, problem: Problem) -> str:
+        """What kind of journey it is to another network."""
+        inputs = inputs_of(problem)
+        elsewhere = "" if self._same_images(problem, inputs["images"]) else ", on another data set"
+        if self.is_same_architecture(problem.graph):
+            if inputs["dense weights"] == self.inputs["dense weights"]:
+                return HERE if inputs == dict(self.inputs) else "the same network, with other images held out"
+            return f"the same architecture{elsewhere or ' with other weights'}"
+        mine, other = (family(str(network["model"])) for network in (self.network, problem.network))
+        return (f"another depth or width of {mine}" if mine == other else f"another family than {mine}") + elsewhere
+
+    def _same_images(self, problem: Problem, images: str) -> bool:
+        # The hash tells that a folder was moved, the name that other images were held out.
+        return problem.data.name == self.data or images == self.inputs["images"]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain content for a file; the names of the features stand elsewhere."""
+        groups = [
+            {"group": name, "channels": channels, "facts": facts.tolist(), "rises": rises.tolist()}
+            for (name, channels), facts, rises in zip(
+                self.channels.items(), self.facts, self.sensitivity.rises, strict=True
+            )
+        ]
+        about = {"network": dict(self.network), "data": self.data, "inputs": dict(self.inputs)}
+        return {**about, "ratios": self.sensitivity.ratios.tolist(), "groups": groups}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any], names: tuple[str, ...]) -> "Home":
+        """The same, back; KeyError, TypeError or ValueError where it is not complete.
+
+        Args:
+            data: what `as_json` gave.
+            names: of the static features.
+        """
+        groups = data["groups"]
+        facts, rises = (np.array([group[key] for group in groups], dtype=float) for key in ("facts", "rises"))
+        ratios = np.array(data["ratios"], dtype=float)
+        if facts.shape != (len(groups), len(names)) or rises.shape != (len(groups), len(ratios)):
+            raise ValueError("facts or rises of the wrong length")
+        if not (np.isfinite(facts).all() and np.isfinite(rises).all()):
+            raise ValueError("facts or rises that are not finite")
+        channels = {str(group["group"]): int(group["channels"]) for group in groups}
+        sensitivity = Sensitivity(ratios, rises)
+        return Home(data["network"], data["data"], data["inputs"], channels, tuple(names), facts, sensitivity)
+
+
+def family(model: str) -> str:
+    """What networks of several depths and widths have in common: resnet20 and torchvision/resnet18 are resnets."""
+    if ".py:" in model:
+        return model
+    name = model.rpartition("/")[2]
+    return re.split(r"_?v?\d|_", name)[0] or name
+
+
+def _structure(facts: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(groups, facts of layers); shares of the cost relative to their mean, for deeper networks have smaller ones."""
+    columns = [facts[name] / max(facts[name].mean(), 1e-9) if name in SHARES else facts[name] for name in like]
+    return np.stack(columns, axis=1)
+
+
+def _apart(home: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """(groups here, groups at home) root mean square differences, every feature relative to its spread at home."""
+    scale = np.maximum(home.std(axis=0), FLOOR)
+    return np.sqrt((((here[:, None] - home[None]) / scale) ** 2).mean(axis=-1))

@@ -1,0 +1,39 @@
+"""`rlprune export --format torch-export` and `--format python`."""
+
+from pathlib import Path
+from typing import Any
+
+from rlprune.config import Export
+from rlprune.errors import UserError
+from rlprune.plan import PruningPlan
+from rlprune.progress import Progress
+from rlprune.pruner import load, pruned_folder
+from rlprune.standalone import write_program, write_python
+
+
+def export_program(given: Export, progress: Progress) -> dict[str, Any]:
+    """Write the pruned network of a folder as `.pt2`."""
+    folder = pruned_folder(given.source)
+    out = given.out or folder / "model.pt2"
+    if out.is_dir() or out.suffix != ".pt2":
+        fix = out / "model.pt2" if out.is_dir() else out.with_suffix(".pt2")
+        raise UserError(f"--out {out} is no .pt2 file: name one such as {fix}")
+    progress.stage("exporting")
+    write_program(load(folder), _size(folder), out)
+    return {"path": str(out)}
+
+
+def export_python(given: Export, progress: Progress) -> dict[str, Any]:
+    """Write the pruned network of a folder as Python and safetensors."""
+    folder = pruned_folder(given.source)
+    out = given.out or folder
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: name a folder for model.py and model.safetensors")
+    progress.stage("exporting")
+    network = PruningPlan.load(folder / "plan.json").network
+    write_python(load(folder), _size(folder), out, f"{network['model']}, pruned.")
+    return {"path": str(out / "model.py")}
+
+
+def _size(folder: Path) -> int:
+    return int(PruningPlan.load(folder / "plan.json").network["image_size"])
