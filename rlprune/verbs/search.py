@@ -10,9 +10,11 @@ import numpy as np
 from rlprune.agents.collapse import collapse
 from rlprune.agents.policy import save_policy
 from rlprune.agents.preparation import make_evaluator, prepare
+from rlprune.agents.reactions import reactions
 from rlprune.agents.search import search as run_search
 from rlprune.allocators.sensitivity import number_of_evaluations
 from rlprune.allocators.uniform import uniform
+from rlprune.board import Board
 from rlprune.budget import Lander, parse_budgets
 from rlprune.config import Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
@@ -22,9 +24,9 @@ from rlprune.evaluator import Evaluation, Evaluator
 from rlprune.files import write_text
 from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.front import front
+from rlprune.report import write_run_report
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
-from rlprune.report import write_run_report
 from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
 
 
@@ -127,6 +129,7 @@ def _find(
     if remark := collapse(found.agent, prepared.tasks[0]):
         log.progress.note(remark)
     save_policy(found.agent, given.agent, prepared.tasks[0], log.run.path / "policy")
+    write_text(log.run.path / "reactions.csv", reactions(found.agent, prepared.tasks).to_csv(index=False))
     return Found(landers, found.counts, found.losses, [evaluator(base).loss for base in prepared.bases])
 
 
@@ -190,6 +193,7 @@ class Log:
         self.seen = evaluator.seen
         self.seen |= run.known()
         evaluator.on_new = self.add
+        self.board = Board(run.path / "tensorboard", problem.graph)
         self.task: Task | None = None
         self.best: np.ndarray | None = None
         self.facts: dict[str, str] = {}
@@ -220,6 +224,7 @@ class Log:
         stage = "search" if self.searching else "sensitivity"
         best = None if self.best is None else self._best_loss
         self.run.log_plan(counts, evaluation, ratios, stage, best, time.perf_counter() - self._start)
+        self.board.add(len(self.run.episodes), evaluation, ratios, self.best, self._best_loss)
         self.progress.update(len(self.run.episodes), **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
 
     def _compare(self, counts: np.ndarray, evaluation: Evaluation) -> None:
