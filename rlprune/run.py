@@ -23,9 +23,8 @@ from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
 from rlprune.files import check_writable, read_content, read_json, write_json, write_text
 from rlprune.plan import counts_to_text, text_to_key
+from rlprune.record import FORMAT, VERSION
 
-FORMAT = "rlprune-run"
-VERSION = 1
 EPISODES = ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss", "seconds", "counts")
 # These do not change what a run finds, so that a run may continue with others.
 ELSEWHERE = ("out", "device", "workers", "data_root", "download")

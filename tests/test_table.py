@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlprune.errors import UserError
+from rlprune.formats import export_table
 from rlprune.plan import PruningPlan
-from rlprune.report import export_table
 from rlprune.table import read_ratios, read_table, stale_counts
 
 

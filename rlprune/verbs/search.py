@@ -24,7 +24,7 @@ from rlprune.evaluator import Evaluation, Evaluator
 from rlprune.files import write_text
 from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.front import front
-from rlprune.report import write_run_report
+from rlprune.page import write_run_page
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
@@ -73,7 +73,7 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     result = {"run": str(folder), "agent": given.agent, "evaluations": len(evaluator.seen)}
     result |= {**described(budgets, problem, time.perf_counter() - start), **after}
     write_result(folder, result)
-    write_run_report(folder)
+    write_run_page(folder)
     return result
 
 
