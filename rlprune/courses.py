@@ -29,32 +29,19 @@ def search(records: Sequence[Record]) -> Chart | None:
     if not lines:
         return None
     plans = [row for record in records for row in _plans(record)]
-    dots = [row["loss"] for row in plans if row["kind"] == SEARCH]
-    low, high = _frame(dots, [row["loss"] for row in lines if row["line"] != BEST])
-    names, several = [record.name for record in records], len(records) > 1
-    kinds = {line: LINES[line] for line in LINES if any(row["line"] == line for row in lines)}
-    legend = alt.Legend(orient="bottom", offset=8) if several else alt.Legend()
-    dash = alt.StrokeDash("line:N", scale=_scale(kinds, [dash for _, dash in kinds.values()]), legend=legend)
-    hue = alt.Color("line:N", scale=_scale(kinds, [colour(name) for name, _ in kinds.values()]))
-    first = min(row["evaluation"] for row in plans if row["kind"] == SEARCH)
-    base = alt.Chart(alt.NamedData("plans")).encode(
-        x=alt.X("evaluation:Q", title="evaluations", scale=alt.Scale(nice=False)),
-        y=alt.Y("loss:Q", title="loss on the search images, nats", scale=alt.Scale(domain=[low, high], nice=False)),
-    )
-    drawing = alt.layer(
-        *_probed(first),
-        base.transform_filter(alt.datum.kind == SEARCH)
-        .mark_point(filled=True, size=22, opacity=0.5, clip=True)
-        .encode(color=run_colour(names) if several else alt.value(colour("muted")), description="told:N"),
-        base.mark_line(interpolate="step-after", strokeWidth=2, clip=True, aria=False)
-        .encode(color=run_colour(names) if several else hue, strokeDash=dash, detail="run:N")
-        .properties(data=alt.NamedData("lines")),
-    ).properties(height=HEIGHT, **WIDE)
-    outside = sum(loss > high for loss in dots)
+    led = {row["run"] for row in lines}
+    dots = [row for row in plans if row["kind"] == SEARCH and row["run"] in led]
+    losses = [row["loss"] for row in dots]
+    frame = _frame(losses, [row["loss"] for row in lines if row["line"] != BEST])
+    first, last = min(row["evaluation"] for row in dots), max(row["evaluation"] for row in plans)
     caption = "Loss of every plan, before fine-tuning, and the best so far. Lower is better."
+    caption += " In the grey band the sensitivities are measured." if first > 1 else ""
+    outside = sum(loss > frame[1] for loss in losses)
     caption += f" {outside} of {len(dots)} plans lie above the picture." if outside else ""
+    drawing = alt.layer(*_probed(first, last), *_searched([record.name for record in records], lines, frame))
     summary = ", ".join(_search_summary(record) for record in records)
-    return Chart("search", "Search", caption, summary, drawing, {"plans": plans, "lines": lines})
+    data = {"plans": plans, "lines": lines}
+    return Chart("search", "Search", caption, summary, drawing.properties(height=HEIGHT, **WIDE), data)
 
 
 def front(records: Sequence[Record]) -> Chart | None:
@@ -64,33 +51,14 @@ def front(records: Sequence[Record]) -> Chart | None:
         return None
     best = [row for record in records for row in _on_front(record)]
     final = [row for record in records for row in _final(record)]
-    several = len(records) > 1
-    there = {row["kind"] for row in (*plans, *final, *(() if several else best))}
-    kinds = {kind: KINDS[kind] for kind in KINDS if kind in there}
-    legend = alt.Legend(orient="bottom", offset=8) if several else alt.Legend()
-    shape = alt.Shape("kind:N", scale=_scale(kinds, [shape for _, shape in kinds.values()]), legend=legend)
-    tint = alt.Color("kind:N", scale=_scale(kinds, [colour(name) for name, _ in kinds.values()]))
-    base = alt.Chart(alt.NamedData("plans")).encode(
-        x=alt.X("macs:Q", title="MACs kept, %", scale=alt.Scale(zero=False)),
-        y=alt.Y("accuracy:Q", title="accuracy on the search images, %", scale=alt.Scale(zero=False)),
-        color=run_colour([record.name for record in records]) if several else tint,
-    )
-    points = base.encode(shape=shape, description="told:N")
-    drawing = alt.layer(
-        points.mark_point(filled=True, size=22, opacity=0.45),
-        base.mark_line(interpolate="step-after", strokeWidth=2, aria=False)
-        .encode(detail="run:N", order="macs:Q")
-        .properties(data=alt.NamedData("front")),
-        points.mark_point(filled=True, size=130, opacity=1, stroke=colour("card"), strokeWidth=1.5).properties(
-            data=alt.NamedData("final")
-        ),
-    ).properties(height=HEIGHT, **WIDE)
+    data = {"plans": plans, "front": best, **({"final": final} if final else {})}
+    kinds = {row["kind"] for name, rows in data.items() for row in rows if name != "front" or len(records) == 1}
+    layers = _traded([record.name for record in records], kinds)
+    drawing = alt.layer(*(layer for name, layer in layers.items() if name in data)).properties(height=HEIGHT, **WIDE)
     caption = "Every plan that was evaluated, before fine-tuning."
     caption += " No plan of the front (line) has a lower loss at no higher cost."
     summary = f"{len(plans)} plans, {len(best)} of them on the front"
-    return Chart(
-        "front", "Accuracy and cost", caption, summary, drawing, {"plans": plans, "front": best, "final": final}
-    )
+    return Chart("front", "Accuracy and cost", caption, summary, drawing, data)
 
 
 def finetune(records: Sequence[Record]) -> Chart | None:
@@ -115,17 +83,62 @@ def finetune(records: Sequence[Record]) -> Chart | None:
     return Chart("finetune", "Fine-tuning", caption, summary, drawing, {"finetune": rows})
 
 
+def _searched(names: list[str], lines: list[Row], frame: tuple[float, float]) -> tuple[alt.Chart, ...]:
+    """Dots and lines; a run alone has a colour a line, several have a colour each."""
+    several, led = len(names) > 1, list(dict.fromkeys(row["run"] for row in lines))
+    kinds = {line: LINES[line] for line in LINES if any(row["line"] == line for row in lines)}
+    legend = alt.Legend(orient="bottom", offset=8) if several else alt.Legend()
+    dash = alt.StrokeDash("line:N", scale=_scale(kinds, [dash for _, dash in kinds.values()]), legend=legend)
+    hue = alt.Color("line:N", scale=_scale(kinds, [colour(name) for name, _ in kinds.values()]))
+    base = alt.Chart(alt.NamedData("plans")).encode(
+        x=alt.X("evaluation:Q", title="evaluations", scale=alt.Scale(nice=False)),
+        y=alt.Y("loss:Q", title="loss on the search images, nats", scale=alt.Scale(domain=frame, nice=False)),
+    )
+    dots = (
+        base.transform_filter(alt.datum.kind == SEARCH)
+        .transform_filter(alt.FieldOneOfPredicate(field="run", oneOf=led))
+        .mark_point(filled=True, size=22, opacity=0.5, clip=True)
+        .encode(color=run_colour(names) if several else alt.value(colour("muted")), description="told:N")
+    )
+    steps = base.mark_line(interpolate="step-after", strokeWidth=2, clip=True, aria=False).encode(
+        color=run_colour(names) if several else hue, strokeDash=dash, detail="run:N"
+    )
+    return dots, steps.properties(data=alt.NamedData("lines"))
+
+
+def _traded(names: list[str], there: set[str]) -> dict[str, alt.Chart]:
+    """The layers of accuracy against MACs by their data, with a legend of the kinds of marks that are there."""
+    several, kinds = len(names) > 1, {kind: KINDS[kind] for kind in KINDS if kind in there}
+    legend = alt.Legend(orient="bottom", offset=8) if several else alt.Legend()
+    shape = alt.Shape("kind:N", scale=_scale(kinds, [shape for _, shape in kinds.values()]), legend=legend)
+    tint = alt.Color("kind:N", scale=_scale(kinds, [colour(name) for name, _ in kinds.values()]))
+    base = alt.Chart(alt.NamedData("plans")).encode(
+        x=alt.X("macs:Q", title="MACs kept, %", scale=alt.Scale(zero=False)),
+        y=alt.Y("accuracy:Q", title="accuracy on the search images, %", scale=alt.Scale(zero=False)),
+        color=run_colour(names) if several else tint,
+    )
+    points = base.encode(shape=shape, description="told:N")
+    line = base.mark_line(interpolate="step-after", strokeWidth=2, aria=False).encode(detail="run:N", order="macs:Q")
+    large = points.mark_point(filled=True, size=130, opacity=1, stroke=colour("card"), strokeWidth=1.5)
+    return {
+        "plans": points.mark_point(filled=True, size=22, opacity=0.45),
+        "front": line.properties(data=alt.NamedData("front")),
+        "final": large.properties(data=alt.NamedData("final")),
+    }
+
+
 def _scale(names: Iterable[str], values: Sequence[Any]) -> alt.Scale:
     return alt.Scale(domain=list(names), range=values)
 
 
-def _probed(first: int) -> tuple[alt.Chart, ...]:
+def _probed(first: int, last: int) -> tuple[alt.Chart, ...]:
     """A band over the evaluations before the first plan of a search, which measure what cutting one group costs."""
     if first < 2:
         return ()
     once = alt.Chart(alt.Data(values=[{}]))
     band = once.mark_rect(color=colour("soft"), aria=False).encode(x=alt.datum(0), x2=alt.datum(first - 0.5))
-    words = once.mark_text(color=colour("muted"), fontSize=12, aria=False, text="sensitivities")
+    room = alt.ExprRef(f"width * {first / last:.3f} > 80 ? 1 : 0")
+    words = once.mark_text(color=colour("muted"), fontSize=12, aria=False, text="sensitivities", opacity=room)
     return band, words.encode(x=alt.datum(first / 2), y=alt.value(HEIGHT / 2))
 
 

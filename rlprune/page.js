@@ -53,7 +53,14 @@ function explain(chart) {
   for (const moved of ["scroll", "resize"]) addEventListener(moved, () => { marks = []; });
 }
 
-for (const chart of document.querySelectorAll("[data-chart]")) {
-  const spec = { ...charts[chart.dataset.chart], description: chart.ariaLabel, datasets: data, config };
-  vegaEmbed(chart, spec, { renderer: "svg", actions: false, tooltip: false, defaultStyle: false }).then(() => explain(chart));
+async function draw() {
+  for (const chart of document.querySelectorAll("[data-chart]")) {
+    const spec = { ...charts[chart.dataset.chart], description: chart.ariaLabel, datasets: data, config };
+    await vegaEmbed(chart, spec, { renderer: "svg", actions: false, tooltip: false, defaultStyle: false });
+    explain(chart);
+    // What is drawn already may be shown before the next one.
+    await new Promise(resolve => setTimeout(resolve));
+  }
 }
+
+draw();

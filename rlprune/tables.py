@@ -55,7 +55,7 @@ def _before_and_after(record: Record) -> Table | None:
         return None
     rows = []
     dense = result.get("dense_accuracy")
-    for when, words in (("oneshot", "Test accuracy, before fine-tuning"), ("finetuned", "Test accuracy, fine-tuned")):
+    for when, words in (("oneshot", "Test accuracy, one-shot"), ("finetuned", "Test accuracy, fine-tuned")):
         after = result.get(f"{when}_accuracy")
         if after is not None:
             change = NOTHING if dense is None else f"{100 * (after - dense):+.2f} points".replace("-", "−")
@@ -81,7 +81,7 @@ def _compared(records: Sequence[Record]) -> Table:
         "Search loss, sensitivity rule": lambda record: _loss(record.baselines().get("sensitivity rule")),
         "Search loss, best": lambda record: _loss(record.plans["best_loss"].min()),
         "Test accuracy, dense": lambda record: _percent(record.result.get("dense_accuracy")),
-        "Test accuracy, before fine-tuning": lambda record: _percent(record.result.get("oneshot_accuracy")),
+        "Test accuracy, one-shot": lambda record: _percent(record.result.get("oneshot_accuracy")),
         "Test accuracy, fine-tuned": lambda record: _percent(record.result.get("finetuned_accuracy")),
         "MACs of an image": lambda record: _size(record, "macs"),
         "Parameters": lambda record: _size(record, "params"),

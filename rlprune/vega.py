@@ -59,7 +59,8 @@ CONFIG = {
     "legend": {
         "orient": "top", "direction": "horizontal", "title": None, "labelColor": colour("ink"), "labelFontSize": 12,
         "labelLimit": 300, "symbolStrokeWidth": 2, "symbolOpacity": 1, "symbolSize": 70, "offset": 30,
-        "columnPadding": 16, "columns": {"expr": "max(floor(width / 120), 1)"},
+        "symbolBaseFillColor": colour("ink"), "symbolBaseStrokeColor": colour("ink"), "columnPadding": 16,
+        "columns": {"expr": "max(floor(width / 120), 1)"},
     },
 }  # fmt: skip
 

@@ -46,6 +46,12 @@ def points(chart: Chart, where: str = "") -> dict[str, tuple[float, float]]:
     return found
 
 
+def domain(chart: Chart) -> tuple[float, float]:
+    """What the vertical axis shows."""
+    layers = [layer["encoding"].get("y", {}).get("scale", {}) for layer in chart.drawing.to_dict()["layer"]]
+    return next(scale["domain"] for scale in layers if "domain" in scale)
+
+
 def test_a_dot_for_every_plan_of_the_search_where_its_loss_is() -> None:
     chart = search([run(budget=0.3)])
     assert chart is not None
@@ -100,7 +106,7 @@ def test_what_is_many_times_worse_is_left_out_and_told() -> None:
     chart = search([record(episodes=many.assign(loss=many["loss"].iloc[::-1].to_numpy()))])
     assert chart is not None
     assert "of 60 plans lie above the picture" in chart.caption
-    low, high = chart.drawing.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    low, high = domain(chart)
     assert low < 1 < 2 < high < 3
 
 
@@ -197,3 +203,13 @@ def test_vega_reads_the_charts_as_they_are_meant(tmp_path: Path) -> None:
     ):
         compiled = vl_convert.vegalite_to_vega(chart.drawing.to_dict() | {"datasets": chart.data})
         assert compiled["autosize"] == {"type": "fit-x", "contains": "padding"}
+
+
+def test_a_range_beside_a_single_budget_has_no_part_in_the_chart_of_the_search() -> None:
+    single, ranged = run(budget=0.3), record("range", episodes=EPISODES.assign(best_loss=np.nan, loss=100.0))
+    chart = search([single, ranged])
+    assert chart is not None
+    assert len(points(chart)) == 4
+    assert "of 4 plans" in chart.caption or "plans lie above" not in chart.caption
+    _, high = domain(chart)
+    assert high < 10

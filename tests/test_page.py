@@ -221,6 +221,19 @@ def test_a_browser_draws_every_chart_and_complains_about_nothing(tmp_path: Path,
 
 
 @browser
+@pytest.mark.parametrize("there", ["episodes.csv", "ratios.csv", "reactions.csv"])
+def test_a_browser_draws_what_there_is_of_an_unfinished_run(tmp_path: Path, there: str) -> None:
+    folder = write_run(tmp_path / "run")
+    for name in {"episodes.csv", "ratios.csv", "reactions.csv", "finetune.csv", "result.json"} - {there}:
+        (folder / name).unlink()
+    page(folder)
+    dom, console = seen(folder / "report.html")
+    assert console == ""
+    body = re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)
+    assert body.count("<svg") == body.count("data-chart=") > 0
+
+
+@browser
 def test_evil_names_stay_names_in_a_browser(folder: Path) -> None:
     page(folder)
     dom, console = seen(folder / "report.html")
