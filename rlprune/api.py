@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from rlprune.verbs.inspect import inspect
     from rlprune.verbs.prune import prune
     from rlprune.verbs.replay import replay
+    from rlprune.verbs.report import report
     from rlprune.verbs.search import search
     from rlprune.verbs.train import train
 
-__all__ = ["compare", "eval", "export", "finetune", "inspect", "prune", "replay", "search", "train"]
+__all__ = ["compare", "eval", "export", "finetune", "inspect", "prune", "replay", "report", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ import click
 from rlprune import __version__
 from rlprune.config import VERBS, Settings, sections, spelled
 from rlprune.errors import UserError, unknown
+from rlprune.settings import Paths
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BUDGETS = """A budget is the fraction of the dense network that may be KEPT: 0.3 keeps at most 30 % of its MACs
@@ -73,6 +74,12 @@ ABOUT = {
         "rlprune export runs/vgg16 --format latex --out ratios.tex",
         "rlprune export runs/vgg16 --format torch-pruning --out ratios.json",
     ),
+    "report": (
+        "Write a page to look at: what stays of every layer, the search, accuracy and MACs, what the policy reacted to."
+        "\n\nOne file without any other, to be opened from disk; several runs stand side by side on one page.",
+        "rlprune report runs/vgg16",
+        "rlprune report runs/vgg16-0.3 runs/vgg16-0.5 --out side-by-side.html --figures",
+    ),
     "inspect": (
         "Show what can be pruned in a network: groups of channels that go together and why, MACs, parameters, traps.",
         "rlprune inspect --model torchvision/mobilenet_v3_small",
@@ -126,8 +133,8 @@ class Verb(click.Command):
 class Positional(click.Argument):
     """An argument that is listed in ``--help`` among the options of its section."""
 
-    def __init__(self, name: str, metavar: str, told: str) -> None:
-        super().__init__([name], required=False, metavar=metavar)
+    def __init__(self, name: str, metavar: str, told: str, many: bool) -> None:
+        super().__init__([name], required=False, metavar=metavar, nargs=-1 if many else 1)
         self.told = (metavar, told)
 
 
@@ -155,7 +162,7 @@ def _parameter(entry: Field[Any], kind: Any) -> click.Parameter:
     told = f"{about}: {', '.join(choices)}" if choices else about
     told += "  [required]" if entry.default is MISSING else f"  [default: {default}]"
     if entry.metadata["positional"]:
-        return Positional(entry.name, flag, told)
+        return Positional(entry.name, flag, told, many=kind == Paths)
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", entry.name], default=None, help=told)
     return click.Option([flag, entry.name], metavar="NAME" if choices else _metavar(kind), help=told)
@@ -204,7 +211,7 @@ def _call(verb: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _show(verb: str, result: Mapping[str, Any]) -> None:
     from rich.console import Console
 
-    import_module("rlprune.report").show(verb, result, Console())
+    import_module("rlprune.show").show(verb, result, Console())
 
 
 def _plain(value: Any) -> Any:

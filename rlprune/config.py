@@ -26,16 +26,18 @@ from rlprune.settings import (
     Finetune,
     Floats,
     Inspect,
+    Paths,
     Prune,
     Replay,
+    Report,
     Search,
     Settings,
     Train,
 )
 
 __all__ = [
-    "CRITERIA", "VERBS", "Compare", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Search", "Settings",
-    "Train", "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
+    "CRITERIA", "VERBS", "Compare", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Report", "Search",
+    "Settings", "Train", "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
 ]  # fmt: skip
 
 VERSION = 1
@@ -99,7 +101,7 @@ def _told(value: object) -> object:
 
 def _plain(value: object) -> object:
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -191,6 +193,14 @@ def _path(given: Any) -> Path:
     return Path(given).expanduser()
 
 
+def _paths(given: Any) -> Paths:
+    if isinstance(given, (str, PathLike)):
+        return (_path(given),)
+    if not given:
+        raise ValueError
+    return tuple(_path(part) for part in given)
+
+
 def _text(given: object) -> str:
     if not isinstance(given, str) or not given.strip():
         raise TypeError
@@ -203,5 +213,6 @@ _READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     float: (_float, "a number"),
     Floats: (_floats, "numbers such as 0.49,0.48,0.45"),
     Path: (_path, "a path"),
+    Paths: (_paths, "paths"),
     str: (_text, "text"),
 }

@@ -1,16 +1,13 @@
 """The figure of a comparison: best loss so far against evaluations, a line and a band a method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from rlprune.files import write_atomic
+from rlprune.vega import Row, colour, save_picture
 
 # Colours that people with colour blindness tell apart (Okabe and Ito, 2008; Tol, 2021), one a method for good.
 COLOURS = {
@@ -26,17 +23,7 @@ COLOURS = {
     "td3": "#332288",
     "ddpg": "#882255",
 }
-DASHES = {"uniform": ":", "global-l1": "-."}
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "comparison",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e5e5e5",
-}
+DASHES = {"uniform": [2, 3], "global-l1": [6, 3, 2, 3], "sensitivity": [6, 3]}
 
 
 def draw_comparison(curves: Sequence[dict[str, Any]], evaluations: int, title: str, folder: Path) -> None:
@@ -51,18 +38,12 @@ def draw_comparison(curves: Sequence[dict[str, Any]], evaluations: int, title: s
         title: what was compared on what.
         folder: where they go.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-        axes = figure.add_subplot()
-        methods = dict.fromkeys(row["method"] for row in curves)
-        grids = {
-            method: best_so_far([row for row in curves if row["method"] == method], evaluations) for method in methods
-        }
-        for method in sorted(methods, key=lambda name: grids[name][:, -1].mean()):
-            _draw(axes, method, grids[method])
-        _frame(axes, list(grids.values()), title)
-        write_atomic(folder / "comparison.png", lambda path: figure.savefig(path, dpi=160))
-        write_atomic(folder / "comparison.svg", lambda path: figure.savefig(path, metadata={"Date": None}))
+    methods = dict.fromkeys(row["method"] for row in curves)
+    grids = {method: best_so_far([row for row in curves if row["method"] == method], evaluations) for method in methods}
+    order = sorted(grids, key=lambda method: grids[method][:, -1].mean())
+    labels = {method: f"{method}  {grids[method][:, -1].mean():.3f}" for method in order}
+    rows = [row for method in order for row in _rows(labels[method], grids[method])]
+    save_picture(_drawing(labels, list(grids.values()), title), {"curves": rows}, folder / "comparison")
 
 
 def best_so_far(rows: Sequence[dict[str, Any]], evaluations: int) -> np.ndarray:
@@ -75,25 +56,45 @@ def best_so_far(rows: Sequence[dict[str, Any]], evaluations: int) -> np.ndarray:
     return grid
 
 
-def _draw(axes: Axes, method: str, grid: np.ndarray) -> None:
-    colour, steps = COLOURS[method], np.arange(1, grid.shape[1] + 1)
-    mean = grid.mean(axis=0)
-    label = f"{method}  {mean[-1]:.3f}"
-    if len(np.unique(grid[:, -1])) == 1 and (np.isnan(mean) | (mean == mean[-1])).all():
-        axes.axhline(mean[-1], color=colour, linewidth=1.6, linestyle=DASHES.get(method, "--"), label=label)
-        return
-    axes.step(steps, mean, where="post", color=colour, linewidth=1.8, label=label)
-    axes.fill_between(steps, grid.min(axis=0), grid.max(axis=0), step="post", color=colour, alpha=0.12, linewidth=0)
+def _rows(label: str, grid: np.ndarray) -> list[Row]:
+    """Mean, lowest and highest after every evaluation; the line of a single plan goes from end to end."""
+    if len(np.unique(grid[:, -1])) == 1 and (np.isnan(grid) | (grid == grid[0, -1])).all():
+        grid = np.full_like(grid, grid[0, -1])
+    columns = zip(grid.mean(axis=0), grid.min(axis=0), grid.max(axis=0), strict=True)
+    return [
+        {"method": label, "evaluation": number, "mean": float(mean), "low": float(low), "high": float(high)}
+        for number, (mean, low, high) in enumerate(columns, start=1)
+        # Where only some runs have a plan yet there is no mean.
+        if not np.isnan(mean)
+    ]
 
 
-def _frame(axes: Axes, grids: list[np.ndarray], title: str) -> None:
+def _drawing(labels: Mapping[str, str], grids: list[np.ndarray], title: str) -> alt.TopLevelMixin:
     """What lies above all that anybody ends with is cut off: first plans may be many times worse."""
     ends = np.array([edge for grid in grids for edge in (grid[:, -1].min(), grid[:, -1].max())])
     span = max(ends.max() - ends.min(), 0.02 * abs(ends.min()), 1e-6)
-    axes.set_ylim(ends.min() - 0.06 * span, ends.max() + 0.2 * span)
-    axes.set_xlim(1, max(grids[0].shape[1], 2))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.set_xlabel("evaluations")
-    axes.set_ylabel("best loss so far on the search images")
-    axes.set_title(title, loc="left", fontsize=9)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="method, final mean", alignment="left")
+    reach = alt.Scale(domain=[ends.min() - 0.06 * span, ends.max() + 0.2 * span], nice=False)
+    legend = alt.Legend(
+        orient="right", direction="vertical", columns=1, offset=12, symbolType="stroke", symbolSize=300,
+        title="method, final mean", titleFontWeight="normal", titleColor=colour("muted"),
+    )  # fmt: skip
+    names, dashes = list(labels.values()), [DASHES.get(method, [1, 0]) for method in labels]
+    base = alt.Chart(alt.NamedData("curves")).encode(
+        x=alt.X("evaluation:Q", title="evaluations", scale=alt.Scale(domain=[1, max(grids[0].shape[1], 2)])),
+        color=alt.Color(
+            "method:N", scale=alt.Scale(domain=names, range=[COLOURS[method] for method in labels]), legend=legend
+        ),
+    )
+    step: dict[str, Any] = {"interpolate": "step-after", "clip": True}
+    loss = "best loss so far on the search images, nats"
+    return (
+        alt.layer(
+            base.mark_area(opacity=0.12, **step).encode(y=alt.Y("low:Q", scale=reach, title=loss), y2="high:Q"),
+            base.mark_line(strokeWidth=2, **step).encode(
+                y=alt.Y("mean:Q", scale=reach),
+                strokeDash=alt.StrokeDash("method:N", scale=alt.Scale(domain=names, range=dashes), legend=legend),
+            ),
+        )
+        .properties(title=alt.TitleParams(title, anchor="start", offset=12, color=colour("ink"), fontSize=13))
+        .properties(height=320)
+    )

@@ -165,7 +165,9 @@ class LiveProgress(Progress):
         line = Table.grid(padding=(0, 1))
         cells: list[Text | ProgressBar] = [Text("●", "cyan"), Text(stage.name, "bold")]
         if stage.total:
-            cells.append(ProgressBar(stage.total, stage.done, width=30, complete_style="cyan", finished_style="green"))
+            wide = min(max(self._console.width // 3, 10), 60)
+            bar = ProgressBar(stage.total, stage.done, width=wide, complete_style="cyan", finished_style="green")
+            cells.append(bar)
         cells += [Text(part) for part in (stage.count(), stage.elapsed()) if part]
         cells += [Text(f"· {stage.left()}", "dim")] if stage.left() else []
         line.add_row(*cells)

@@ -19,9 +19,8 @@ from rlprune.config import Search, Settings, as_dict, differences, to_yaml
 from rlprune.errors import UserError
 from rlprune.files import check_writable, read_content, read_json, write_json, write_text
 from rlprune.journal import Journal, Known
+from rlprune.record import FORMAT, VERSION
 
-FORMAT = "rlprune-run"
-VERSION = 1
 # These do not change what a run finds, so that a run may continue with others.
 ELSEWHERE = ("out", "device", "workers", "data_root", "download")
 MARKER = Path("state") / "run.json"

@@ -10,6 +10,7 @@ from rlprune.errors import UserError, unknown
 from rlprune.words import seconds
 
 Floats = tuple[float, ...]
+Paths = tuple[Path, ...]
 
 # Told alike wherever a verb asks for the same thing with another default.
 MODEL = "vgg16, resnet20, mobilenetv2, torchvision/NAME, timm/NAME or file.py:factory"
@@ -352,6 +353,18 @@ class Export(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Report(Settings):
+    """Settings of ``report``."""
+
+    title: ClassVar[str] = "Report"
+    runs: Paths = setting(help="run folders, finished or not; several stand side by side", positional="RUN...")
+    out: Path | None = setting(
+        None, help="page to write", unset="report.html in the run folder, for several runs in the current one"
+    )
+    figures: bool = setting(False, help="also write every chart as PNG and SVG to figures/ beside the page")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspect(Rounding, Device, Data, NewNetwork):
     """Settings of ``inspect``."""
 
@@ -372,8 +385,10 @@ VERBS: dict[str, type[Settings]] = {
     "eval": Eval,
     "replay": Replay,
     "export": Export,
+    "report": Report,
     "inspect": Inspect,
 }
 SECTIONS = (
     "Source", "Plan", "Network", "Search", "Comparison", "Replay", "Pruning", "Training", "Data", "Run", "Export",
+    "Report",
 )  # fmt: skip

@@ -18,7 +18,7 @@ def show(verb: str, result: Result, console: Console) -> None:
     """Print the result of a verb of the command line.
 
     Args:
-        verb: search, compare, replay, train, finetune, eval, prune, export or inspect.
+        verb: search, compare, replay, train, finetune, eval, prune, export, report or inspect.
         result: what the verb returned; plain numbers, texts, lists and dicts.
         console: where to print; group names stay whole however narrow it is.
     """
@@ -152,6 +152,11 @@ def _export(result: Result, console: Console) -> None:
         _say(console, [("results", result["path"], "")])
 
 
+def _report(result: Result, console: Console) -> None:
+    figures = [("figures", result["figures"], "")] if result["figures"] else []
+    _say(console, [("page", result["page"], ""), *figures])
+
+
 def _inspect(result: Result, console: Console) -> None:
     size = f"{count(result['macs'])} MACs at image size {result['image_size']}, {count(result['params'])} parameters"
     console.print(Text.assemble((str(result["model"]), "bold"), f": {size}"))
@@ -197,5 +202,6 @@ VERBS: dict[str, Callable[[Result, Console], None]] = {
     "finetune": _finetune,
     "eval": _eval,
     "export": _export,
+    "report": _report,
     "inspect": _inspect,
 }

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ NAMES: dict[str, type] = {"group": str, "layers": str}
 """Columns of names: "1.10" is a layer, not the number 1.1."""
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path | TextIO) -> pd.DataFrame:
     """A csv table whose names of groups and layers stay text."""
     return pd.read_csv(path, dtype=NAMES, keep_default_na=False, na_values=[""])  # type: ignore[arg-type]
 

@@ -10,6 +10,40 @@ Result = dict[str, Any]
 Fact = tuple[str, str, str]
 """What it is, the value, and what else to know of it (may be empty)."""
 
+OBSERVATIONS = {
+    "depth": "depth in the network",
+    "channels": "channels, of the widest group's",
+    "log_channels": "channels, logarithm",
+    "inputs": "input channels",
+    "kernel": "area of the kernel",
+    "positions": "size of the feature map",
+    "producers": "layers that make the channels",
+    "consumers": "layers that read the channels",
+    "macs_share": "share of the MACs",
+    "params_share": "share of the parameters",
+    "base_ratio": "ratio of the sensitivity rule",
+    "wished": "that ratio, scaled to what is left",
+    "rescale": "how much it was scaled",
+    "last_action": "the action before",
+    "used_macs": "MACs used so far",
+    "used_params": "parameters used so far",
+    "left_macs": "MACs left",
+    "left_params": "parameters left",
+    "budget_macs": "budget of MACs",
+    "budget_params": "budget of parameters",
+}
+SPECTRA = {"static": "channel scores", "runtime": "channel activations", "variation": "variation of activations"}
+
+
+def observation_words(name: str) -> str:
+    """What the policy sees, in words; names of another version stay as they are."""
+    kind, _, place = name.rpartition("_q")
+    if kind in SPECTRA:
+        return f"{SPECTRA[kind]}, {place} % quantile"
+    if name.startswith("rise_at_"):
+        return f"rise of the loss at {percent(float(name.removeprefix('rise_at_')), 0)} kept"
+    return OBSERVATIONS.get(name, name)
+
 
 def percent(share: float, digits: int = 1) -> str:
     """0.3 -> '30.0 %'."""

@@ -17,7 +17,7 @@ from rlprune.cli import ABOUT, main
 from rlprune.config import VERBS, resolve
 from rlprune.errors import UserError
 
-HEAVY = ("torch", "torchvision", "numpy", "pandas", "rich", "matplotlib", "sklearn", "stable_baselines3")
+HEAVY = ("torch", "torchvision", "numpy", "pandas", "rich", "altair", "vl_convert", "sklearn", "stable_baselines3")
 
 
 class Ended(NamedTuple):
@@ -50,7 +50,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
 
         monkeypatch.setitem(sys.modules, "rlprune.api", SimpleNamespace(**dict.fromkeys(VERBS, verb)))  # type: ignore[arg-type]
         show = SimpleNamespace(show=lambda verb, result, console: console.print(f"{verb} gave {result}"))
-        monkeypatch.setitem(sys.modules, "rlprune.report", show)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "rlprune.show", show)  # type: ignore[arg-type]
         return calls
 
     return stand_in

@@ -37,6 +37,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "eval": {"source": "runs/a"},
     "replay": {"source": "runs/a"},
     "export": {"source": "runs/a"},
+    "report": {"runs": ["runs/a", "runs/b"]},
     "inspect": {"model": "vgg16"},
 }
 

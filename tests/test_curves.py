@@ -1,14 +1,13 @@
 """The figure shows what the curves say."""
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from rlprune.curves import COLOURS, _draw, best_so_far, draw_comparison
+from rlprune.curves import COLOURS, _drawing, _rows, best_so_far, draw_comparison
 from rlprune.settings import METHODS
 
 
@@ -38,38 +37,42 @@ def test_what_is_best_stays_until_it_is_beaten() -> None:
 
 
 def test_a_line_for_the_mean_and_a_band_from_the_lowest_to_the_highest() -> None:
-    axes = Figure().add_subplot()
-    _draw(axes, "random", best_so_far(CURVES[:5], 4))
-    (line,) = axes.lines
-    assert line.get_ydata().tolist() == [4, 3.5, 2.5, 1.5]  # type: ignore[union-attr]
-    (band,) = axes.collections
-    edges = band.get_paths()[0].get_extents()
-    assert (edges.y0, edges.y1) == (1, 5)
-    assert line.get_label() == "random  1.500"
+    found = _rows("random", best_so_far(CURVES[:5], 4))
+    assert [row["mean"] for row in found] == [4, 3.5, 2.5, 1.5]
+    assert [(row["low"], row["high"]) for row in found] == [(3, 5), (3, 4), (1, 4), (1, 2)]
+
+
+def test_before_every_run_has_a_plan_there_is_no_mean() -> None:
+    grid = np.array([[np.nan, 2.0, 1.0], [np.nan, np.nan, 3.0]])
+    assert _rows("ppo", grid) == [{"method": "ppo", "evaluation": 3, "mean": 2.0, "low": 1.0, "high": 3.0}]
 
 
 @pytest.mark.parametrize("method", ["uniform", "sensitivity"])
-def test_a_method_of_one_plan_is_a_horizontal_line(method: str) -> None:
-    axes = Figure().add_subplot()
-    _draw(axes, method, best_so_far([row for row in CURVES if row["method"] == method], 4))
-    (line,) = axes.lines
-    assert len(set(line.get_ydata())) == 1  # type: ignore[arg-type]
-    assert not axes.collections
+def test_a_method_of_one_plan_is_level_from_end_to_end(method: str) -> None:
+    found = _rows(method, best_so_far([row for row in CURVES if row["method"] == method], 4))
+    assert [row["evaluation"] for row in found] == [1, 2, 3, 4]
+    assert len({(row["mean"], row["low"], row["high"]) for row in found}) == 1
+
+
+def test_what_lies_far_above_all_ends_is_cut_off() -> None:
+    grids = [np.array([[1e9, 2.0]]), np.array([[1e9, 3.0]])]
+    spec = json.loads(_drawing({"ppo": "ppo", "random": "random"}, grids, "").to_json())
+    low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert 1.5 < low < 2 < 3 < high < 3.5
 
 
 def test_both_files_are_written_and_name_every_method(tmp_path: Path) -> None:
-    before = dict(matplotlib.rcParams)
     draw_comparison(CURVES, 6, "a & b: keep ≤ 30 %", tmp_path)
-    assert dict(matplotlib.rcParams) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.png", "comparison.svg"]
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     svg = (tmp_path / "comparison.svg").read_bytes()
     texts = ["".join(text.itertext()).strip() for text in ElementTree.fromstring(svg).iter() if "text" in text.tag]
-    legend = [text for text in texts if text.split("  ")[0] in METHODS]
-    assert legend == ["random  1.500", "sensitivity  2.500", "uniform  4.500"]
+    legend = [text for text in texts if text.split(" ")[0] in METHODS]
+    assert [text.split() for text in legend] == [["random", "1.500"], ["sensitivity", "2.500"], ["uniform", "4.500"]]
     assert "a & b: keep ≤ 30 %" in texts
+    png = (tmp_path / "comparison.png").read_bytes()
     draw_comparison(CURVES, 6, "a & b: keep ≤ 30 %", tmp_path)
-    assert (tmp_path / "comparison.svg").read_bytes() == svg
+    assert (tmp_path / "comparison.png").read_bytes() == png
 
 
 def test_a_single_plan_of_a_single_method_is_drawn(tmp_path: Path) -> None:

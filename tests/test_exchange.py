@@ -12,8 +12,8 @@ from torch import nn
 
 from rlprune.cost import build_cost
 from rlprune.errors import UserError
+from rlprune.formats import export_table
 from rlprune.plan import make_plan, ratio_table
-from rlprune.report import export_table
 from rlprune.trace import build_graph
 
 EVIL = "<script>alert('x')</script>"

@@ -30,7 +30,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_the_temporary_file_has_the_suffix(tmp_path: Path) -> None:
-    """Writers such as matplotlib go by it."""
+    """Writers of pictures go by it."""
     write_atomic(tmp_path / "plot.png", lambda temporary: temporary.write_text(temporary.suffix))
     assert (tmp_path / "plot.png").read_text() == ".png"
 

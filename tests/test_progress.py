@@ -119,9 +119,28 @@ def test_the_live_line() -> None:
         progress.update(120, best="loss 1.83", kept="30.0 % MACs")
         first, second = drawn(progress).splitlines()
         assert first.startswith("● search ━")
-        assert first.count("━") == 12  # of 30, without colours the rest is blank
+        assert first.count("━") == 13  # of 33, a third of the terminal; without colours the rest is blank
         assert first.endswith("120/300 0:45 · 1:08 left")  # 45 s / 120 steps x 180 steps = 67.5 s
         assert second == "  best loss 1.83 · kept 30.0 % MACs"
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_numbers_stay_whole_and_the_bar_takes_a_share_of_the_width(width: int) -> None:
+    clock = Clock()
+    console = Console(file=Terminal(), force_terminal=True, width=width, legacy_windows=False, color_system=None)
+    with LiveProgress(console, clock) as progress:
+        progress.stage("fine-tuning", 1000)
+        clock.now += 3600
+        progress.update(500)
+        paper = Console(file=io.StringIO(), width=width, color_system=None)
+        with paper.capture() as captured:
+            paper.print(progress._render())
+    line = captured.get().splitlines()[0].rstrip()
+    assert " 500/1000 " in line
+    assert len(line) <= width
+    if width > 50:
+        assert line.endswith(" 1:00:00 · 1:00:00 left")
+        assert abs(line.count("━") - min(width // 3, 60) / 2) <= 1
 
 
 def test_the_live_line_fits_a_narrow_terminal() -> None:

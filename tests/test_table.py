@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlprune.errors import UserError
+from rlprune.formats import export_table
 from rlprune.graph import Graph, Group
 from rlprune.plan import PruningPlan, make_plan, top_mask
-from rlprune.report import export_table
 from rlprune.table import ratios_for, read_ratios, read_table, stale_counts
 
 

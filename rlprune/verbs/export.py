@@ -9,9 +9,9 @@ import pandas as pd
 from rlprune.config import Export, resolve
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
+from rlprune.formats import export_table
 from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
-from rlprune.report import export_table
 from rlprune.table import read_table
 
 Written = Callable[[Export, Progress], dict[str, Any]]

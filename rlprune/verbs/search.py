@@ -11,10 +11,12 @@ import numpy as np
 from rlprune.agents.collapse import collapse
 from rlprune.agents.policy import policy_of, save_agent
 from rlprune.agents.preparation import make_evaluator, prepare
+from rlprune.agents.reactions import reactions
 from rlprune.agents.search import Tuning
 from rlprune.agents.search import search as run_search
 from rlprune.allocators.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.allocators.uniform import uniform
+from rlprune.board import Board
 from rlprune.budget import Lander, parse_budgets
 from rlprune.config import Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
@@ -25,10 +27,10 @@ from rlprune.files import write_text
 from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.front import front
 from rlprune.journal import Journal
+from rlprune.page import write_run_page
 from rlprune.plan import plan_key, text_to_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
-from rlprune.report import write_run_report
 from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
 from rlprune.tuner import Tuner
 from rlprune.words import seconds
@@ -81,7 +83,7 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     result = {"run": str(folder), "agent": given.agent, "evaluations": len(evaluator.seen), **_tunings(tuner, found)}
     result |= {**described(budgets, problem, time.perf_counter() - start), **after}
     write_result(folder, result)
-    write_run_report(folder)
+    write_run_page(folder)
     return result
 
 
@@ -149,6 +151,7 @@ def _find(
     if remark := collapse(found.agent, prepared.tasks[0]):
         log.progress.note(remark)
     save_agent(found.agent, policy_of(found.agent, given, problem, prepared), log.run.path / "policy")
+    write_text(log.run.path / "reactions.csv", reactions(found.agent, prepared.tasks).to_csv(index=False))
     log.stage = "final"
     losses = [evaluator(counts).loss for counts in found.counts]
     base_losses = [evaluator(base).loss for base in prepared.bases]
@@ -221,6 +224,7 @@ class Log:
         evaluator.seen |= run.episodes.known()
         tuner.seen |= run.tunings.known()
         evaluator.on_new, tuner.on_new = self.add, self.add_tuned
+        self.board = Board(run.path / "tensorboard", problem.graph)
         self.task: Task | None = None
         self.best: np.ndarray | None = None
         self.facts: dict[str, str] = {}
@@ -276,21 +280,33 @@ class Log:
 
     def add(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         """Log one evaluation of (groups,) kept counts."""
-        if self.task is not None and not self._tuning:
+        ratios = self.problem.cost.ratios(counts)
+        if self.stage == "final":
+            self._enter(self.run.episodes, counts, evaluation, self.stage, None)
+            return
+        if self.task is not None:
             self._compare(counts, evaluation)
-        self._enter(self.run.episodes, counts, evaluation, self.stage)
+        self._enter(self.run.episodes, counts, evaluation, self.stage, self._lowest())
+        self.board.add(len(self.run.episodes), evaluation, ratios, self.best, self._best_loss)
+        self._tell(len(self.run.episodes), ratios)
 
     def add_tuned(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         """Log what a brief fine-tuning of (groups,) kept counts has left."""
         self._compare(counts, evaluation)
-        self._enter(self.run.tunings, counts, evaluation, "tuning")
+        self._enter(self.run.tunings, counts, evaluation, "tuning", self._lowest())
+        self._tell(len(self.run.tunings), self.problem.cost.ratios(counts))
 
-    def _enter(self, journal: Journal, counts: np.ndarray, evaluation: Evaluation, stage: str) -> None:
-        ratios = self.problem.cost.ratios(counts)
-        best = None if self.best is None else self._best_loss
-        journal.add(counts, evaluation, ratios, stage, best, time.perf_counter() - self._start)
-        if stage != "final":
-            self.progress.update(len(journal), **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
+    def _lowest(self) -> float | None:
+        return None if self.best is None else self._best_loss
+
+    def _enter(
+        self, journal: Journal, counts: np.ndarray, evaluation: Evaluation, stage: str, best: float | None
+    ) -> None:
+        seconds = time.perf_counter() - self._start
+        journal.add(counts, evaluation, self.problem.cost.ratios(counts), stage, best, seconds)
+
+    def _tell(self, done: int, ratios: np.ndarray) -> None:
+        self.progress.update(done, **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
 
     def _compare(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         assert self.task is not None

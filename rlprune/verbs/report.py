@@ -1,0 +1,41 @@
+"""`rlprune report`."""
+
+from pathlib import Path
+from typing import Any
+
+from rlprune.config import Report, resolve
+from rlprune.errors import UserError
+from rlprune.files import check_writable
+from rlprune.page import write_page
+from rlprune.progress import Progress
+from rlprune.record import read_records
+from rlprune.vega import MOST_RUNS
+
+
+def report(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
+    """Write the page of a run, or of several side by side: one file that needs no other and no network.
+
+    Args:
+        config: YAML file of settings, below those given here.
+        progress: not needed; there for all verbs to be alike.
+        settings: see `rlprune.settings.Report`.
+
+    Returns:
+        The `page`, and the folder of the `figures` or None.
+
+    Raises:
+        UserError: whatever cannot be used, before anything is written.
+    """
+    given = resolve(Report, settings, config)
+    if len(given.runs) > MOST_RUNS:
+        raise UserError(f"{len(given.runs)} runs are too many for one page: no more than {MOST_RUNS} colours differ")
+    records = read_records(given.runs)
+    page = given.out or (given.runs[0] if len(records) == 1 else Path()) / "report.html"
+    if page.is_dir():
+        raise UserError(f"--out {page} is a folder: name a file such as {page / 'report.html'}")
+    figures = page.parent / "figures" if given.figures else None
+    check_writable(page.parent)
+    if figures and figures.exists() and not figures.is_dir():
+        raise UserError(f"{figures} is a file where the folder of the figures would be: choose another --out")
+    write_page(records, page, figures)
+    return {"page": str(page), "figures": str(figures) if figures else None}
