@@ -20,6 +20,7 @@ BUDGET = "what may be KEPT: 0.3, macs=0.3 or macs=0.3,params=0.4"
 CRITERION = "which channels of a group go first"
 CRITERIA = ("l1", "l2", "bn-scale", "taylor", "random")
 FOLDER = "a run folder or a pruned folder"
+TABLES = ("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc")
 AGENTS = ("ppo", "ddpg", "td3", "sac")
 METHODS = ("uniform", "global-l1", "sensitivity", "random", "evolution", "cma-es", "amc", *AGENTS)
 
@@ -329,19 +330,7 @@ class Export(Settings):
     format: str = setting(
         "csv",
         help="form of the table, the ratios as another tool takes them, or the pruned network without rlprune",
-        choices=(
-            "csv",
-            "json",
-            "md",
-            "latex",
-            "parquet",
-            "html",
-            "torch-pruning",
-            "nni",
-            "amc",
-            "torch-export",
-            "python",
-        ),
+        choices=(*TABLES, "torch-export", "python"),
     )
     out: Path | None = setting(
         None, help="file to write, with python a folder", unset="standard output, with a network the pruned folder"
