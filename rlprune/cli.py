@@ -63,13 +63,15 @@ ABOUT = {
         "rlprune replay runs/vgg16 --checkpoint other.safetensors --finetune-epochs 6",
     ),
     "export": (
-        "Write the table of kept channels and ratios of every layer.\n\ntorch-pruning takes the names as modules: "
+        "Write the table of kept channels and ratios of every layer, or the pruned network as onnx.\n\n"
+        "torch-pruning takes the names as modules: "
         "pruning_ratio=0.0, pruning_ratio_dict={network.get_submodule(name): ratio for name, ratio in "
         "json.load(file).items()}. nni is the config list of a pruner of NNI 3. amc is the list of its --ratios, which "
         "wants a 1 in front for the image.",
         "rlprune export runs/vgg16",
         "rlprune export runs/vgg16 --format latex --out ratios.tex",
         "rlprune export runs/vgg16 --format torch-pruning --out ratios.json",
+        "rlprune export runs/vgg16 --format onnx --int8",
     ),
     "inspect": (
         "Show what can be pruned in a network: groups of channels that go together and why, MACs, parameters, traps.",

@@ -301,12 +301,17 @@ class Export(Settings):
     source: Path = setting(help="a run folder or plan.json", positional="RUN_OR_PLAN")
     format: str = setting(
         "csv",
-        help="form of the table, or the ratios as another tool takes them",
-        choices=("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc"),
+        help="form of the table, the ratios as another tool takes them, or onnx for the pruned network",
+        choices=("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc", "onnx"),
     )
-    out: Path | None = setting(None, help="file to write", unset="standard output")
+    int8: bool = setting(False, help="with onnx: also an 8-bit file, quantised on the calibration images")
+    out: Path | None = setting(
+        None, help="file to write", unset="standard output, a network goes beside the pruned weights"
+    )
 
     def __post_init__(self) -> None:
+        if self.int8 and self.format != "onnx":
+            raise UserError(f"--int8 is for --format onnx, not {self.format}")
         if self.format == "parquet" and self.out is None:
             raise UserError("--out is missing: parquet is binary, name a file such as --out ratios.parquet")
 

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rlprune.words import Fact, Result, closing, count, duration, effort, heading, percent, spread
+from rlprune.words import Fact, Result, closing, count, duration, effort, heading, network_file, percent, spread
 
 
 def show(verb: str, result: Result, console: Console) -> None:
@@ -143,7 +143,7 @@ def _export(result: Result, console: Console) -> None:
     if "text" in result:
         console.out(result["text"].rstrip("\n"), highlight=False)
     else:
-        _say(console, [("results", result["path"], "")])
+        _say(console, network_file(result) if "max_error" in result else [("results", result["path"], "")])
 
 
 def _inspect(result: Result, console: Console) -> None:

@@ -21,6 +21,11 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def size(number: float) -> str:
+    """Bytes with three significant digits: 58_914_827 -> '58.9 MB'."""
+    return count(number) + ("B" if number >= 999.5 else " B")
+
+
 def duration(seconds: float) -> str:
     """3725 -> '1 h 2 min'."""
     if seconds < 9.95:
@@ -64,6 +69,22 @@ def closing(result: Result) -> list[Fact]:
         f"params {count(result['dense_params'])} → {count(result['pruned_params'])}",
     )
     return [*accuracy, cost, _where(result)]
+
+
+def network_file(result: Result) -> list[Fact]:
+    """An exported network: how exact it is, its inputs and outputs, and where it lies."""
+    shapes = [f"{name} {shape}" for part in ("inputs", "outputs") for name, shape in result[part].items()]
+    batches = " and ".join(map(str, result["batches"]))
+    facts = [
+        ("shapes", " → ".join(shapes).replace("'", ""), f"opset {result['opset']}"),
+        ("error", f"{result['max_error']:.1e}", f"largest difference from torch with {batches} images"),
+        ("results", result["path"], size(result["bytes"])),
+    ]
+    if small := result.get("int8"):
+        accuracy = f"{percent(result['float_accuracy'], 2)} → {percent(result['int8_accuracy'], 2)}"
+        facts = [("accuracy", accuracy, "test; float and 8-bit integers in ONNX Runtime"), *facts]
+        facts.append(("int8", small["path"], size(small["bytes"])))
+    return facts
 
 
 def _accuracy(dense: float | None, oneshot: float | None, finetuned: float | None) -> list[Fact]:

@@ -1,5 +1,6 @@
 """`rlprune export`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,30 @@ from rlprune.progress import Progress
 from rlprune.report import export_table
 from rlprune.table import read_table
 
+Written = Callable[[Export, Progress], dict[str, Any]]
 ENDINGS = {"latex": "tex", "torch-pruning": "json", "nni": "json", "amc": "txt"}
 
 
 def export(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
-    """The ratio table of a run or a plan in another form, as `text` or written to `out`.
+    """The ratio table of a run or a plan in another form, as `text` or written to `out`, or the network itself.
 
     Args:
         config: YAML file of settings, below those given here.
-        progress: not needed; there for all verbs to be alike.
+        progress: told what is going on where a network is written.
         settings: see `rlprune.settings.Export`.
 
     Raises:
         UserError: whatever cannot be used.
     """
     given = resolve(Export, settings, config)
+    if given.out is not None and given.out.is_dir():
+        name = "model.onnx" if given.format in NETWORKS else f"ratios.{ENDINGS.get(given.format, given.format)}"
+        raise UserError(f"--out {given.out} is a folder: name a file such as {given.out / name}")
+    if given.format in NETWORKS:
+        return NETWORKS[given.format](given, progress or Progress())
     table = export_table(_table(given.source), given.format)
     if given.out is None:
         return {"text": table}
-    if given.out.is_dir():
-        name = f"ratios.{ENDINGS.get(given.format, given.format)}"
-        raise UserError(f"--out {given.out} is a folder: name a file such as {given.out / name}")
     data = table.encode() if isinstance(table, str) else table
     write_atomic(given.out, lambda path: path.write_bytes(data))
     return {"path": str(given.out)}
@@ -43,3 +47,13 @@ def _table(source: Path) -> pd.DataFrame:
     if source.is_dir() and (source / "ratios.csv").is_file():
         return read_table(source / "ratios.csv")
     return PruningPlan.load(source / "plan.json" if source.is_dir() else source).table()
+
+
+def _onnx(given: Export, progress: Progress) -> dict[str, Any]:
+    from rlprune.verbs.export_onnx import export_onnx
+
+    return export_onnx(given, progress)
+
+
+NETWORKS: dict[str, Written] = {"onnx": _onnx}
+"""Formats of the network itself, and what writes them; each brings its libraries when it is asked for."""
