@@ -64,7 +64,8 @@ def prepare(
     prepared = Prepared([], [], sensitivity)
     for lander in landers:
         wished = allocate(sensitivity, lander, weights if balance else None)
-        features = build_features(problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished)
+        facts = (problem.graph, problem.cost, evaluator.scores, activity, sensitivity, wished)
+        features = build_features(*facts, lander.cost.resources)
         unvalued = Task(lander, features, wished, 0.0, weights, balance)
         begin(unvalued)
         base = unvalued.finish(wished[None])[0]

@@ -12,10 +12,10 @@ if (_checkout / "pyproject.toml").is_file() and (_checkout / "envs" / "walk.py")
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
-    from rlprune.api import compare, eval, export, finetune, inspect, prune, replay, search, train
+    from rlprune.api import bench, compare, eval, export, finetune, inspect, prune, replay, search, train
     from rlprune.pruner import load
 
-__all__ = ["compare", "eval", "export", "finetune", "inspect", "load", "prune", "replay", "search", "train"]
+__all__ = ["bench", "compare", "eval", "export", "finetune", "inspect", "load", "prune", "replay", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -73,6 +73,12 @@ ABOUT = {
         "rlprune export runs/vgg16 --format torch-pruning --out ratios.json",
         "rlprune export runs/vgg16 --format onnx --int8",
     ),
+    "bench": (
+        "Measure how long a forward pass takes, dense beside pruned, in a process of its own.",
+        "rlprune bench runs/vgg16",
+        "rlprune bench runs/vgg16 --backend torch,compile,onnxruntime --batch 1,64 --threads 1",
+        "rlprune bench --model torchvision/resnet18 --backend onnxruntime",
+    ),
     "inspect": (
         "Show what can be pruned in a network: groups of channels that go together and why, MACs, parameters, traps.",
         "rlprune inspect --model torchvision/mobilenet_v3_small",

@@ -20,6 +20,8 @@ from rlprune.settings import (
     CRITERIA,
     SECTIONS,
     VERBS,
+    Auto,
+    Bench,
     Compare,
     Eval,
     Export,
@@ -34,8 +36,8 @@ from rlprune.settings import (
 )
 
 __all__ = [
-    "CRITERIA", "VERBS", "Compare", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Search", "Settings",
-    "Train", "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
+    "CRITERIA", "VERBS", "Bench", "Compare", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Search",
+    "Settings", "Train", "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
 ]  # fmt: skip
 
 VERSION = 1
@@ -150,6 +152,8 @@ def _check_range(entry: Field[Any], value: Any, where: str) -> None:
     limits = entry.metadata
     if limits["choices"] and value not in limits["choices"]:
         raise unknown(f"{entry.name}{where}", value, limits["choices"])
+    if isinstance(value, str):
+        return
     if limits["minimum"] is not None and value < limits["minimum"]:
         raise UserError(f"{entry.name} is {value}{where}: expected at least {limits['minimum']}")
     if limits["maximum"] is not None and value > limits["maximum"]:
@@ -180,6 +184,12 @@ def _float(given: Any) -> float:
     return value
 
 
+def _auto(given: Any) -> str:
+    if given != "auto":
+        raise ValueError
+    return "auto"
+
+
 def _floats(given: Any) -> Floats:
     parts: Iterable[Any] = given.split(",") if isinstance(given, str) else given
     return tuple(_float(part) for part in parts)
@@ -203,5 +213,6 @@ _READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     float: (_float, "a number"),
     Floats: (_floats, "numbers such as 0.49,0.48,0.45"),
     Path: (_path, "a path"),
+    Auto: (_auto, "auto"),
     str: (_text, "text"),
 }

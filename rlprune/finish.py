@@ -20,6 +20,7 @@ from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
 from rlprune.settings import Search, Settings
+from rlprune.timing import quick_latency
 from rlprune.training import evaluate
 
 
@@ -117,11 +118,14 @@ def prune_and_recover(
         write_text(folder / "finetune.csv", pd.DataFrame(after.history).to_csv(index=False))
     save_pruned(after.module, plan, folder / "pruned")
     state.unlink(missing_ok=True)
+    progress.stage("timing")
     return {
         "dense_accuracy": dense,
         "oneshot_accuracy": after.oneshot,
         "finetuned_accuracy": after.tuned,
         **costs(problem, plan.counts()),
+        **sizes(problem.module, folder / "pruned"),
+        "latency": quick_latency(problem.module, after.module, problem.data.image_size),
         "table": table.to_dict("records"),
     }
 
@@ -136,6 +140,15 @@ def costs(problem: Problem, counts: np.ndarray) -> dict[str, Any]:
         "pruned_macs": int(pruned[0]),
         "dense_params": int(dense[1]),
         "pruned_params": int(pruned[1]),
+    }
+
+
+def sizes(dense: nn.Module, pruned: Path) -> dict[str, int]:
+    """Bytes of the weights of the dense network, and of the file in a pruned folder."""
+    tensors = named_tensors(dense).values()
+    return {
+        "dense_bytes": sum(tensor.nbytes for tensor in tensors),
+        "pruned_bytes": (pruned / "model.safetensors").stat().st_size,
     }
 
 

@@ -70,11 +70,11 @@ def _why(error: BaseException) -> str:
     return f"this network cannot be exported to ONNX: {first}"
 
 
-def open_session(path: Path, threads: int | None = None, device: str = "cpu") -> Any:
-    """A file in ONNX Runtime.
+def open_session(model: Path | bytes, threads: int | None = None, device: str = "cpu") -> Any:
+    """A network in ONNX Runtime.
 
     Args:
-        path: an ONNX file.
+        model: an ONNX file, or what would be in one.
         threads: None for as many as the machine has cores.
         device: cpu, or cuda where ONNX Runtime was built for it.
 
@@ -90,7 +90,8 @@ def open_session(path: Path, threads: int | None = None, device: str = "cpu") ->
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    given = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(given, options, providers=[provider])
 
 
 def check_onnx(path: Path, module: nn.Module, image_size: int) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def milliseconds(number: float) -> str:
+    """Three significant digits: 12.345 -> '12.3 ms'."""
+    return f"{number:#.3g}".rstrip(".") + " ms" if number < 1000 else f"{number:.0f} ms"
+
+
 def spread(record: Result, name: str, scale: float, digits: int) -> str:
     """A mean with its standard deviation, where there is one: '41.3 ± 0.4'."""
     mean, deviation = record[name], record[f"{name}_sd"]
@@ -68,7 +73,21 @@ def closing(result: Result) -> list[Fact]:
         f"kept {percent(kept)}, removed {percent(1 - kept)}; "
         f"params {count(result['dense_params'])} → {count(result['pruned_params'])}",
     )
-    return [*accuracy, cost, _where(result)]
+    return [*accuracy, cost, *_footprint(result), _where(result)]
+
+
+def _footprint(result: Result) -> list[Fact]:
+    """The file and the latency before and after; older results know neither."""
+    facts = []
+    if "pruned_bytes" in result:
+        facts.append(("file", f"{size(result['dense_bytes'])} → {size(result['pruned_bytes'])}", "float32 weights"))
+    if latency := result.get("latency"):
+        before, after = latency["dense_ms"], latency["pruned_ms"]
+        noisy = "; this machine is too noisy to tell" if latency["noise"] else ""
+        threads = f", {latency['threads']} thread{'s' * (latency['threads'] > 1)}" if latency["device"] == "cpu" else ""
+        note = f"{before / after:.2f} × as fast; {latency['backend']}, batch {latency['batch']}{threads}{noisy}"
+        facts.append(("latency", f"{milliseconds(before)} → {milliseconds(after)}", note))
+    return facts
 
 
 def network_file(result: Result) -> list[Fact]:

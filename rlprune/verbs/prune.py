@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from rlprune.budget import Budget, Lander, parse_budget
+from rlprune.budget import Budget, parse_budget
 from rlprune.choice import CHOICES
 from rlprune.config import Prune, Search, as_dict, resolve
 from rlprune.criteria import score_channels
 from rlprune.errors import UserError
 from rlprune.evaluator import recalibrate
 from rlprune.files import check_new, new_folder
-from rlprune.finish import costs, described, plan_of, save_pruned
+from rlprune.finish import costs, described, plan_of, save_pruned, sizes
+from rlprune.landing import open_landing
 from rlprune.plan import PruningPlan, check_same_groups, make_plan, ratio_table
 from rlprune.problem import DATA_SETTINGS, Problem, open_problem, settings_of_plan, train_dense
 from rlprune.progress import Progress
 from rlprune.pruner import prune as cut
 from rlprune.table import read_ratios, stale_counts
+from rlprune.timing import quick_latency
 
 
 def prune(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -49,35 +51,46 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
     problem = open_problem(wanted, progress)
     if run is not None and wanted["checkpoint"] is None:
         train_dense(problem, run, run.train_epochs, progress)
-    plan = _plan(given, known, source, problem, budget, wanted)
+    plan, latency = _plan(given, known, source, problem, budget, wanted, progress)
     if known is None and (stale := stale_counts(source)):
         progress.note(f"{source}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")
     smaller = cut(problem.module, problem.graph, plan.mask(problem.graph))
     recalibrate(smaller, problem.calibration()[0])
     save_pruned(smaller, plan, new_folder(out))
+    latency = latency or quick_latency(problem.module, smaller, problem.data.image_size)
     return {
         "pruned": str(out),
         "plan": str(out / "plan.json"),
         **described([budget], problem, time.perf_counter() - start),
         **costs(problem, plan.counts()),
+        **sizes(problem.module, out),
+        "latency": latency,
         "table": ratio_table(problem.graph, problem.cost, plan.counts()).to_dict("records"),
     }
 
 
 def _plan(
-    given: Prune, known: PruningPlan | None, source: Path, problem: Problem, budget: Budget, wanted: dict[str, Any]
-) -> PruningPlan:
-    """The plan as it is, or its ratios, rounded or landed, with channels by the criterion."""
-    if known is not None and not budget.limits:
-        return make_plan(problem.graph, known.mask(problem.graph), problem.network, known.provenance)
+    given: Prune,
+    known: PruningPlan | None,
+    source: Path,
+    problem: Problem,
+    budget: Budget,
+    wanted: dict[str, Any],
+    progress: Progress,
+) -> tuple[PruningPlan, dict[str, Any]]:
+    """The plan as it is, or its ratios, rounded or landed, channels by the criterion; its latency where that counts."""
+    if known is not None and not budget.bounded:
+        return make_plan(problem.graph, known.mask(problem.graph), problem.network, known.provenance), {}
     ratios = read_ratios(source) if known is None else known.ratios()
     sizes = {group.name: group.channels for group in problem.graph.groups}
     check_same_groups({name: sizes.get(name, 0) for name in ratios}, problem.graph, "the table")
     wished = np.array([ratios[group.name] * group.channels for group in problem.graph.groups])
-    lander = Lander(problem.cost, budget, given.round_to, given.min_channels)
-    counts = lander.quantise(np.floor(wished + 0.5)) if not budget.limits else lander.land(wished[None])[0]
+    landing = open_landing(given, problem, [budget], progress)
+    lander = landing.landers[0]
+    counts = lander.quantise(np.floor(wished + 0.5)) if not budget.bounded else lander.land(wished[None])[0]
+    counts = landing.settle(counts, progress)
     scores = score_channels(given.criterion, problem.module, problem.graph, problem.calibration(), given.seed)
-    return plan_of(problem, counts, scores, Prune(**wanted))
+    return plan_of(problem, counts, scores, Prune(**wanted)), landing.measured
 
 
 def _run_of(given: Prune) -> Search | None:
