@@ -94,5 +94,6 @@ def lay_out(
         reach: of an action; see `rlprune.envs.walk.Task`.
     """
     wished = allocate(sensitivity, lander, weights if balance else None)
-    features = build_features(problem.graph, problem.cost, scores, activity, sensitivity, wished)
+    facts = (problem.graph, problem.cost, scores, activity, sensitivity, wished)
+    features = build_features(*facts, lander.cost.resources)
     return Task(lander, features, wished, 0.0, weights, balance, reach)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprune.allocators.sensitivity import Sensitivity
-from rlprune.cost import Cost
+from rlprune.cost import RESOURCES, Cost
 from rlprune.graph import Graph
 
 VERSION = 1
 """Raised whenever the meaning of an observation changes: policies know which they were trained on."""
 DYNAMIC = 9
-"""Wished ratio, log rescaling, last action; used and left of MACs and parameters; both bounds."""
+"""Wished ratio, log rescaling, last action; used and left of MACs and parameters; both bounds. A bound on the latency
+adds three."""
 QUANTILES = np.linspace(0.05, 0.95, 6)
 BOUND = 10.0
 
@@ -35,7 +36,7 @@ class Features:
     @property
     def size(self) -> int:
         """Length of an observation."""
-        return self.static.shape[1] + DYNAMIC
+        return len(self.names)
 
     def observe(self, group: int, dynamic: np.ndarray) -> np.ndarray:
         """(walks, features) float32 observations of one group, within ±`BOUND`."""
@@ -50,6 +51,7 @@ def build_features(
     activity: tuple[np.ndarray, np.ndarray],
     sensitivity: Sensitivity,
     base: np.ndarray,
+    resources: tuple[str, ...] = RESOURCES,
 ) -> Features:
     """Describe every group.
 
@@ -61,6 +63,7 @@ def build_features(
             channel's activation, and how much it varies from image to image.
         sensitivity: measured curves.
         base: (groups,) counts of the base plan.
+        resources: what a walk sees the use of.
     """
     columns: dict[str, np.ndarray] = {}
     columns |= layer_facts(graph, cost)
@@ -71,8 +74,8 @@ def build_features(
     for point, ratio in enumerate(sensitivity.ratios[1:], start=1):
         columns[f"rise_at_{ratio:g}"] = sensitivity.rises[:, point] / top
     columns["base_ratio"] = base / graph.sizes
-    dynamic = ("wished", "rescale", "last_action", "used_macs", "used_params", "left_macs", "left_params")
-    names = (*columns, *dynamic, "budget_macs", "budget_params")
+    seen = (f"{what}_{resource}" for what in ("used", "left", "budget") for resource in resources)
+    names = (*columns, "wished", "rescale", "last_action", *seen)
     return Features(np.stack(list(columns.values()), axis=1), names)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprune.budget import Lander
-from rlprune.envs.observation import DYNAMIC, Features
+from rlprune.envs.observation import Features
 
 Score = Callable[[np.ndarray], np.ndarray]
 """(plans, groups) kept counts -> (plans,) losses; a real evaluator or a model of it."""
@@ -40,7 +40,7 @@ class Task:
 
     def value(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
         """(plans,) what the agent maximises: minus the loss, minus what is charged for cost."""
-        return -losses - self.lander.cost.ratios(counts) @ self.weights
+        return -losses - self.lander.cost.ratios(counts)[..., : len(self.weights)] @ self.weights
 
     def reward(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
         """(plans,) terminal rewards: the gain over the base plan."""
@@ -124,15 +124,12 @@ class Walks:
         task, group = self.task, self.step_index
         if group == self.groups:
             return np.zeros((self.number, task.features.size), dtype=np.float32)
-        budget = np.minimum(task.lander.budget.fractions(), 1)
-        used = task.lander.cost.ratios(self.counts) / budget
-        dynamic = np.empty((self.number, DYNAMIC))
-        dynamic[:, 0] = self.wished()[:, group] / task.lander.sizes[group]
-        dynamic[:, 1] = np.log(self.factor)
-        dynamic[:, 2] = self.action
-        dynamic[:, 3:5] = used
-        dynamic[:, 5:7] = 1 - used
-        dynamic[:, 7:9] = budget
+        cost = task.lander.cost
+        budget = np.minimum(task.lander.budget.fractions(cost.resources), 1)
+        used = cost.ratios(self.counts) / budget
+        wished = self.wished()[:, group] / task.lander.sizes[group]
+        walk = np.stack([wished, np.log(self.factor), self.action], axis=1)
+        dynamic = np.concatenate([walk, used, 1 - used, np.broadcast_to(budget, used.shape)], axis=1)
         return task.features.observe(group, dynamic)
 
 

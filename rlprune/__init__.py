@@ -12,12 +12,12 @@ if (_checkout / "pyproject.toml").is_file() and (_checkout / "envs" / "walk.py")
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
-    from rlprune.api import compare, eval, export, finetune, inspect, prune, replay, report, search, train
+    from rlprune.api import bench, compare, eval, export, finetune, inspect, prune, replay, report, search, train
     from rlprune.pretrained import from_pretrained, save_pretrained
     from rlprune.pruner import load
 
 __all__ = [
-    "compare", "eval", "export", "finetune", "from_pretrained", "inspect", "load", "prune", "replay", "report",
+    "bench", "compare", "eval", "export", "finetune", "from_pretrained", "inspect", "load", "prune", "replay", "report",
     "save_pretrained", "search", "train",
 ]  # fmt: skip
 _HOMES = {"load": "pruner", "from_pretrained": "pretrained", "save_pretrained": "pretrained"}

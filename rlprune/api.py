@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlprune.verbs.bench import bench
     from rlprune.verbs.compare import compare
     from rlprune.verbs.eval import eval
     from rlprune.verbs.export import export
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rlprune.verbs.search import search
     from rlprune.verbs.train import train
 
-__all__ = ["compare", "eval", "export", "finetune", "inspect", "prune", "replay", "report", "search", "train"]
+__all__ = ["bench", "compare", "eval", "export", "finetune", "inspect", "prune", "replay", "report", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

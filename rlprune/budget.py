@@ -1,7 +1,7 @@
 """What may be kept: parse it, check that it can be met, and land plans exactly on it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,36 +10,72 @@ from rlprune.errors import UserError, unknown
 
 LEVELS = 7
 """Budgets that stand for a range of them in a search."""
-WORDS = {"macs": "MACs", "params": "parameters"}
+LATENCY = "latency"
+WORDS = {"macs": "MACs", "params": "parameters", LATENCY: "latency"}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds on what is kept, as fractions of the dense network; an empty one allows everything."""
+    """Upper bounds on what is kept, as fractions of the dense network; an empty one allows everything.
+
+    Attributes:
+        limits: resource -> fraction.
+        milliseconds: the bound on the latency where it was given so; `against` makes a fraction of it.
+    """
 
     limits: Mapping[str, float]
+    milliseconds: float | None = None
 
     def __str__(self) -> str:
-        return ",".join(f"{resource}={limit:g}" for resource, limit in self.limits.items()) or "none"
+        limits = {resource: f"{limit:g}" for resource, limit in self.limits.items()}
+        if self.milliseconds is not None:
+            limits[LATENCY] = f"{self.milliseconds:g}ms"
+        return ",".join(f"{resource}={limit}" for resource, limit in limits.items()) or "none"
 
     def describe(self) -> str:
         """Both readings of every bound, for people."""
         parts = [
             f"keep ≤ {100 * limit:g} % of the {WORDS[resource]} (remove ≥ {100 - 100 * limit:g} %)"
             for resource, limit in self.limits.items()
+            if resource != LATENCY or self.milliseconds is None
         ]
+        if self.milliseconds is not None:
+            parts.append(f"take ≤ {self.milliseconds:g} ms")
         return ", ".join(parts) or "no bound"
 
-    def fractions(self) -> np.ndarray:
-        """(2,) bound of every resource, infinity where there is none."""
-        return np.array([self.limits.get(resource, np.inf) for resource in RESOURCES])
+    def fractions(self, resources: tuple[str, ...] = RESOURCES) -> np.ndarray:
+        """(resources,) bound of every resource, infinity where there is none."""
+        return np.array([self.limits.get(resource, np.inf) for resource in resources])
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it bounds anything."""
+        return bool(self.limits) or self.timed
+
+    @property
+    def timed(self) -> bool:
+        """Whether it bounds the latency."""
+        return LATENCY in self.limits or self.milliseconds is not None
+
+    def against(self, dense: float) -> "Budget":
+        """The same budget with its milliseconds as a fraction of what the dense network takes.
+
+        Raises:
+            UserError: the dense network is as fast as that.
+        """
+        if self.milliseconds is None:
+            return self
+        if self.milliseconds >= dense:
+            raise UserError(f"budget {self}: the dense network takes only {dense:.3g} ms here, ask for less")
+        return replace(self, limits={**self.limits, LATENCY: self.milliseconds / dense})
 
 
 def parse_budget(given: "str | float | Mapping[str, float] | Budget | None") -> Budget:
     """Read a budget.
 
     Args:
-        given: ``0.3`` or ``"0.3"`` (a bare number means MACs), ``"macs=0.3,params=0.4"``, or a mapping.
+        given: ``0.3`` or ``"0.3"`` (a bare number means MACs), ``"macs=0.3,params=0.4"``, ``"latency=0.5"``,
+            ``"latency=8ms"``, or a mapping.
 
     Raises:
         UserError: not a number in (0, 1], or an unknown resource.
@@ -54,16 +90,20 @@ def parse_budget(given: "str | float | Mapping[str, float] | Budget | None") -> 
             ("macs", part) if "=" not in part else (part.split("=", 1)[0], part.split("=", 1)[1]) for part in parts
         ]
     limits: dict[str, float] = {}
+    milliseconds: dict[str, float] = {}
     for key, value in entries:
         name = key.strip().lower()
-        if name not in RESOURCES:
-            raise unknown("budget resource", name, RESOURCES)
-        if name in limits:
+        if name not in WORDS:
+            raise unknown("budget resource", name, WORDS)
+        if name in limits or name in milliseconds:
             raise UserError(f"budget '{given}' names {name} twice: give it once")
-        limits[name] = _fraction(name, value)
-    if not limits:
+        if name == LATENCY and value.strip().endswith("s"):
+            milliseconds[name] = _milliseconds(value.strip())
+        else:
+            limits[name] = _fraction(name, value)
+    if not limits and not milliseconds:
         raise UserError(f"budget '{given}' is empty: expected something like 0.3 or macs=0.3,params=0.4")
-    return Budget(limits)
+    return Budget(limits, milliseconds.get(LATENCY))
 
 
 def parse_budgets(given: "str | float | Mapping[str, float] | Budget | None") -> list[Budget]:
@@ -85,6 +125,8 @@ def parse_budgets(given: "str | float | Mapping[str, float] | Budget | None") ->
     if len(ranges) > 1:
         raise UserError(f"budget '{given}' has two ranges: only one resource may have one, such as macs=0.2:0.8")
     name, _, ends = parts[ranges[0]].rpartition("=")
+    if name.strip().lower() == LATENCY:
+        raise UserError(f"budget '{given}': a range is one of MACs or parameters, the latency takes one number")
     low, high = (_fraction(name or "macs", end) for end in ends.split(":", 1))
     if low >= high:
         raise UserError(f"budget '{given}': the range goes from the smaller to the larger number, such as 0.2:0.8")
@@ -109,6 +151,18 @@ def describe(budgets: Sequence[Budget]) -> str:
     return ", ".join(parts)
 
 
+def _milliseconds(text: str) -> float:
+    """'8ms' -> 8.0, '0.01s' -> 10.0."""
+    unit = 1 if text.endswith("ms") else 1000
+    try:
+        value = unit * float(text.removesuffix("s").removesuffix("m"))
+    except ValueError:
+        raise UserError(f"budget latency={text} is no time: expected a fraction such as 0.5, or 8ms") from None
+    if not 0 < value < np.inf:
+        raise UserError(f"budget latency={text} is out of range: expected a time above 0, such as 8ms")
+    return value
+
+
 def _fraction(name: str, text: str) -> float:
     if ":" in text:
         raise UserError(f"budget {name}={text} is a range, for which only search learns: name one number such as 0.3")
@@ -120,7 +174,7 @@ def _fraction(name: str, text: str) -> float:
     if not 0 < value <= 1:
         raise UserError(
             f"budget {name}={text} is out of range: it is the fraction to keep, above 0 and at most 1 "
-            "(0.3 keeps at most 30 %)"
+            "(0.3 keeps at most 30 %)" + ("; a time is written 8ms" if name == LATENCY else "")
         )
     return value
 
@@ -140,7 +194,10 @@ class Lander:
         UserError: even the smallest plan is above the budget; says the smallest feasible one.
     """
 
-    def __init__(self, cost: Cost, budget: Budget, round_to: int = 1, min_channels: int = 1) -> None:
+    def __init__(self, cost: Cost, budget: Budget, round_to: int | str = 1, min_channels: int = 1) -> None:
+        if isinstance(round_to, str) or (budget.timed and LATENCY not in cost.resources):
+            what = f"round_to={round_to}" if isinstance(round_to, str) else f"budget {budget}"
+            raise UserError(f"{what} asks for a measurement, which only search, compare and prune make")
         if round_to < 1 or min_channels < 1:
             raise UserError(f"round_to={round_to} and min_channels={min_channels} must both be at least 1")
         self.cost = cost
@@ -153,7 +210,7 @@ class Lander:
         least = -(-min_channels // cost.widths)
         self.minimum = np.minimum(-(-least // self.steps) * self.steps, self.sizes)
         # A hair of slack absorbs rounding: 0.3 of the dense cost may be meant to be a whole number.
-        self.caps = budget.fractions() * cost.dense * (1 + 1e-12)
+        self.caps = budget.fractions(cost.resources) * cost.dense * (1 + 1e-12)
         self._refuse_infeasible()
         step = np.diag(self._above(self.minimum) - self.minimum)
         growth = (self.cost(self.minimum + step) - self.cost(self.minimum)) / cost.dense
@@ -164,7 +221,11 @@ class Lander:
         if (smallest <= self.caps).all():
             return
         floor = np.ceil(smallest / self.cost.dense * 1e4) / 1e4
-        possible = [f"{name}={floor[i]:.4g}" for i, name in enumerate(RESOURCES) if smallest[i] > self.caps[i]]
+        possible = [
+            f"{name}={floor[i]:.4g}" + (f" ({smallest[i]:.3g} ms)" if name == LATENCY else "")
+            for i, name in enumerate(self.cost.resources)
+            if smallest[i] > self.caps[i]
+        ]
         raise UserError(
             f"budget {self.budget} is below what is feasible: with round_to={self.round_to} and "
             f"min_channels={self.min_channels} the smallest possible is {','.join(possible)}"

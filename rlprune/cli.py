@@ -66,13 +66,21 @@ ABOUT = {
         "rlprune replay runs/vgg16 --model vgg11 --checkpoint vgg11.safetensors --evaluations 20",
     ),
     "export": (
-        "Write the table of kept channels and ratios of every layer.\n\ntorch-pruning takes the names as modules: "
+        "Write the table of kept channels and ratios of every layer, or the pruned network as onnx.\n\n"
+        "torch-pruning takes the names as modules: "
         "pruning_ratio=0.0, pruning_ratio_dict={network.get_submodule(name): ratio for name, ratio in "
         "json.load(file).items()}. nni is the config list of a pruner of NNI 3. amc is the list of its --ratios, which "
         "wants a 1 in front for the image.",
         "rlprune export runs/vgg16",
         "rlprune export runs/vgg16 --format latex --out ratios.tex",
         "rlprune export runs/vgg16 --format torch-pruning --out ratios.json",
+        "rlprune export runs/vgg16 --format onnx --int8",
+    ),
+    "bench": (
+        "Measure how long a forward pass takes, dense beside pruned, in a process of its own.",
+        "rlprune bench runs/vgg16",
+        "rlprune bench runs/vgg16 --backend torch,compile,onnxruntime --batch 1,64 --threads 1",
+        "rlprune bench --model torchvision/resnet18 --backend onnxruntime",
     ),
     "report": (
         "Write a page to look at: what stays of every layer, the search, accuracy and MACs, what the policy reacted to."

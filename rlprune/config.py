@@ -20,6 +20,8 @@ from rlprune.settings import (
     CRITERIA,
     SECTIONS,
     VERBS,
+    Auto,
+    Bench,
     Compare,
     Eval,
     Export,
@@ -36,7 +38,8 @@ from rlprune.settings import (
 )
 
 __all__ = [
-    "CRITERIA", "VERBS", "Compare", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Report", "Search",
+    "CRITERIA", "VERBS", "Bench", "Compare", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Report",
+    "Search",
     "Settings", "Train", "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
 ]  # fmt: skip
 
@@ -152,6 +155,8 @@ def _check_range(entry: Field[Any], value: Any, where: str) -> None:
     limits = entry.metadata
     if limits["choices"] and value not in limits["choices"]:
         raise unknown(f"{entry.name}{where}", value, limits["choices"])
+    if isinstance(value, str):
+        return
     if limits["minimum"] is not None and value < limits["minimum"]:
         raise UserError(f"{entry.name} is {value}{where}: expected at least {limits['minimum']}")
     if limits["maximum"] is not None and value > limits["maximum"]:
@@ -180,6 +185,12 @@ def _float(given: Any) -> float:
     if not math.isfinite(value):
         raise ValueError
     return value
+
+
+def _auto(given: Any) -> str:
+    if given != "auto":
+        raise ValueError
+    return "auto"
 
 
 def _floats(given: Any) -> Floats:
@@ -214,5 +225,6 @@ _READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     Floats: (_floats, "numbers such as 0.49,0.48,0.45"),
     Path: (_path, "a path"),
     Paths: (_paths, "paths"),
+    Auto: (_auto, "auto"),
     str: (_text, "text"),
 }

@@ -6,6 +6,7 @@ activation functions are not counted, as in the pruning literature); parameters 
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,6 +41,9 @@ class Cost:
     sizes: np.ndarray
     widths: np.ndarray
 
+    resources: ClassVar[tuple[str, ...]] = RESOURCES
+    """What is counted, in the order of the last axis of all results."""
+
     def __call__(self, counts: np.ndarray) -> np.ndarray:
         """MACs and parameters.
 
@@ -69,8 +73,7 @@ class Cost:
 
 def build_cost(graph: Graph) -> Cost:
     """The cost function of a traced network."""
-    axes = [axis.slots for axis in graph.axes] + [product.slots for product in graph.products]
-    whole, per_channel = _sizes(graph, axes)
+    whole, per_channel = axis_sizes(graph)
     sizes, same = np.unique(np.column_stack([whole, per_channel]), axis=0, return_inverse=True)
     pairs = _products(graph, same.ravel())
     first, second = np.array(list(pairs)).T
@@ -103,6 +106,15 @@ def group_costs(graph: Graph, counts: np.ndarray) -> np.ndarray:
             others = fixed * np.prod([kept[other] for other in follows if other != axis])
             costs += others * np.outer(parts[axis], [tensor.positions, tensor.parameter])
     return costs
+
+
+def axis_sizes(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+    """How the sizes of a network follow from kept counts: size = whole + per_channel @ counts.
+
+    Returns:
+        (sizes,) and (sizes, groups), of all axes, then all products of activations; the last is the constant 1.
+    """
+    return _sizes(graph, [axis.slots for axis in graph.axes] + [product.slots for product in graph.products])
 
 
 def _sizes(graph: Graph, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

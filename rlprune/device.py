@@ -1,6 +1,9 @@
 """Where to compute, and in which precision."""
 
+import os
+import platform
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,6 +53,16 @@ def evaluation_dtype(device: torch.device) -> torch.dtype | None:
     else:
         native = False
     return torch.bfloat16 if native else None
+
+
+def machine() -> str:
+    """Processor, cores and torch version."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{os.cpu_count()} cores of {model}{gpu}, torch {torch.__version__.partition('+')[0]}"
 
 
 def seed_everything(seed: int) -> None:

@@ -23,6 +23,7 @@ from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
 from rlprune.settings import Search, Settings
+from rlprune.timing import quick_latency
 from rlprune.training import evaluate
 
 
@@ -139,7 +140,9 @@ def prune_and_recover(
     facts = {**accuracies, **costs(problem, plan.counts())}
     save_pruned(after.module, plan, folder / "pruned", facts)
     state.unlink(missing_ok=True)
-    return {**facts, "table": rows(table)}
+    progress.stage("timing")
+    latency = quick_latency(problem.module, after.module, problem.data.image_size)
+    return {**facts, **sizes(problem.module, folder / "pruned"), "latency": latency, "table": rows(table)}
 
 
 def costs(problem: Problem, counts: np.ndarray) -> dict[str, Any]:
@@ -152,6 +155,15 @@ def costs(problem: Problem, counts: np.ndarray) -> dict[str, Any]:
         "pruned_macs": int(pruned[0]),
         "dense_params": int(dense[1]),
         "pruned_params": int(pruned[1]),
+    }
+
+
+def sizes(dense: nn.Module, pruned: Path) -> dict[str, int]:
+    """Bytes of the weights of the dense network, and of the file in a pruned folder."""
+    tensors = named_tensors(dense).values()
+    return {
+        "dense_bytes": sum(tensor.nbytes for tensor in tensors),
+        "pruned_bytes": (pruned / "model.safetensors").stat().st_size,
     }
 
 

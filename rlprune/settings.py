@@ -4,24 +4,26 @@
 
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from rlprune.errors import UserError, unknown
 from rlprune.words import seconds
 
 Floats = tuple[float, ...]
 Paths = tuple[Path, ...]
+Auto = Literal["auto"]
 
 # Told alike wherever a verb asks for the same thing with another default.
 MODEL = "vgg16, resnet20, mobilenetv2, torchvision/NAME, timm/NAME or file.py:factory"
 CHECKPOINT = "file with the weights of the dense network"
 DATA = "digits, cifar10, cifar100, fashion-mnist, imagenet or folder:PATH"
-BUDGET = "what may be KEPT: 0.3, macs=0.3 or macs=0.3,params=0.4"
+BUDGET = "what may be KEPT: 0.3, macs=0.3,params=0.4, latency=0.5 or latency=8ms"
 CRITERION = "which channels of a group go first"
 CRITERIA = ("l1", "l2", "bn-scale", "taylor", "random")
 FOLDER = "a run folder or a pruned folder"
 TABLES = ("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc")
 AGENTS = ("ppo", "ddpg", "td3", "sac")
+BACKENDS = ("torch", "compile", "onnxruntime")
 METHODS = ("uniform", "global-l1", "sensitivity", "random", "evolution", "cma-es", "amc", *AGENTS)
 
 
@@ -145,7 +147,9 @@ class Rounding(Structure):
     """Which numbers of channels are allowed."""
 
     title: ClassVar[str] = "Pruning"
-    round_to: int = setting(1, help="kept channels of a group are a multiple of this", minimum=1)
+    round_to: int | Auto = setting(
+        1, help="kept channels of a group are a multiple of this; auto measures which one the backend likes", minimum=1
+    )
     min_channels: int = setting(1, help="channels every group keeps at least", minimum=1)
 
 
@@ -154,6 +158,16 @@ class Pruning(Rounding):
     """Which channels go."""
 
     criterion: str = setting("l1", help=CRITERION, choices=CRITERIA)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing(Settings):
+    """How the network will be run: for budgets of latency and for --round-to auto."""
+
+    title: ClassVar[str] = "Latency"
+    backend: str | None = setting(None, help="what will run the network", unset="torch", choices=BACKENDS)
+    batch: int | None = setting(None, help="images at once", unset="1", minimum=1)
+    threads: int | None = setting(None, help="threads of a CPU", unset="as many as torch takes", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +202,7 @@ class Train(Training, Run, Data, NewNetwork):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search(BothTrainings, Pruning, Run, Data, NewNetwork):
+class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     """Settings of ``search``."""
 
     title: ClassVar[str] = "Search"
@@ -232,7 +246,7 @@ class Search(BothTrainings, Pruning, Run, Data, NewNetwork):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(BothTrainings, Pruning, Run, Data, NewNetwork):
+class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     """Settings of ``compare``."""
 
     title: ClassVar[str] = "Comparison"
@@ -264,7 +278,7 @@ class Compare(BothTrainings, Pruning, Run, Data, NewNetwork):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prune(Pruning, Run, RunData, Network):
+class Prune(Timing, Pruning, Run, RunData, Network):
     """Settings of ``prune``."""
 
     title: ClassVar[str] = "Plan"
@@ -273,7 +287,7 @@ class Prune(Pruning, Run, RunData, Network):
         None, help="table of ratios (csv, json or parquet), maybe edited: keep_ratio counts, not kept", unset="--plan"
     )
     budget: str | float | None = setting(
-        None, help="land the ratios on what may be KEPT, such as macs=0.3", unset="taken as they are"
+        None, help="land the ratios on what may be KEPT, such as macs=0.3 or latency=8ms", unset="taken as they are"
     )
 
     def __post_init__(self) -> None:
@@ -330,13 +344,16 @@ class Export(Settings):
     format: str = setting(
         "csv",
         help="form of the table, the ratios as another tool takes them, or the pruned network without rlprune",
-        choices=(*TABLES, "torch-export", "python"),
+        choices=(*TABLES, "torch-export", "python", "onnx"),
     )
+    int8: bool = setting(False, help="with onnx: also an 8-bit file, quantised on the calibration images")
     out: Path | None = setting(
         None, help="file to write, with python a folder", unset="standard output, with a network the pruned folder"
     )
 
     def __post_init__(self) -> None:
+        if self.int8 and self.format != "onnx":
+            raise UserError(f"--int8 is for --format onnx, not {self.format}")
         if self.format == "parquet" and self.out is None:
             raise UserError("--out is missing: parquet is binary, name a file such as --out ratios.parquet")
 
@@ -354,6 +371,48 @@ class Report(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench(Device):
+    """Settings of ``bench``."""
+
+    title: ClassVar[str] = "Latency"
+    source: Path | None = setting(
+        None, help=f"{FOLDER}, timed beside its dense network", unset="--model alone", positional="RUN_OR_PRUNED"
+    )
+    model: str | None = setting(None, help=MODEL, unset="that of the run")
+    model_args: str | None = setting(None, help="arguments of the network, such as width=0.25", unset="none")
+    image_size: int | None = setting(
+        None, help="pixels a side, with --model", unset="224 for torchvision and timm, else 32", minimum=1
+    )
+    backend: str | None = setting(
+        None,
+        help=f"what runs the network, with commas: {', '.join(BACKENDS)}",
+        unset="torch, and onnxruntime where it is installed",
+    )
+    batch: str = setting("1", help="images at once, with commas: 1,64")
+    threads: int | None = setting(None, help="threads of a CPU", unset="as many as torch takes", minimum=1)
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (self.model is None):
+            raise UserError(f"expected either {FOLDER}, or --model, and not both")
+        for name in self.backends:
+            if name not in BACKENDS:
+                raise unknown("backend", name, BACKENDS)
+        if not self.batches or min(self.batches) < 1:
+            raise UserError(f"--batch {self.batch}: expected numbers of images such as 1,64")
+
+    @property
+    def backends(self) -> list[str]:
+        """The backends one by one; none where it is left open."""
+        return [name.strip() for name in (self.backend or "").split(",") if name.strip()]
+
+    @property
+    def batches(self) -> list[int]:
+        """The numbers of images one by one; 0 for what is none."""
+        parts = [part.strip() for part in self.batch.split(",") if part.strip()]
+        return [int(part) if part.isdecimal() else 0 for part in parts]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspect(Rounding, Device, Data, NewNetwork):
     """Settings of ``inspect``."""
 
@@ -363,6 +422,10 @@ class Inspect(Rounding, Device, Data, NewNetwork):
     image_size: int | None = setting(
         None, help="pixels a side", unset="the data set's; without one 224 for torchvision and timm, else 32", minimum=1
     )
+
+    def __post_init__(self) -> None:
+        if self.round_to == "auto":
+            raise UserError("--round-to auto is measured by search, compare and prune; name a number here")
 
 
 VERBS: dict[str, type[Settings]] = {
@@ -375,9 +438,10 @@ VERBS: dict[str, type[Settings]] = {
     "replay": Replay,
     "export": Export,
     "report": Report,
+    "bench": Bench,
     "inspect": Inspect,
 }
 SECTIONS = (
-    "Source", "Plan", "Network", "Search", "Comparison", "Replay", "Pruning", "Training", "Data", "Run", "Export",
-    "Report",
+    "Source", "Plan", "Network", "Search", "Comparison", "Replay", "Pruning", "Latency", "Training", "Data", "Run",
+    "Export", "Report",
 )  # fmt: skip

@@ -11,14 +11,26 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rlprune.words import Fact, Result, closing, count, duration, effort, heading, percent, spread
+from rlprune.words import (
+    Fact,
+    Result,
+    closing,
+    count,
+    duration,
+    effort,
+    heading,
+    milliseconds,
+    network_file,
+    percent,
+    spread,
+)
 
 
 def show(verb: str, result: Result, console: Console) -> None:
     """Print the result of a verb of the command line.
 
     Args:
-        verb: search, compare, replay, train, finetune, eval, prune, export, report or inspect.
+        verb: search, compare, replay, train, finetune, eval, prune, export, report, bench or inspect.
         result: what the verb returned; plain numbers, texts, lists and dicts.
         console: where to print; group names stay whole however narrow it is.
     """
@@ -145,11 +157,32 @@ def _eval(result: Result, console: Console) -> None:
     _say(console, [("network", result["what"], ""), accuracy, size("MACs", "macs"), size("params", "params")])
 
 
+def _bench(result: Result, console: Console) -> None:
+    pruned = result["macs_ratio"] is not None
+    ideal = f": MACs {count(result['dense_macs'])} → {count(result['pruned_macs'])}" if pruned else ""
+    console.print(Text(f"{result['model']}{ideal}, {result['machine']}", "bold"), soft_wrap=True)
+    sides = ("dense", "pruned") if pruned else ("dense",)
+    numbers = [title for side in sides for title in (side, "p95")] + (["faster", "ideal"] if pruned else [])
+    table = _table(("backend", "name"), *((title, "number") for title in ("batch", "threads", *numbers)))
+    for row in (row for row in result["results"] if not row["refused"]):
+        cells = [row["backend"], row["batch"], row["threads"]]
+        cells += [milliseconds(row[side][name]) for side in sides for name in ("median", "p95")]
+        cells += [f"{row['speed_up']:.2f} ×", f"{1 / result['macs_ratio']:.2f} ×"] if pruned else []
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    _put(console, table)
+    for row in result["results"]:
+        if row["refused"] or row.get("noise"):
+            told = row["refused"] or f"this machine is too noisy to tell: {row['noise']}"
+            console.print(Text(f"{row['backend']}, batch {row['batch']}: {told}"), soft_wrap=True)
+    if result["path"]:
+        _say(console, [("results", result["path"], "")])
+
+
 def _export(result: Result, console: Console) -> None:
     if "text" in result:
         console.out(result["text"].rstrip("\n"), highlight=False)
     else:
-        _say(console, [("results", result["path"], "")])
+        _say(console, network_file(result) if "max_error" in result else [("results", result["path"], "")])
 
 
 def _report(result: Result, console: Console) -> None:
@@ -203,5 +236,6 @@ VERBS: dict[str, Callable[[Result, Console], None]] = {
     "eval": _eval,
     "export": _export,
     "report": _report,
+    "bench": _bench,
     "inspect": _inspect,
 }

@@ -58,6 +58,11 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def size(number: float) -> str:
+    """Bytes with three significant digits: 58_914_827 -> '58.9 MB'."""
+    return count(number) + ("B" if number >= 999.5 else " B")
+
+
 def duration(seconds: float) -> str:
     """3725 -> '1 h 2 min'."""
     if seconds < 9.95:
@@ -83,6 +88,11 @@ def seconds(text: str) -> float:
     if not 0 < found < math.inf:
         raise UserError(f"time '{text}': expected a number above 0 and its unit, such as 90s, 10m or 1.5h")
     return found
+
+
+def milliseconds(number: float) -> str:
+    """Three significant digits: 12.345 -> '12.3 ms'."""
+    return f"{number:#.3g}".rstrip(".") + " ms" if number < 1000 else f"{number:.0f} ms"
 
 
 def spread(record: Result, name: str, scale: float, digits: int) -> str:
@@ -117,7 +127,37 @@ def closing(result: Result) -> list[Fact]:
         f"kept {percent(kept)}, removed {percent(1 - kept)}; "
         f"params {count(result['dense_params'])} → {count(result['pruned_params'])}",
     )
-    return [*accuracy, cost, _where(result)]
+    return [*accuracy, cost, *_footprint(result), _where(result)]
+
+
+def _footprint(result: Result) -> list[Fact]:
+    """The file and the latency before and after; older results know neither."""
+    facts = []
+    if "pruned_bytes" in result:
+        facts.append(("file", f"{size(result['dense_bytes'])} → {size(result['pruned_bytes'])}", "float32 weights"))
+    if latency := result.get("latency"):
+        before, after = latency["dense_ms"], latency["pruned_ms"]
+        noisy = "; this machine is too noisy to tell" if latency["noise"] else ""
+        threads = f", {latency['threads']} thread{'s' * (latency['threads'] > 1)}" if latency["device"] == "cpu" else ""
+        note = f"{before / after:.2f} × as fast; {latency['backend']}, batch {latency['batch']}{threads}{noisy}"
+        facts.append(("latency", f"{milliseconds(before)} → {milliseconds(after)}", note))
+    return facts
+
+
+def network_file(result: Result) -> list[Fact]:
+    """An exported network: how exact it is, its inputs and outputs, and where it lies."""
+    shapes = [f"{name} {shape}" for part in ("inputs", "outputs") for name, shape in result[part].items()]
+    batches = " and ".join(map(str, result["batches"]))
+    facts = [
+        ("shapes", " → ".join(shapes).replace("'", ""), f"opset {result['opset']}"),
+        ("error", f"{result['max_error']:.1e}", f"largest difference from torch with {batches} images"),
+        ("results", result["path"], size(result["bytes"])),
+    ]
+    if small := result.get("int8"):
+        accuracy = f"{percent(result['float_accuracy'], 2)} → {percent(result['int8_accuracy'], 2)}"
+        facts = [("accuracy", accuracy, "test; float and 8-bit integers in ONNX Runtime"), *facts]
+        facts.append(("int8", small["path"], size(small["bytes"])))
+    return facts
 
 
 def _accuracy(dense: float | None, oneshot: float | None, finetuned: float | None) -> list[Fact]:

@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -29,6 +28,8 @@ from bench_range import range_table
 from bench_replay import replay_table
 from bench_search import search_table
 from bench_structure import structure, structure_table
+
+from rlprune.device import machine
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "docs" / "benchmarks"
@@ -52,18 +53,6 @@ def main() -> None:
         stamp = {"date": date.today().isoformat(), "machine": machine()}
         (FIGURES / f"{given.part}.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
     write_tables()
-
-
-def machine() -> str:
-    """Processor, cores and torch version."""
-    import torch
-
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{os.cpu_count()} cores of {model}{gpu}, torch {torch.__version__.partition('+')[0]}"
 
 
 def command(*words: str, cache: Path | None = None, cwd: Path | None = None) -> tuple[dict[str, Any], float]:

@@ -24,6 +24,8 @@ from rlprune.errors import UserError
         ({"params": 0.5}, {"params": 0.5}),
         (Budget({"macs": 0.2}), {"macs": 0.2}),
         (None, {}),
+        ("latency=0.5", {"latency": 0.5}),
+        ("macs=0.3,latency=50%", {"macs": 0.3, "latency": 0.5}),
     ],
 )
 def test_reading(given: Any, limits: dict[str, float]) -> None:
@@ -34,7 +36,7 @@ def test_reading(given: Any, limits: dict[str, float]) -> None:
     ("given", "said"),
     [
         ("mac=0.3", "unknown budget resource 'mac': did you mean 'macs'?"),
-        ("flops=0.3", "known: macs, params"),
+        ("flops=0.3", "known: latency, macs, params"),
         ("0", "budget macs=0 is out of range"),
         (0.0, "budget macs=0.0 is out of range"),
         ("-0.3", "out of range"),
@@ -49,6 +51,15 @@ def test_reading(given: Any, limits: dict[str, float]) -> None:
         ("macs=", "budget macs= is not a number"),
         ("abc", "budget macs=abc is not a number"),
         ("30%%", "is not a number"),
+        ("latncy=0.5", "unknown budget resource 'latncy': did you mean 'latency'?"),
+        ("latency=8", "budget latency=8 is out of range"),
+        ("latency=8", "a time is written 8ms"),
+        ("latency=fast", "budget latency=fast is not a number"),
+        ("latency=fastms", "budget latency=fastms is no time: expected a fraction such as 0.5, or 8ms"),
+        ("latency=0ms", "budget latency=0ms is out of range: expected a time above 0"),
+        ("latency=infs", "is out of range"),
+        ("latency=8ms,latency=0.5", "names latency twice"),
+        ("macs=8ms", "budget macs=8ms is not a number"),
         (True, "budget macs=True is not a number"),
     ],
 )
@@ -64,6 +75,30 @@ def test_words() -> None:
     assert both.fractions().tolist() == [0.3, 0.07]
     assert parse_budget(None).describe() == "no bound"
     assert parse_budget(None).fractions().tolist() == [np.inf, np.inf]
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"), [("latency=8ms", 8.0), ("latency = 8 ms", 8.0), ("latency=0.01s", 10)]
+)
+def test_times(text: str, milliseconds: float) -> None:
+    budget = parse_budget(text)
+    assert (budget.limits, budget.milliseconds) == ({}, milliseconds)
+    assert (budget.timed, budget.bounded) == (True, True)
+    assert parse_budget(str(budget)) == budget
+    assert budget.describe() == f"take ≤ {milliseconds:g} ms"
+    against = budget.against(20.0)
+    assert against.limits == {"latency": milliseconds / 20}
+    assert (str(against), against.describe()) == (str(budget), budget.describe())
+    with pytest.raises(UserError, match=r"the dense network takes only 7 ms here, ask for less"):
+        budget.against(7.0)
+
+
+def test_words_of_a_latency() -> None:
+    budget = parse_budget("macs=0.5,latency=0.4")
+    assert budget.describe().endswith("keep ≤ 40 % of the latency (remove ≥ 60 %)")
+    assert budget.against(20.0) is budget
+    assert budget.fractions(("macs", "params", "latency")).tolist() == [0.5, np.inf, 0.4]
+    assert not parse_budget(0.3).timed
 
 
 def chain(sizes: list[int], positions: list[int]) -> Cost:
@@ -332,6 +367,7 @@ def test_a_range_of_one_of_two_resources() -> None:
         ("0:0.5", "out of range"),
         ("0.2:0.4:0.8", "is a range"),
         ("mac=0.2:0.8", "did you mean 'macs'"),
+        ("latency=0.2:0.8", "a range is one of MACs or parameters"),
     ],
 )
 def test_ranges_that_are_none(given: str, message: str) -> None:

@@ -39,6 +39,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "export": {"source": "runs/a"},
     "report": {"runs": ["runs/a", "runs/b"]},
     "inspect": {"model": "vgg16"},
+    "bench": {"source": "runs/a"},
 }
 
 
@@ -108,6 +109,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"seed": -1}, r"seed is -1: expected at least 0"),
         ({"seed": 2**32}, r"seed is 4294967296: expected at most 4294967295"),
         ({"round_to": "0"}, r"round_to is 0: expected at least 1"),
+        ({"round_to": "atuo"}, r"round_to is 'atuo': expected a whole number or auto"),
+        ({"backend": "onxruntime"}, r"unknown backend 'onxruntime': did you mean 'onnxruntime'\?"),
         ({"finetune_epochs": -1}, r"finetune_epochs is -1: expected at least 0"),
         ({"batch_size": 1}, r"batch_size is 1: expected at least 2"),
         ({"lr": 0}, r"lr is 0\.0: expected more than 0"),

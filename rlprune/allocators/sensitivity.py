@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from rlprune.budget import Lander
+from rlprune.cost import RESOURCES
 
 KEEP_RATIOS = (0.5, 0.25, 0.1)
 """Where each group's curve is measured, alone; between the points it is interpolated."""
@@ -108,7 +109,7 @@ def allocate(
         (groups,) kept counts as floats, near the budget; land them to be exactly on it.
     """
     sizes, cost = lander.sizes, lander.cost
-    limits = lander.budget.fractions()
+    limits = lander.budget.fractions(cost.resources)
     keep = np.ones(len(sizes))
     floor = lander.minimum / sizes
     while True:
@@ -121,7 +122,7 @@ def allocate(
         damage = sensitivity.predict(trial) - sensitivity.predict(keep)
         saved = ratios - cost.ratios(trial * sizes)
         # Over the budget only what relieves an exceeded bound counts; inside it, what the weights say.
-        gain = (saved / limits)[:, over].sum(axis=1) if over.any() else saved @ weights
+        gain = (saved / limits)[:, over].sum(axis=1) if over.any() else saved[:, : len(RESOURCES)] @ weights
         movable = np.flatnonzero((trial.diagonal() < keep) & (gain > 0))
         if not len(movable):
             return keep * sizes

@@ -28,6 +28,11 @@ def model_names() -> list[str]:
     return list(OWN)
 
 
+def usual_shape(name: str) -> tuple[int, int]:
+    """Classes and pixels a side that a network is made for, where no images say so."""
+    return (1000, 224) if name.startswith(("torchvision/", "timm/")) else (10, 32)
+
+
 def build_model(name: str, *, classes: int, image_size: int, args: Mapping[str, object] | None = None) -> nn.Module:
     """A fresh network in train mode, its weights drawn from torch's global generator.
 

@@ -17,6 +17,7 @@ from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
 from rlprune.files import read_content, write_json
 from rlprune.finish import described, recover
+from rlprune.landing import open_landing
 from rlprune.ledger import Cell, Ledger
 from rlprune.plan import counts_to_text, text_to_key, top_mask
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
@@ -52,13 +53,15 @@ def compare(*, config: Path | None = None, progress: Progress | None = None, **s
     for name in given.names:
         find_method(name)
     problem = open_problem(as_dict(given), progress)
-    lander = Lander(problem.cost, budget, given.round_to, given.min_channels)
+    landing = open_landing(given, problem, [budget], progress, folder)
+    lander = landing.landers[0]
     _require_enough(given, len(problem.graph.groups))
     if given.checkpoint is None:
         train_dense(problem, _as_search(given, given.seed), given.train_epochs, progress)
     bank = Bank(make_evaluator(problem, given.criterion, given.seed))
     run = RunFolder(folder, given)
     run.same_inputs(inputs_of(problem))
+    landing.save(folder)
     _remember(run, problem, bank)
     ledger = Ledger(folder)
     start -= sum(bank.seconds.values()) + sum(cell.own_seconds for cell in ledger.cells)

@@ -33,12 +33,12 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
     given = resolve(Export, settings, config)
     if given.format in NETWORKS:
         return NETWORKS[given.format](given, progress or Progress())
+    if given.out is not None and given.out.is_dir():
+        name = f"ratios.{ENDINGS.get(given.format, given.format)}"
+        raise UserError(f"--out {given.out} is a folder: name a file such as {given.out / name}")
     table = export_table(_table(given.source, given.format in PRINTED), given.format)
     if given.out is None:
         return {"text": table}
-    if given.out.is_dir():
-        name = f"ratios.{ENDINGS.get(given.format, given.format)}"
-        raise UserError(f"--out {given.out} is a folder: name a file such as {given.out / name}")
     data = table.encode() if isinstance(table, str) else table
     write_atomic(given.out, lambda path: path.write_bytes(data))
     return {"path": str(given.out)}
@@ -65,5 +65,11 @@ def _python(given: Export, progress: Progress) -> dict[str, Any]:
     return export_python(given, progress)
 
 
-NETWORKS: dict[str, Written] = {"torch-export": _program, "python": _python}
+def _onnx(given: Export, progress: Progress) -> dict[str, Any]:
+    from rlprune.verbs.export_onnx import export_onnx
+
+    return export_onnx(given, progress)
+
+
+NETWORKS: dict[str, Written] = {"torch-export": _program, "python": _python, "onnx": _onnx}
 """Formats of the network itself, and what writes them; each brings its libraries when it is asked for."""

@@ -8,6 +8,7 @@ from rlprune.config import Inspect, as_dict, resolve
 from rlprune.cost import build_cost
 from rlprune.device import resolve_device
 from rlprune.graph import Graph, Group
+from rlprune.models.registry import usual_shape
 from rlprune.problem import open_network, read_data
 from rlprune.progress import Progress
 
@@ -70,8 +71,8 @@ def _classes_and_size(given: Inspect) -> tuple[int, int]:
     if given.data is not None:
         data = read_data(as_dict(given))
         return len(data.classes), data.image_size
-    elsewhere = given.model.startswith(("torchvision/", "timm/"))
-    return (1000, given.image_size or 224) if elsewhere else (10, given.image_size or 32)
+    classes, pixels = usual_shape(given.model)
+    return classes, given.image_size or pixels
 
 
 def _traps(graph: Graph, group: Group, step: int, minimum: int) -> list[str]:

@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlprune.budget import Budget, Lander, parse_budget
+from rlprune.budget import Budget, parse_budget
 from rlprune.choice import CHOICES
 from rlprune.config import Prune, Search, as_dict, resolve
 from rlprune.criteria import CRITERIA, score_channels
 from rlprune.errors import UserError
 from rlprune.evaluator import recalibrate
 from rlprune.files import check_new, new_folder
-from rlprune.finish import costs, described, plan_of, save_pruned
+from rlprune.finish import costs, described, plan_of, save_pruned, sizes
+from rlprune.landing import open_landing
 from rlprune.plan import PruningPlan, make_plan, ratio_table, rows
 from rlprune.problem import DATA_SETTINGS, Problem, open_problem, settings_of_plan, train_dense
 from rlprune.progress import Progress
 from rlprune.pruner import prune as cut
 from rlprune.table import ratios_for, read_ratios, stale_counts
+from rlprune.timing import quick_latency
 
 
 def prune(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
@@ -49,40 +51,50 @@ def prune(*, config: Path | None = None, progress: Progress | None = None, **set
     problem = open_problem(wanted, progress)
     if run is not None and wanted["checkpoint"] is None:
         train_dense(problem, run, run.train_epochs, progress)
-    plan = _plan(given, source, problem, budget, wanted)
+    plan, latency = _plan(given, source, problem, budget, wanted, progress)
     if not isinstance(source, PruningPlan) and (stale := stale_counts(source)):
         progress.note(f"{given.ratios}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")
     smaller = cut(problem.module, problem.graph, plan.mask(problem.graph))
     recalibrate(smaller, problem.calibration()[0])
-    sizes = costs(problem, plan.counts())
-    save_pruned(smaller, plan, new_folder(out), sizes)
+    facts = costs(problem, plan.counts())
+    save_pruned(smaller, plan, new_folder(out), facts)
+    latency = latency or quick_latency(problem.module, smaller, problem.data.image_size)
     return {
         "pruned": str(out),
         "plan": str(out / "plan.json"),
         **described([budget], problem, time.perf_counter() - start),
-        **sizes,
+        **facts,
+        **sizes(problem.module, out),
+        "latency": latency,
         "table": rows(ratio_table(problem.graph, problem.cost, plan)),
     }
 
 
 def _plan(
-    given: Prune, source: PruningPlan | pd.DataFrame, problem: Problem, budget: Budget, wanted: dict[str, Any]
-) -> PruningPlan:
-    """The plan as it is, or its ratios, rounded or landed, with channels by the criterion."""
+    given: Prune,
+    source: PruningPlan | pd.DataFrame,
+    problem: Problem,
+    budget: Budget,
+    wanted: dict[str, Any],
+    progress: Progress,
+) -> tuple[PruningPlan, dict[str, Any]]:
+    """The plan as it is, or its ratios, rounded or landed, channels by the criterion; its latency where that counts."""
     graph, network = problem.graph, problem.network
     if isinstance(source, PruningPlan):
         mask, told = source.mask(graph), str(source.provenance.get("criterion"))
-        if not budget.limits:
+        if not budget.bounded:
             scores = _scores(problem, told if told in CRITERIA else given.criterion, given.seed)
             # What was cut may be another checkpoint than the plan was made for.
             provenance = {**source.provenance, "dense_weights": problem.weights()}
-            return make_plan(graph, mask, network, provenance, scores)
+            return make_plan(graph, mask, network, provenance, scores), {}
         wished = np.array([float(mine.sum()) for mine in graph.split(mask)])
     else:
         wished = ratios_for(graph, source, given.ratios or Path()) * graph.sizes
-    lander = Lander(problem.cost, budget, given.round_to, given.min_channels)
-    counts = lander.quantise(np.floor(wished + 0.5)) if not budget.limits else lander.land(wished[None])[0]
-    return plan_of(problem, counts, _scores(problem, given.criterion, given.seed), Prune(**wanted))
+    landing = open_landing(given, problem, [budget], progress)
+    lander = landing.landers[0]
+    counts = lander.quantise(np.floor(wished + 0.5)) if not budget.bounded else lander.land(wished[None])[0]
+    counts = landing.settle(counts, progress)
+    return plan_of(problem, counts, _scores(problem, given.criterion, given.seed), Prune(**wanted)), landing.measured
 
 
 def _scores(problem: Problem, criterion: str, seed: int) -> np.ndarray:

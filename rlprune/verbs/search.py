@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from rlprune.files import write_text
 from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.front import front
 from rlprune.journal import Journal
+from rlprune.landing import Landing, open_landing
 from rlprune.page import write_run_page
 from rlprune.plan import plan_key, text_to_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
@@ -63,7 +64,7 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
         progress.note(f"{folder} is finished already; this is its result")
         return read_result(folder)
     problem = open_problem(as_dict(given), progress)
-    landers = [Lander(problem.cost, budget, given.round_to, given.min_channels) for budget in budgets]
+    landing = open_landing(given, problem, budgets, progress, folder)
     _require_enough(given.evaluations, len(problem.graph.groups), len(budgets))
     if given.checkpoint is None:
         train_dense(problem, given, given.train_epochs, progress)
@@ -71,17 +72,18 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     # Only now, when nothing in the settings can be wrong any more, is a folder made.
     run = RunFolder(folder, given)
     start -= run.seconds()
+    landing.save(folder)
     try:
         run.same_inputs(inputs_of(problem))
         tuner = Tuner(problem, evaluator.scores, given.seed, given.lr, given.batch_size)
         log = Log(run, problem, evaluator, tuner, given, progress, alone=len(budgets) == 1)
-        found = _find(given, problem, landers, evaluator, log, reward)
+        found = _settle(_find(given, problem, landing.landers, evaluator, log, reward), landing, evaluator, progress)
         after = (_finish if len(budgets) == 1 else _front)(given, problem, evaluator, found, folder, progress)
     except KeyboardInterrupt:
         progress.close(finished=False)
         raise KeyboardInterrupt(f"what was found so far is in {folder}; the same command continues") from None
     result = {"run": str(folder), "agent": given.agent, "evaluations": len(evaluator.seen), **_tunings(tuner, found)}
-    result |= {**described(budgets, problem, time.perf_counter() - start), **after}
+    result |= {**described(budgets, problem, time.perf_counter() - start), **after, **landing.result()}
     write_result(folder, result)
     write_run_page(folder)
     return result
@@ -156,6 +158,14 @@ def _find(
     losses = [evaluator(counts).loss for counts in found.counts]
     base_losses = [evaluator(base).loss for base in prepared.bases]
     return Found(landers, prepared.bases, found.counts, losses, base_losses, prepared.sensitivity)
+
+
+def _settle(found: Found, landing: Landing, evaluator: Evaluator, progress: Progress) -> Found:
+    """The same, with the plan that the final measurement of its latency leads to."""
+    counts = landing.settle(found.counts[0], progress)
+    if (counts == found.counts[0]).all():
+        return found
+    return replace(found, counts=[counts], losses=[evaluator(counts).loss])
 
 
 def _finish(

@@ -15,6 +15,16 @@ from rlprune.cli import main
 EVALUATIONS = 28
 """10 for the curves of the three groups, 18 for plans, in two rounds of the agent."""
 
+LATENCY = {
+    "backend": "torch",
+    "batch": 1,
+    "threads": 1,
+    "device": "cpu",
+    "dense_ms": 3.0,
+    "pruned_ms": 1.5,
+    "noise": "",
+}
+
 
 class Ended(NamedTuple):
     code: int
@@ -24,12 +34,15 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A short imagination, and a cache of their own."""
+    """A short imagination, a cache of their own, and no clock in what two runs have in common."""
     with pytest.MonkeyPatch.context() as patch:
         for name, size in {"WALKS": 16, "ROLLOUTS": 1, "PICKS": 8}.items():
             patch.setattr(f"rlprune.agents.search.{name}", size)
         cache = tmp_path_factory.mktemp("cache")
         patch.setattr("rlprune.problem.cache_folder", lambda: cache)
+        patch.setattr("rlprune.cells.cache_folder", lambda: cache)
+        for place in ("rlprune.finish", "rlprune.verbs.prune"):
+            patch.setattr(f"{place}.quick_latency", lambda *networks: dict(LATENCY))
         yield
 
 

@@ -7,8 +7,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pandas as pd
 import pytest
+import torch
+
+import rlprune
 
 
 @pytest.mark.parametrize("source", ["", "plan.json", "pruned"])
@@ -92,3 +96,41 @@ def test_networks_that_cannot_leave(run: Callable[..., Any], searched: Any, tmp_
         assert (code, out) == (2, "")
         assert said in err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_pruned_network_as_onnx(
+    run: Callable[..., Any], run_json: Callable[..., Any], searched: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "network.onnx"
+    result = run_json("export", searched.folder, "--format", "onnx", "--out", out, "--int8")
+    assert {path.name for path in tmp_path.iterdir()} == {"network.onnx", "network.int8.onnx"}
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    images = torch.randn(7, 3, 16, 16)
+    found = session.run(None, {"images": images.numpy()})[0]
+    with torch.inference_mode():
+        expected = rlprune.load(searched.folder)(images).numpy()
+    assert abs(found - expected).max() < 1e-5
+    assert (result["inputs"], result["outputs"]) == ({"images": ["batch", 3, 16, 16]}, {"logits": ["batch", 3]})
+    assert (result["bytes"], result["path"]) == (out.stat().st_size, str(out))
+    # The test images, which the run has looked at as well; a few of 60 may fall on the other side.
+    assert result["float_accuracy"] == pytest.approx(searched.result["finetuned_accuracy"], abs=1e-6)
+    assert result["int8_accuracy"] == pytest.approx(result["float_accuracy"], abs=0.1)
+    assert result["int8"]["bytes"] == (tmp_path / "network.int8.onnx").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("source", "args", "said"),
+    [
+        ("", ["--int8"], "--int8 is for --format onnx, not csv"),
+        ("episodes.csv", ["--format", "onnx"], "holds no pruned network"),
+        ("", ["--format", "onxx"], "did you mean 'onnx'?"),
+    ],
+)
+def test_networks_that_cannot_be_exported(
+    run: Callable[..., Any], searched: Any, source: str, args: list[str], said: str
+) -> None:
+    before = set(searched.folder.rglob("*"))
+    code, out, err = run("export", searched.folder / source, *args)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert set(searched.folder.rglob("*")) == before

@@ -1,0 +1,248 @@
+"""Budgets with what has to be measured for them: the latency of a network, and the multiple of channels it likes."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from rlprune.budget import LATENCY, Budget, Lander
+from rlprune.cells import Memory, measure_cells
+from rlprune.cost import Cost
+from rlprune.errors import UserError
+from rlprune.files import read_content, write_json
+from rlprune.isolated import run_isolated
+from rlprune.latency import TimedCost, assemble, fit, plots, with_latency
+from rlprune.layers import Layer, find_layers
+from rlprune.problem import Problem
+from rlprune.progress import Progress
+from rlprune.rounding import best_multiple
+from rlprune.runtime import Runtime
+from rlprune.settings import Compare, Prune, Search
+from rlprune.timing import noise, summarise, time_networks
+
+FORMAT = "rlprune-latency"
+VERSION = 1
+SAMPLES = 5
+"""Plans of the network that are measured whole, beside the dense one."""
+SECONDS = 8.0
+"""Time for measuring networks whole, building them not counted."""
+LIMIT = 0.05
+"""How far the final measurement may be from the budget before the model is corrected."""
+TRIES = 3
+Measured = dict[str, Any]
+
+
+@dataclass
+class Landing:
+    """Landers for the budgets of a verb, and the measurements that stand behind them.
+
+    Attributes:
+        landers: one a budget.
+        runtime: how the network is run where its latency counts.
+        facts: what was measured, as `latency.json` of a run folder keeps it; empty where nothing was.
+        measured: of the final plan, once there is one.
+    """
+
+    landers: list[Lander]
+    runtime: Runtime
+    network: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    measured: Measured = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Keep what was measured, so that the run continues with the very same numbers."""
+        if self.facts:
+            write_json(folder / "latency.json", {"format": FORMAT, "version": VERSION, **self.facts})
+
+    def settle(self, counts: np.ndarray, progress: Progress) -> np.ndarray:
+        """The final plan of the only budget: measured, and landed anew where the model was wrong by too much.
+
+        Args:
+            counts: (groups,) kept counts, landed by the model.
+            progress: told what is going on.
+        """
+        lander = self.landers[0]
+        if len(self.landers) > 1 or not lander.budget.timed:
+            return counts
+        progress.stage("measuring the plan")
+        plan, self.measured, told = settle(lander, counts, self._measure)
+        for line in told:
+            progress.note(line)
+        return plan
+
+    def result(self) -> dict[str, Any]:
+        """What a verb's result says of the latency, where it was a budget."""
+        return {"latency": self.measured} if self.measured else {}
+
+    def _measure(self, counts: np.ndarray) -> Measured:
+        times = measure_networks(self.network, [counts.tolist()], self.runtime)
+        dense, pruned, again = summarise(times)
+        noisy = noise(dense, again)
+        return {**self.runtime.as_dict(), "dense_ms": dense.median, "pruned_ms": pruned.median, "noise": noisy}
+
+
+def settle(
+    lander: Lander, counts: np.ndarray, measure: Callable[[np.ndarray], Measured]
+) -> tuple[np.ndarray, Measured, list[str]]:
+    """A plan whose measured latency is the budget's, by correcting the model where it was wrong.
+
+    Args:
+        lander: with a `TimedCost` and a bound on the latency.
+        counts: (groups,) kept counts to start from.
+        measure: kept counts -> `dense_ms`, `pruned_ms` and `noise`.
+
+    Returns:
+        The plan, what was measured of it, and what to tell of the way there.
+    """
+    tried: list[tuple[float, np.ndarray, Measured]] = []
+    told: list[str] = []
+    for _ in range(TRIES):
+        measured, bound = measure(counts), lander.budget.milliseconds
+        ratio = measured["pruned_ms"] / measured["dense_ms"]
+        limit = lander.budget.limits[LATENCY]
+        # A time is a time; a fraction is one of the dense network beside it.
+        off = measured["pruned_ms"] / bound if bound else ratio / limit
+        tried.append((off, counts, measured))
+        foretold = float(lander.cost.ratios(counts)[-1])
+        if abs(off - 1) <= LIMIT or (off < 1 and foretold < (1 - LIMIT) * limit):
+            break
+        told.append(f"the plan takes {100 * off:.0f} % of the latency it may: the model is corrected")
+        cost = cast(TimedCost, lander.cost).corrected(off * limit / foretold)
+        try:
+            lander = Lander(cost, lander.budget, lander.round_to, lander.min_channels)
+        except UserError:
+            break
+        again = lander.land(counts[None].astype(float))[0]
+        if any((again == known).all() for _, known, _ in tried):
+            break
+        counts = again
+    within = [entry for entry in tried if entry[0] <= 1 + LIMIT]
+    best = max(within, key=lambda entry: entry[0]) if within else min(tried, key=lambda entry: entry[0])
+    if not within:
+        told.append(f"the fastest plan that was tried takes {100 * best[0] - 100:.0f} % more than the budget")
+    if best[2]["noise"]:
+        told.append(f"this machine is too noisy to tell: {best[2]['noise']}")
+    return best[1], best[2], told
+
+
+def open_landing(
+    given: Search | Compare | Prune,
+    problem: Problem,
+    budgets: Sequence[Budget],
+    progress: Progress,
+    folder: Path | None = None,
+) -> Landing:
+    """Landers for budgets; whatever they ask for is measured first.
+
+    Args:
+        given: the verb's settings.
+        problem: the network.
+        budgets: may bound the latency.
+        progress: told what is going on.
+        folder: of a run that may have measured already.
+
+    Raises:
+        UserError: a budget that cannot be met, a backend that does not work here.
+    """
+    runtime = runtime_of(given, problem)
+    landing = Landing([], runtime, problem.network)
+    timed = any(budget.timed for budget in budgets)
+    if not timed and given.round_to != "auto":
+        landing.landers = [Lander(problem.cost, budget, given.round_to, given.min_channels) for budget in budgets]
+        return landing
+    path = None if folder is None else folder / "latency.json"
+    known = read_content(path, FORMAT, VERSION) if path is not None and path.is_file() else {}
+    layers = find_layers(problem.module, problem.network["image_size"])
+    if not layers:
+        raise UserError("this network calls no convolution or linear layer whose time could be measured")
+    progress.stage("measuring layers")
+    round_to = known.get("round_to") or _round_to(given, layers, runtime, progress)
+    cost: Cost = problem.cost
+    if timed:
+        cost, landing.facts = timed_cost(problem, layers, runtime, int(round_to), known, progress)
+        budgets = [budget.against(cost.dense[-1]) for budget in budgets]
+    landing.facts |= {"runtime": runtime.as_dict(), "round_to": round_to}
+    landing.landers = [Lander(cost, budget, round_to, given.min_channels) for budget in budgets]
+    return landing
+
+
+def runtime_of(given: Search | Compare | Prune, problem: Problem) -> Runtime:
+    """How the settings say that the network is run."""
+    threads = given.threads or torch.get_num_threads()
+    return Runtime(given.backend or "torch", given.batch or 1, threads, str(problem.device))
+
+
+def _round_to(
+    given: Search | Compare | Prune, layers: list[tuple[str, Layer]], runtime: Runtime, progress: Progress
+) -> int:
+    if isinstance(given.round_to, int):
+        return given.round_to
+    multiple, told = best_multiple([layer for _, layer in layers], runtime)
+    progress.note(told)
+    return multiple
+
+
+def timed_cost(
+    problem: Problem,
+    layers: list[tuple[str, Layer]],
+    runtime: Runtime,
+    round_to: int,
+    known: dict[str, Any],
+    progress: Progress,
+) -> tuple[TimedCost, dict[str, Any]]:
+    """The cost of a network with its latency, and all the measurements that make it.
+
+    Args:
+        problem: the network; no images are needed.
+        layers: its layers, from `find_layers`.
+        runtime: how it is run.
+        round_to: kept counts will be multiples of this.
+        known: measurements of an earlier run, or empty.
+        progress: told what is going on.
+    """
+    places = plots(problem.graph, layers, round_to)
+    cells = list(dict.fromkeys(cell for place in places for cell in place.cells()))
+    found = known.get("layers_ms")
+    milliseconds = measure_cells(cells, runtime) if found is None else dict(zip(cells, found, strict=True))
+    samples = _samples(problem, round_to)
+    progress.stage("measuring networks")
+    whole = known.get("networks_ms") or _whole(problem, samples, layers, runtime)
+    # The dense network is aligned as no plan is: it is what latencies are relative to, and no part of the fit.
+    latency = fit(assemble(problem.graph, places, milliseconds), problem.cost, samples, np.array(whole[1:]))
+    facts = {"layers_ms": [milliseconds[cell] for cell in cells], "networks_ms": whole}
+    facts |= {"samples": samples.tolist(), "weights": latency.weights.tolist()}
+    return with_latency(problem.cost, latency, whole[0]), facts
+
+
+def _samples(problem: Problem, round_to: int) -> np.ndarray:
+    """(SAMPLES, groups) counts of plans from thin to nearly whole, none of them even."""
+    rng, sizes = np.random.default_rng(0), problem.graph.sizes
+    ratios = np.geomspace(0.2, 0.8, SAMPLES)[:, None] * np.exp(rng.normal(0, 0.3, (SAMPLES, len(sizes))))
+    return Lander(problem.cost, Budget({}), round_to).quantise(np.minimum(ratios, 1) * sizes)
+
+
+def _whole(problem: Problem, samples: np.ndarray, layers: list[tuple[str, Layer]], runtime: Runtime) -> list[float]:
+    """Milliseconds of the dense network and of the samples; remembered by what is run."""
+    what = json.dumps([problem.network, [layer.as_dict() for _, layer in layers], samples.tolist()], sort_keys=True)
+    key, memory = f"network {hashlib.sha256(what.encode()).hexdigest()[:24]}", Memory(runtime)
+    if key not in memory.known:
+        found = summarise(measure_networks(problem.network, samples.tolist(), runtime))
+        memory.add({key: [latency.median for latency in found[:-1]]})
+    return memory.known[key]
+
+
+def measure_networks(
+    network: dict[str, Any], plans: list[list[int]], runtime: Runtime, seconds: float = SECONDS
+) -> np.ndarray:
+    """(rounds, plans + 2) milliseconds of the dense network, of plans of it, and of the dense one once more."""
+    subjects = [{"network": network}, *({"network": network, "counts": counts} for counts in plans)]
+    return np.array(
+        run_isolated(
+            time_networks, threads=runtime.threads, subjects=subjects, runtime=runtime.as_dict(), seconds=seconds
+        )
+    )

@@ -1,0 +1,138 @@
+"""How well latencies are foretold, met, and how fast pruned networks really are, on ONNX Runtime.
+
+    python scripts/bench_latency.py
+    python scripts/bench_latency.py --networks resnet56 --plans 3 --seconds 5      # to see that it works
+
+Writes docs/benchmarks/latency.json and prints its tables. Every comparison is made of medians of interleaved rounds in
+one process that does nothing else.
+"""
+
+import argparse
+import json
+import sys
+from datetime import date
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from rlprune.budget import Budget, Lander, parse_budget
+from rlprune.cost import build_cost
+from rlprune.landing import Landing, measure_networks, timed_cost
+from rlprune.layers import find_layers
+from rlprune.models.registry import usual_shape
+from rlprune.problem import Problem, open_network
+from rlprune.progress import Progress
+from rlprune.rounding import best_multiple
+from rlprune.runtime import Runtime
+from rlprune.timing import noise, summarise
+
+Record = dict[str, Any]
+NETWORKS = ("vgg16", "resnet56", "torchvision/resnet18", "torchvision/mobilenet_v2")
+BUDGET = "latency=0.5"
+MACS = 0.3
+
+
+def main() -> None:
+    """Measure, and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--plans", type=int, default=20, help="random plans of every network")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of timing for every comparison")
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of the random plans")
+    given = parser.parse_args()
+    runtime = Runtime(given.backend, 1, given.threads)
+    rows = [network_row(name, runtime, given) for name in given.networks.split(",")]
+    figures: Record = {"runtime": runtime.as_dict(), "plans": given.plans, "rows": rows, "speed": speed(runtime, given)}
+
+    from bench import FIGURES, machine
+
+    stamp = {"date": date.today().isoformat(), "machine": machine()}
+    (FIGURES / "latency.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
+    print(latency_table(figures))
+
+
+def open_dense(name: str) -> Problem:
+    """A network with fresh weights; no images are read."""
+    classes, pixels = usual_shape(name)
+    device = torch.device("cpu")
+    network, module, graph = open_network({"model": name}, classes, pixels, device)
+    return Problem(cast(Any, None), module, network, graph, build_cost(graph), device)
+
+
+def network_row(name: str, runtime: Runtime, given: argparse.Namespace) -> Record:
+    """The errors of what is foretold of random plans, and how near a budget is met."""
+    problem, told = open_dense(name), Progress()
+    layers = find_layers(problem.module, problem.network["image_size"])
+    cost, _ = timed_cost(problem, layers, runtime, 1, {}, told)
+    rng, sizes = np.random.default_rng(given.seed), problem.graph.sizes
+    ratios = np.exp(rng.uniform(np.log(0.15), 0, (given.plans, 1)) + rng.normal(0, 0.4, (given.plans, len(sizes))))
+    plans = Lander(problem.cost, Budget({})).quantise(np.clip(ratios, 0.03, 1) * sizes)
+    found = summarise(measure_networks(problem.network, plans.tolist(), runtime, given.seconds))
+    measured = np.array([latency.median for latency in found[1:-1]])
+    foretold = cost(plans)[:, 2]
+    budget = parse_budget(BUDGET)
+    lander = Lander(cost, budget)
+    landing = Landing([lander], runtime, problem.network)
+    counts = landing.settle(lander.land(sizes[None].astype(float))[0], told)
+    dense, pruned, _ = summarise(measure_networks(problem.network, [counts.tolist()], runtime, given.seconds / 4))
+    row = {
+        "network": name,
+        "dense_ms": found[0].median,
+        "noise": noise(found[0], found[-1]),
+        "measured_ms": measured.tolist(),
+        "foretold_ms": foretold.tolist(),
+        "median_error": float(np.median(np.abs(foretold / measured - 1))),
+        "budget": budget.limits["latency"],
+        "settled": landing.measured["pruned_ms"] / landing.measured["dense_ms"],
+        "measured_again": pruned.median / dense.median,
+    }
+    print({key: value for key, value in row.items() if not isinstance(value, list)}, file=sys.stderr)
+    return row
+
+
+def speed(runtime: Runtime, given: argparse.Namespace) -> Record:
+    """Full vgg16 at 30 % of its MACs, one ratio for all groups, with and without rounding."""
+    problem = open_dense("vgg16")
+    multiple, told = best_multiple([layer for _, layer in find_layers(problem.module, 32)], runtime)
+    plans = {}
+    for round_to in dict.fromkeys((1, 8, multiple)):
+        lander = Lander(problem.cost, Budget({"macs": MACS}), round_to)
+        plans[round_to] = lander.land(problem.graph.sizes[None].astype(float))[0]
+    counts = [plan.tolist() for plan in plans.values()]
+    dense, *pruned, again = summarise(measure_networks(problem.network, counts, runtime, given.seconds))
+    rows = []
+    for (round_to, plan), latency in zip(plans.items(), pruned, strict=True):
+        kept = float(problem.cost.ratios(plan)[0])
+        faster = dense.median / latency.median
+        row = {"round_to": round_to, "macs_ratio": kept, "dense_ms": dense.median, "pruned_ms": latency.median}
+        rows.append(row | {"faster": faster, "of_ideal": faster * kept})
+    return {"auto": multiple, "told": told, "noise": noise(dense, again), "rows": rows}
+
+
+def latency_table(figures: Record) -> str:
+    """Both tables."""
+    lines = [
+        f"**Latency on {Runtime(**figures['runtime'])}: {figures['plans']} random plans, and a budget of half of it**",
+        "",
+        "| network | dense | median error of the forecast | budget | measured at the end | once more |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in figures["rows"]:
+        shares = (row["median_error"], row["budget"], row["settled"], row["measured_again"])
+        cells = " | ".join(f"{100 * share:.1f} %" for share in shares)
+        lines.append(f"| {row['network']} | {row['dense_ms']:.2f} ms | {cells} |")
+    lines += ["", "**Full vgg16, 32 pixels, one keep ratio for all groups**", ""]
+    lines += ["| `--round-to` | MACs | dense | pruned | faster | of the ideal |", "|---|---|---|---|---|---|"]
+    for row in figures["speed"]["rows"]:
+        times = f"{row['dense_ms']:.2f} ms | {row['pruned_ms']:.2f} ms | {row['faster']:.2f} ×"
+        shares = f"{100 * row['macs_ratio']:.1f} % | {times} | {100 * row['of_ideal']:.0f} %"
+        lines.append(f"| {row['round_to']} | {shares} |")
+    noisy = [row["noise"] for row in (*figures["rows"], figures["speed"]) if row["noise"]]
+    return "\n".join([*lines, "", f"{figures['speed']['told']}.", *(f"Too noisy to tell: {text}." for text in noisy)])
+
+
+if __name__ == "__main__":
+    main()
