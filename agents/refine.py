@@ -8,7 +8,7 @@ from rlprune.envs.walk import Task
 from rlprune.evaluator import Evaluator
 from rlprune.plan import plan_key
 
-SPREAD = 0.15
+SPREAD = 0.3
 """Deviation of the logarithms by which keep ratios around the best plan differ from its own."""
 TOUCHED = 1 / 3
 """Fraction of the groups that differ."""

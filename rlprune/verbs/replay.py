@@ -12,7 +12,7 @@ from rlprune.agents.home import HERE
 from rlprune.agents.policy import Policy, find_policy, load_policy
 from rlprune.agents.preparation import lay_out, make_evaluator
 from rlprune.agents.refine import refine
-from rlprune.allocators.sensitivity import Sensitivity, measure, number_of_evaluations
+from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.budget import Budget, Lander, parse_budget
 from rlprune.choice import CHOICES
 from rlprune.config import Replay, Search, as_dict, resolve
@@ -38,8 +38,8 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     """Walk a policy on another checkpoint, budget, data set or network: no search, and no evaluation unless allowed.
 
     Sensitivities come from the network that the policy was trained on. Where evaluations are allowed they measure the
-    policy's plan, the sensitivity rule's and plans around the better one; where they suffice, also the sensitivities of
-    another architecture. What the run itself has measured on the same network and images costs nothing.
+    policy's plan, the sensitivity rule's and plans around the better one. What the run itself has measured on the same
+    network and images costs nothing.
 
     Args:
         config: YAML file of settings, below those given here.
@@ -110,13 +110,7 @@ def _find(
     seen = replace(task, features=home.familiar(task.features)) if same else task
     walked, base = policy.walk(seen), _base(task)
     plans = [walked, base, *_neighbours(known, lander)]
-    # On the same architecture the curves of home served better than its own, and steps from the best plan better still.
-    if not same and given.evaluations >= number_of_evaluations(len(lander.sizes)) + len(plans) + 2:
-        measured = measure(lambda counts: evaluator(counts).loss, lander)
-        anew = _task(problem, policy, measured, evaluator, lander, there)
-        plans += [policy.walk(anew), _base(anew)]
-    left = given.evaluations - (len(evaluator.seen) - len(known))
-    counts = refine(task, plans, evaluator, left, there.seed)
+    counts = refine(task, plans, evaluator, given.evaluations, there.seed)
     return Found(counts, walked, base, measured, home.distance(task.features))
 
 

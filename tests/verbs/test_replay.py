@@ -109,18 +109,6 @@ def test_another_network(run: Callable[..., Any], searched: Any, tmp_path: Path,
     assert result["home"]["distance"] > 0
 
 
-def test_enough_evaluations_measure_the_curves_of_another_network(searched: Any, tmp_path: Path) -> None:
-    """Ten for three groups, and the plans of borrowed and of own curves."""
-    settings = {"source": searched.folder, "model_args": "width=8", "train_epochs": 1, "budget": 0.3, "device": "cpu"}
-    few, many = (
-        rlprune.replay(**settings, evaluations=number, out=tmp_path / str(number)) for number in (13, 14)
-    )  # fmt: skip
-    assert [row["sensitivity"] for row in few["table"]] == [None] * 3
-    assert all(row["sensitivity"] >= 0 for row in many["table"])
-    assert many["evaluations"] <= 14
-    assert many["search_loss"] <= min(many["policy_loss"], many["base_loss"])
-
-
 def test_a_checkpoint_that_is_gone(searched: Any, tmp_path: Path) -> None:
     shutil.copytree(searched.folder / "policy", tmp_path / "pocket")
     path = tmp_path / "pocket" / "policy.json"
