@@ -180,7 +180,8 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation of every proxy with the fine-tuned test accuracy; losses count with their sign turned."""
     rows = {}
     for column in table.columns:
-        if column.endswith((" loss", " accuracy")) and column != "test accuracy":
+        told = table[column].nunique() > 1
+        if told and column.endswith((" loss", " accuracy")) and column != "test accuracy":
             sign = -1 if column.endswith("loss") else 1
             rows[column] = spearmanr(sign * table[column], table["test accuracy"]).statistic
     rows["parameters"] = spearmanr(table["params_ratio"], table["test accuracy"]).statistic
