@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rlprune.budget import LATENCY, Budget, Lander
-from rlprune.cells import Memory, measure_cells
+from rlprune.cells import LOW, Memory, measure_cells
 from rlprune.cost import Cost
 from rlprune.errors import UserError
 from rlprune.files import read_content, write_json
@@ -21,7 +21,7 @@ from rlprune.layers import Layer, find_layers
 from rlprune.problem import Problem
 from rlprune.progress import Progress
 from rlprune.rounding import best_multiple
-from rlprune.runtime import Runtime
+from rlprune.runtime import Runtime, device_for
 from rlprune.settings import Compare, Prune, Search
 from rlprune.timing import noise, summarise, time_networks
 
@@ -173,8 +173,8 @@ def open_landing(
 
 def runtime_of(given: Search | Compare | Prune, problem: Problem) -> Runtime:
     """How the settings say that the network is run."""
-    threads = given.threads or torch.get_num_threads()
-    return Runtime(given.backend or "torch", given.batch or 1, threads, str(problem.device))
+    backend, threads = given.backend or "torch", given.threads or torch.get_num_threads()
+    return Runtime(backend, given.batch or 1, threads, device_for(backend, problem.device))
 
 
 def _round_to(
@@ -231,8 +231,8 @@ def _whole(problem: Problem, samples: np.ndarray, layers: list[tuple[str, Layer]
     what = json.dumps([problem.network, [layer.as_dict() for _, layer in layers], samples.tolist()], sort_keys=True)
     key, memory = f"network {hashlib.sha256(what.encode()).hexdigest()[:24]}", Memory(runtime)
     if key not in memory.known:
-        found = summarise(measure_networks(problem.network, samples.tolist(), runtime))
-        memory.add({key: [latency.median for latency in found[:-1]]})
+        times = measure_networks(problem.network, samples.tolist(), runtime)
+        memory.add({key: np.quantile(times, LOW, axis=0)[:-1].tolist()})
     return memory.known[key]
 
 
