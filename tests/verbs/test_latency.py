@@ -44,7 +44,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     machine = Machine()
     monkeypatch.setattr("rlprune.cells.cache_folder", lambda: tmp_path / "cache")
-    for place in ("cells", "landing"):
+    for place in ("cells", "timed_cost"):
         monkeypatch.setattr(f"rlprune.{place}.run_isolated", machine)
     return machine
 
