@@ -120,7 +120,7 @@ def latency_table(figures: Record) -> str:
     lines = [
         f"**Latency on {Runtime(**figures['runtime'])}: {figures['plans']} random plans, and a budget of half of it**",
         "",
-        "| network | dense | median error of the forecast | of its ratio to dense | budget | measured at the end | once more |",
+        "| network | dense | median error of the forecast | of its ratio to dense | budget | at the end | once more |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in figures["rows"]:
