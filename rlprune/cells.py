@@ -14,7 +14,7 @@ from rlprune.device import machine
 from rlprune.files import cache_folder, read_json, write_json
 from rlprune.isolated import run_isolated
 from rlprune.layers import Layer, as_module, read_layer
-from rlprune.runtime import Run, Runtime
+from rlprune.runtime import Run, Runtime, wait_for
 from rlprune.timing import interleave
 
 FORMAT = "rlprune-latency-cache"
@@ -106,8 +106,7 @@ def _run(layer: Layer, outputs: int, inputs: int, runtime: Runtime) -> Run:
     def run() -> object:
         with torch.inference_mode():
             result = module(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         return result
 
     return run

@@ -20,7 +20,8 @@ from rlprune.settings import Paths
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BUDGETS = """A budget is the fraction of the dense network that may be KEPT: 0.3 keeps at most 30 % of its MACs
-(1 MAC = one multiply-accumulate) and removes at least 70 %. macs=0.3,params=0.4 bounds MACs and parameters at once."""
+(1 MAC = one multiply-accumulate) and removes at least 70 %. macs=0.3,params=0.4 bounds MACs and parameters at once.
+latency=0.5 and latency=8ms are measured on this machine."""
 
 ABOUT = {
     "train": (
@@ -34,6 +35,7 @@ ABOUT = {
         "rlprune search --model vgg16 --budget 0.3",
         "rlprune search --model resnet20 --data cifar10 --checkpoint dense.safetensors --budget macs=0.3,params=0.4",
         "rlprune search --model vgg16 --budget 0.2:0.8 --out runs/any",
+        "rlprune search --model vgg16 --budget latency=0.5 --backend onnxruntime --threads 1 --round-to auto",
         "rlprune search --config search.yaml --seed 1 --json",
     ),
     "compare": (

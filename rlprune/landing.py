@@ -1,7 +1,5 @@
 """Budgets with what has to be measured for them: the latency of a network, and the multiple of channels it likes."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,29 +9,24 @@ import numpy as np
 import torch
 
 from rlprune.budget import LATENCY, Budget, Lander
-from rlprune.cells import Memory, measure_cells
 from rlprune.cost import Cost
 from rlprune.errors import UserError
 from rlprune.files import read_content, write_json
-from rlprune.isolated import run_isolated
-from rlprune.latency import TimedCost, assemble, fit, plots, with_latency
+from rlprune.latency import TimedCost
 from rlprune.layers import Layer, find_layers
 from rlprune.problem import Problem
 from rlprune.progress import Progress
 from rlprune.rounding import best_multiple
-from rlprune.runtime import Runtime
+from rlprune.runtime import Runtime, device_for
 from rlprune.settings import Compare, Prune, Search
-from rlprune.timing import noise, summarise, time_networks
+from rlprune.timed_cost import measure_networks, timed_cost
+from rlprune.timing import noise, summarise
 
 FORMAT = "rlprune-latency"
 VERSION = 1
-SAMPLES = 5
-"""Plans of the network that are measured whole, beside the dense one."""
-SECONDS = 8.0
-"""Time for measuring networks whole, building them not counted."""
 LIMIT = 0.05
 """How far the final measurement may be from the budget before the model is corrected."""
-TRIES = 3
+TRIES = 4
 Measured = dict[str, Any]
 
 
@@ -173,8 +166,8 @@ def open_landing(
 
 def runtime_of(given: Search | Compare | Prune, problem: Problem) -> Runtime:
     """How the settings say that the network is run."""
-    threads = given.threads or torch.get_num_threads()
-    return Runtime(given.backend or "torch", given.batch or 1, threads, str(problem.device))
+    backend, threads = given.backend or "torch", given.threads or torch.get_num_threads()
+    return Runtime(backend, given.batch or 1, threads, device_for(backend, problem.device))
 
 
 def _round_to(
@@ -185,64 +178,3 @@ def _round_to(
     multiple, told = best_multiple([layer for _, layer in layers], runtime)
     progress.note(told)
     return multiple
-
-
-def timed_cost(
-    problem: Problem,
-    layers: list[tuple[str, Layer]],
-    runtime: Runtime,
-    round_to: int,
-    known: dict[str, Any],
-    progress: Progress,
-) -> tuple[TimedCost, dict[str, Any]]:
-    """The cost of a network with its latency, and all the measurements that make it.
-
-    Args:
-        problem: the network; no images are needed.
-        layers: its layers, from `find_layers`.
-        runtime: how it is run.
-        round_to: kept counts will be multiples of this.
-        known: measurements of an earlier run, or empty.
-        progress: told what is going on.
-    """
-    places = plots(problem.graph, layers, round_to)
-    cells = list(dict.fromkeys(cell for place in places for cell in place.cells()))
-    found = known.get("layers_ms")
-    milliseconds = measure_cells(cells, runtime) if found is None else dict(zip(cells, found, strict=True))
-    samples = _samples(problem, round_to)
-    progress.stage("measuring networks")
-    whole = known.get("networks_ms") or _whole(problem, samples, layers, runtime)
-    # The dense network is aligned as no plan is: it is what latencies are relative to, and no part of the fit.
-    latency = fit(assemble(problem.graph, places, milliseconds), problem.cost, samples, np.array(whole[1:]))
-    facts = {"layers_ms": [milliseconds[cell] for cell in cells], "networks_ms": whole}
-    facts |= {"samples": samples.tolist(), "weights": latency.weights.tolist()}
-    return with_latency(problem.cost, latency, whole[0]), facts
-
-
-def _samples(problem: Problem, round_to: int) -> np.ndarray:
-    """(SAMPLES, groups) counts of plans from thin to nearly whole, none of them even."""
-    rng, sizes = np.random.default_rng(0), problem.graph.sizes
-    ratios = np.geomspace(0.2, 0.8, SAMPLES)[:, None] * np.exp(rng.normal(0, 0.3, (SAMPLES, len(sizes))))
-    return Lander(problem.cost, Budget({}), round_to).quantise(np.minimum(ratios, 1) * sizes)
-
-
-def _whole(problem: Problem, samples: np.ndarray, layers: list[tuple[str, Layer]], runtime: Runtime) -> list[float]:
-    """Milliseconds of the dense network and of the samples; remembered by what is run."""
-    what = json.dumps([problem.network, [layer.as_dict() for _, layer in layers], samples.tolist()], sort_keys=True)
-    key, memory = f"network {hashlib.sha256(what.encode()).hexdigest()[:24]}", Memory(runtime)
-    if key not in memory.known:
-        found = summarise(measure_networks(problem.network, samples.tolist(), runtime))
-        memory.add({key: [latency.median for latency in found[:-1]]})
-    return memory.known[key]
-
-
-def measure_networks(
-    network: dict[str, Any], plans: list[list[int]], runtime: Runtime, seconds: float = SECONDS
-) -> np.ndarray:
-    """(rounds, plans + 2) milliseconds of the dense network, of plans of it, and of the dense one once more."""
-    subjects = [{"network": network}, *({"network": network, "counts": counts} for counts in plans)]
-    return np.array(
-        run_isolated(
-            time_networks, threads=runtime.threads, subjects=subjects, runtime=runtime.as_dict(), seconds=seconds
-        )
-    )

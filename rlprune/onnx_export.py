@@ -84,14 +84,26 @@ def open_session(model: Path | bytes, threads: int | None = None, device: str = 
     require_onnx()
     import onnxruntime
 
-    provider = f"{device.partition(':')[0].upper()}ExecutionProvider"
-    if provider not in onnxruntime.get_available_providers():
+    kind = device.partition(":")[0]
+    if not has_device(kind):
         raise UserError(f"this ONNX Runtime does not run on {device}: use --device cpu, or install onnxruntime-gpu")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
     given = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(given, options, providers=[provider])
+    return onnxruntime.InferenceSession(given, options, providers=[_provider(kind)])
+
+
+def has_device(kind: str) -> bool:
+    """Whether the ONNX Runtime that is installed was built for cpu or cuda."""
+    require_onnx()
+    import onnxruntime
+
+    return _provider(kind) in onnxruntime.get_available_providers()
+
+
+def _provider(kind: str) -> str:
+    return f"{kind.upper()}ExecutionProvider"
 
 
 def check_onnx(path: Path, module: nn.Module, image_size: int) -> dict[str, Any]:

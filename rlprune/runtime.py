@@ -65,15 +65,29 @@ def make_run(module: nn.Module, image_size: int, runtime: Runtime) -> Run:
     def run() -> object:
         with torch.inference_mode():
             logits = network(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
+        wait_for(device)
         return logits
 
     if runtime.backend == "compile":
         _try(run)
     return run
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when a device has done what it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def device_for(backend: str, device: torch.device) -> str:
+    """Where a backend runs if nobody insists: on a device, or on the CPU where it knows no other."""
+    if backend != "onnxruntime" or device.type == "cpu":
+        return str(device)
+    from rlprune.onnx_export import has_device
+
+    return str(device) if has_device(device.type) else "cpu"
 
 
 def _try(run: Run) -> None:

@@ -165,7 +165,7 @@ def _bench(result: Result, console: Console) -> None:
     numbers = [title for side in sides for title in (side, "p95")] + (["faster", "ideal"] if pruned else [])
     table = _table(("backend", "name"), *((title, "number") for title in ("batch", "threads", *numbers)))
     for row in (row for row in result["results"] if not row["refused"]):
-        cells = [row["backend"], row["batch"], row["threads"]]
+        cells = [row["backend"] + ("" if row["device"] == "cpu" else f" {row['device']}"), row["batch"], row["threads"]]
         cells += [milliseconds(row[side][name]) for side in sides for name in ("median", "p95")]
         cells += [f"{row['speed_up']:.2f} ×", f"{1 / result['macs_ratio']:.2f} ×"] if pruned else []
         table.add_row(*(Text(str(cell)) for cell in cells))

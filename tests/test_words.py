@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlprune.errors import UserError
-from rlprune.words import closing, count, duration, percent, seconds
+from rlprune.words import closing, count, duration, milliseconds, percent, seconds
 
 RESULT = {
     "run": "runs/r",
@@ -48,6 +48,32 @@ def test_the_line_of_costs_fits_80_columns(sizes: list[int], ratio: float) -> No
 )
 def test_durations(length: float, text: str) -> None:
     assert duration(length) == text
+
+
+def test_the_file_and_the_latency() -> None:
+    latency = {
+        "backend": "torch",
+        "batch": 1,
+        "threads": 2,
+        "device": "cpu",
+        "dense_ms": 12.34,
+        "pruned_ms": 4.936,
+        "noise": "",
+    }
+    more = {"dense_bytes": 58_914_827, "pruned_bytes": 12_000, "latency": latency}
+    assert closing({**RESULT, **more})[1:3] == [
+        ("file", "58.9 MB → 12.0 kB", "float32 weights"),
+        ("latency", "12.3 ms → 4.94 ms", "2.50 × as fast; torch, batch 1, 2 threads"),
+    ]
+    noisy = {**RESULT, **more, "latency": latency | {"noise": "so much", "device": "cuda"}}
+    assert closing(noisy)[2][2] == "2.50 × as fast; torch, batch 1; this machine is too noisy to tell"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.04567, "0.0457 ms"), (9.999, "10.0 ms"), (123.4, "123 ms"), (4321, "4321 ms")]
+)
+def test_milliseconds(number: float, text: str) -> None:
+    assert milliseconds(number) == text
 
 
 def test_percent() -> None:

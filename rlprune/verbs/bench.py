@@ -18,7 +18,7 @@ from rlprune.plan import PruningPlan
 from rlprune.problem import open_network
 from rlprune.progress import Progress
 from rlprune.pruner import pruned_folder
-from rlprune.runtime import Runtime
+from rlprune.runtime import Runtime, device_for
 from rlprune.timing import noise, summarise, time_networks
 
 FORMAT = "rlprune-bench"
@@ -46,12 +46,13 @@ def bench(*, config: Path | None = None, progress: Progress | None = None, **set
     network, counts, subjects = _subjects(given)
     backends = given.backends or ["torch", *(["onnxruntime"] if find_spec("onnxruntime") else [])]
     result = {"model": network["model"], "machine": machine(), **_costs(network, counts), "path": None}
-    device, threads = str(resolve_device(given.device)), given.threads or torch.get_num_threads()
+    device, threads = resolve_device(given.device), given.threads or torch.get_num_threads()
     progress.stage("timing", len(backends) * len(given.batches))
     rows: list[dict[str, Any]] = []
     for backend in backends:
         for batch in given.batches:
-            rows.append(_row(Runtime(backend, batch, threads, device), subjects))
+            where = device_for(backend, device) if given.device == "auto" else str(device)
+            rows.append(_row(Runtime(backend, batch, threads, where), subjects))
             progress.update(len(rows), backend=backend, batch=str(batch))
     if all(row["refused"] for row in rows):
         raise UserError(rows[0]["refused"])

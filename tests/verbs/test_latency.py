@@ -1,0 +1,132 @@
+"""Budgets of latency, on a machine whose every layer takes a known time; no clock is asked."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workshop import Interrupting, kept
+
+import rlprune
+from rlprune.cells import time_cells
+from rlprune.layers import Layer, find_layers, read_layer
+from rlprune.models.registry import rebuild_model
+from rlprune.timing import build, time_networks
+
+
+def truth(layer: Layer, outputs: int, inputs: int) -> float:
+    """Milliseconds: blocks of four outputs, and what every call costs."""
+    return 1e-4 * -(-outputs // 4) * 4 * inputs * len(layer.kernel) + 0.002
+
+
+class Machine:
+    """Single layers take what they take, networks 1.4 times their sum."""
+
+    def __init__(self) -> None:
+        self.cells = self.networks = 0
+        self.factor = 1.4
+
+    def milliseconds(self, module: Any, pixels: int) -> float:
+        return self.factor * sum(truth(layer, *layer.shape) for _, layer in find_layers(module, pixels))
+
+    def __call__(self, function: object, **asked: Any) -> Any:
+        if function is time_cells:
+            self.cells += 1
+            return [truth(read_layer(layer), outputs, inputs) for layer, outputs, inputs in asked["cells"]]
+        assert function is time_networks
+        self.networks += 1
+        times = [self.milliseconds(*build(subject)) for subject in asked["subjects"]]
+        return [[*times, times[0]]] * 3
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    machine = Machine()
+    monkeypatch.setattr("rlprune.cells.cache_folder", lambda: tmp_path / "cache")
+    for place in ("cells", "timed_cost"):
+        monkeypatch.setattr(f"rlprune.{place}.run_isolated", machine)
+    return machine
+
+
+def ratio(machine: Machine, folder: Path) -> float:
+    network = json.loads((folder / "plan.json").read_text())["network"]
+    dense, pruned = rebuild_model(network).eval(), rlprune.load(folder)
+    return machine.milliseconds(pruned, 16) / machine.milliseconds(dense, 16)
+
+
+@pytest.mark.parametrize(
+    "words", [["--budget", "latency=0.5"], ["--budget", "macs=0.9,latency=0.5", "--round-to", "4"]]
+)
+def test_a_plan_takes_half_the_time(
+    run_json: Callable[..., Any], shop: Any, searched: Any, machine: Machine, tmp_path: Path, words: list[str]
+) -> None:
+    plan = ["--plan", searched.folder / "plan.json", "--checkpoint", shop.checkpoint, "--device", "cpu"]
+    result = run_json("prune", *plan, *words, "--backend", "onnxruntime", "--threads", "2", "--out", tmp_path / "half")
+    # Steps of four channels of sixteen are coarse.
+    assert (0.4 if "--round-to" in words else 0.475) < ratio(machine, tmp_path / "half") <= 0.525
+    told = result["latency"]
+    assert told["pruned_ms"] / told["dense_ms"] == pytest.approx(ratio(machine, tmp_path / "half"))
+    assert (told["backend"], told["batch"], told["threads"]) == ("onnxruntime", 1, 2)
+    if "--round-to" in words:
+        assert all(len(indices) % 4 == 0 for indices in kept(tmp_path / "half").values())
+    cells = machine.cells
+    run_json("prune", *plan, *words, "--backend", "onnxruntime", "--threads", "2", "--out", tmp_path / "again")
+    assert kept(tmp_path / "again") == kept(tmp_path / "half")
+    # Layers and samples are remembered; only the final plan is measured.
+    assert machine.cells == cells
+
+
+def test_a_time_in_milliseconds(
+    run: Callable[..., Any], shop: Any, searched: Any, machine: Machine, tmp_path: Path
+) -> None:
+    dense = machine.milliseconds(
+        build({"network": json.loads((searched.folder / "plan.json").read_text())["network"]})[0], 16
+    )
+    plan = ["--plan", searched.folder / "plan.json", "--checkpoint", shop.checkpoint, "--device", "cpu"]
+    code, out, err = run("prune", *plan, "--budget", f"latency={0.4 * dense:.4f}ms", "--out", tmp_path / "fast")
+    assert code == 0, err
+    assert ratio(machine, tmp_path / "fast") == pytest.approx(0.4, rel=0.05)
+    assert f"take ≤ {0.4 * dense:.4g}"[:10] in out
+    for budget, said in (
+        ("latency=9000ms", "the dense network takes only"),
+        ("latency=0.001ms", "the smallest possible is latency="),
+        ("latency=0.001", "the smallest possible is latency="),
+    ):
+        code, out, err = run("prune", *plan, "--budget", budget, "--out", tmp_path / "none")
+        assert (code, out) == (2, "")
+        assert said in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_search_continues_with_what_it_measured(shop: Any, machine: Machine, tmp_path: Path) -> None:
+    settings = shop.search | {"budget": "macs=0.8,latency=0.5", "finetune_epochs": 0, "threads": 1}
+    result = rlprune.search(**settings, out=tmp_path / "whole")
+    assert ratio(machine, tmp_path / "whole") == pytest.approx(0.5, rel=0.05)
+    assert result["latency"]["pruned_ms"] / result["latency"]["dense_ms"] == ratio(machine, tmp_path / "whole")
+    names = json.loads((tmp_path / "whole" / "policy" / "policy.json").read_text())
+    assert "used_latency" in json.dumps(names)
+    assert "used_macs" in json.dumps(names)
+    with pytest.raises(KeyboardInterrupt):
+        rlprune.search(**settings, out=tmp_path / "parts", progress=Interrupting("searching", 20))
+    asked = machine.cells, machine.networks
+    (tmp_path / "cache").rename(tmp_path / "gone")
+    again = rlprune.search(**settings, out=tmp_path / "parts")
+    assert machine.cells == asked[0]
+    assert kept(tmp_path / "parts") == kept(tmp_path / "whole")
+    assert again["search_loss"] == result["search_loss"]
+
+
+def test_methods_compete_under_a_latency(shop: Any, machine: Machine, tmp_path: Path) -> None:
+    settings = shop.search | {"budget": "latency=0.6", "finetune_epochs": 0, "methods": "uniform,ppo", "seeds": 1}
+    result = rlprune.compare(**settings, out=tmp_path / "contest")
+    assert result["budget_words"] == "keep ≤ 60 % of the latency (remove ≥ 40 %)"
+    assert (tmp_path / "contest" / "latency.json").is_file()
+
+
+def test_a_replay_says_that_it_does_not_measure(
+    run: Callable[..., Any], searched: Any, machine: Machine, tmp_path: Path
+) -> None:
+    code, out, err = run("replay", searched.folder, "--budget", "latency=0.5", "--out", tmp_path / "replayed")
+    assert (code, out) == (2, "")
+    assert "budget latency=0.5 asks for a measurement, which only search, compare and prune make" in err
