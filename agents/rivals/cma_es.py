@@ -4,11 +4,16 @@ What it moves are the logarithms of every group's multiplier on the base plan; l
 """
 
 import math
+import warnings
 
-import cma
 import numpy as np
 
 from rlprune.agents.contest import Entry, around, base_plan
+
+with warnings.catch_warnings():
+    # Where there is no matplotlib, it warns that it cannot draw, which nobody asks of it.
+    warnings.simplefilter("ignore", UserWarning)
+    import cma
 
 SIGMA = 0.3
 

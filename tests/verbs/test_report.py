@@ -24,7 +24,7 @@ def test_the_page_of_a_search(run: Callable[..., Any], searched: Any, tmp_path: 
 def test_the_reactions_of_a_search_are_all_its_observations(searched: Any) -> None:
     table = pd.read_csv(searched.folder / "reactions.csv")
     policy = json.loads((searched.folder / "policy" / "policy.json").read_text())
-    assert sorted(table["observation"]) == sorted(policy["observation"])
+    assert sorted(table["observation"]) == sorted(policy["observation"]["names"])
     assert table["change"].between(0, 2).all()
     assert table["change"].max() > 0
     still = table.set_index("observation")["change"]
