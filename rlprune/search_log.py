@@ -1,0 +1,142 @@
+"""What a search tells while it measures: to the run folder, to TensorBoard and to the screen."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlprune.board import Board
+from rlprune.config import Search
+from rlprune.envs.walk import Task
+from rlprune.evaluator import Evaluation, Evaluator
+from rlprune.journal import Journal
+from rlprune.plan import plan_key, text_to_key
+from rlprune.problem import Problem
+from rlprune.progress import Progress
+from rlprune.run import RunFolder
+from rlprune.tuner import Tuner
+from rlprune.words import seconds
+
+
+class SearchLog:
+    """Takes everything measured to the run folder and to the screen, and what the run folder knows to who measures.
+
+    Args:
+        run: the run folder.
+        problem: for the costs.
+        evaluator, tuner: report here from now on.
+        given: how many evaluations and tunings there may be, and how long they may take.
+        progress: the screen.
+        alone: there is one budget, so that there is one best plan.
+
+    Attributes:
+        stage: what evaluations are made for: sensitivity, search, or final.
+        best: (groups,) the best plan so far, after tuning where plans are tuned.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        problem: Problem,
+        evaluator: Evaluator,
+        tuner: Tuner,
+        given: Search,
+        progress: Progress,
+        alone: bool,
+    ) -> None:
+        self.alone, self.stage = alone, "sensitivity"
+        self.run, self.problem, self.progress, self.given = run, problem, progress, given
+        self.evaluator, self.tuner = evaluator, tuner
+        evaluator.seen |= run.episodes.known()
+        tuner.seen |= run.tunings.known()
+        evaluator.on_new, tuner.on_new = self.add, self.add_tuned
+        self.board = Board(run.path / "tensorboard", problem.graph)
+        self.task: Task | None = None
+        self.best: np.ndarray | None = None
+        self.facts: dict[str, str] = {}
+        self._best_value, self._best_loss = -np.inf, float("nan")
+        self._tuning = False
+        # What an interrupted search had measured, until it is asked for again.
+        self._known = [{text_to_key(row["counts"]) for row in run.episodes.rows if row["stage"] == "search"}]
+        self._known.append(set(run.tunings.known()))
+        self._start = time.perf_counter() - run.seconds()
+        if evaluator.seen:
+            progress.note(f"continuing {run.path}: {len(evaluator.seen)} evaluations are known")
+        progress.stage("searching", given.evaluations, len(evaluator.seen))
+
+    def begin(self, task: Task) -> None:
+        """The sensitivities are measured, from now on plans of this task (or of more than one) come."""
+        self.stage = "search"
+        if not self.alone:
+            return
+        self.task = task
+        for counts, evaluation in list(self.evaluator.seen.items())[self.sensitivities() :]:
+            self._compare(np.array(counts), evaluation)
+
+    def sensitivities(self) -> int:
+        """How many evaluations the sensitivities took: fewer than asked for where two cuts keep the same channels."""
+        return sum(row["stage"] == "sensitivity" for row in self.run.episodes.rows)
+
+    def oneshot(self, plans: Sequence[np.ndarray]) -> list[float]:
+        """One-shot losses of plans, each (groups,) kept counts."""
+        return self._losses([self.evaluator(counts) for counts in plans], plans, self._known[0])
+
+    def tuned(self, plans: Sequence[np.ndarray]) -> list[float]:
+        """Losses of plans after a brief fine-tuning."""
+        if not self._tuning:
+            self._tuning, self._best_value = True, -np.inf
+            self.progress.stage("tuning plans briefly", self.given.tunings, len(self.tuner.seen))
+        found = self.tuner(plans)
+        for counts, evaluation in zip(plans, found, strict=True):
+            self._compare(counts, evaluation)
+        return self._losses(found, plans, self._known[1])
+
+    @staticmethod
+    def _losses(found: list[Evaluation], plans: Sequence[np.ndarray], known: set[tuple[int, ...]]) -> list[float]:
+        known.difference_update(map(plan_key, plans))
+        return [evaluation.loss for evaluation in found]
+
+    def over(self, share: float) -> bool:
+        """Whether a share of the time has passed; an interrupted search first comes to where it was."""
+        if self.given.time is None or self._known[self._tuning]:
+            return False
+        if self._known[1]:
+            return True
+        return time.perf_counter() - self._start > share * seconds(self.given.time)
+
+    def add(self, counts: np.ndarray, evaluation: Evaluation) -> None:
+        """Log one evaluation of (groups,) kept counts."""
+        ratios = self.problem.cost.ratios(counts)
+        if self.stage == "final":
+            self._enter(self.run.episodes, counts, evaluation, self.stage, None)
+            return
+        if self.task is not None:
+            self._compare(counts, evaluation)
+        self._enter(self.run.episodes, counts, evaluation, self.stage, self._lowest())
+        self.board.add(len(self.run.episodes), evaluation, ratios, self.best, self._best_loss)
+        self._tell(len(self.run.episodes), ratios)
+
+    def add_tuned(self, counts: np.ndarray, evaluation: Evaluation) -> None:
+        """Log what a brief fine-tuning of (groups,) kept counts has left."""
+        self._compare(counts, evaluation)
+        self._enter(self.run.tunings, counts, evaluation, "tuning", self._lowest())
+        self._tell(len(self.run.tunings), self.problem.cost.ratios(counts))
+
+    def _lowest(self) -> float | None:
+        return None if self.best is None else self._best_loss
+
+    def _enter(
+        self, journal: Journal, counts: np.ndarray, evaluation: Evaluation, stage: str, best: float | None
+    ) -> None:
+        seconds = time.perf_counter() - self._start
+        journal.add(counts, evaluation, self.problem.cost.ratios(counts), stage, best, seconds)
+
+    def _tell(self, done: int, ratios: np.ndarray) -> None:
+        self.progress.update(done, **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
+
+    def _compare(self, counts: np.ndarray, evaluation: Evaluation) -> None:
+        assert self.task is not None
+        value = float(self.task.value(counts[None], np.array([evaluation.loss]))[0])
+        if value > self._best_value:
+            self.best, self._best_value, self._best_loss = counts, value, evaluation.loss
+            self.facts = {"best_loss": f"{evaluation.loss:.3f}", "accuracy": f"{100 * evaluation.accuracy:.1f} %"}
