@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rlprune.agents.rollout import Choose, greedy
-from rlprune.envs.walk import Task, Walks
+from rlprune.agents.rollout import Choose, greedy, rollout
+from rlprune.envs.walk import Task
 
 SHIFTS = 32
 """Long walks are shifted by so many distances, evenly spread."""
@@ -51,10 +51,13 @@ def mean_changes(choose: Choose, seen: np.ndarray) -> np.ndarray:
 
 def _walk(choose: Choose, task: Task) -> np.ndarray:
     """(steps, features) what is seen on one walk."""
-    walk, seen, finished = Walks(task, 1), [], False
-    while not finished:
-        seen.append(walk.observe()[0])
-        finished = walk.step(choose(seen[-1][None]))
+    seen: list[np.ndarray] = []
+
+    def watched(observations: np.ndarray) -> np.ndarray:
+        seen.append(observations[0])
+        return choose(observations)
+
+    rollout(watched, task, 1)
     return np.array(seen)
 
 

@@ -39,8 +39,7 @@ from rlprune.settings import (
 
 __all__ = [
     "CRITERIA", "VERBS", "Bench", "Compare", "Eval", "Export", "Finetune", "Inspect", "Prune", "Replay", "Report",
-    "Search",
-    "Settings", "Train", "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
+    "Search", "Settings", "Train", "as_dict", "differences", "resolve", "sections", "spelled", "to_yaml",
 ]  # fmt: skip
 
 VERSION = 1

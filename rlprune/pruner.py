@@ -167,6 +167,12 @@ def plan_in(module: nn.Module) -> PruningPlan | None:
     return getattr(module, PLAN, None)
 
 
+def open_folder(folder: str | Path) -> tuple[nn.Module, PruningPlan]:
+    """What `load` gives, with the plan that the network was cut by."""
+    module = load(folder)
+    return module, getattr(module, PLAN)
+
+
 def _check_counts(module: nn.Module, plan: PruningPlan, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Whether plain layers have as many outputs as their plan says."""
     layers = dict(module.named_modules())

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from torch import nn
 
 from rlprune.choice import parse_choice
 from rlprune.models.registry import rebuild_model
-from rlprune.plan import PruningPlan, top_mask
-from rlprune.pruner import load, prune, pruned_folder
+from rlprune.plan import top_mask
+from rlprune.pruner import open_folder, prune
 from rlprune.runtime import Run, Runtime, make_run
 from rlprune.trace import build_graph
 
@@ -100,8 +99,8 @@ def build(subject: dict[str, Any]) -> tuple[nn.Module, int]:
             its groups. Its weights are then fresh, which takes no other time.
     """
     if "folder" in subject:
-        folder = pruned_folder(Path(subject["folder"]))
-        return load(folder), PruningPlan.load(folder / "plan.json").network["image_size"]
+        module, plan = open_folder(subject["folder"])
+        return module, plan.network["image_size"]
     network = subject["network"]
     module, pixels = rebuild_model(network).eval(), network["image_size"]
     if subject.get("counts") is None:

@@ -147,7 +147,8 @@ def recover_together(
         UserError: a setting is out of range. A network that diverged is left with weights that are not finite.
     """
     settings = _settings(images, epochs=1, lr=lr, recovery=True, batch_size=batch_size, seed=seed)
-    learners = [_Learner(module, settings, _fabric(device)) for module in modules]
+    fabric = _fabric(device)
+    learners = [_Learner(module, settings, fabric) for module in modules]
     with ExitStack() as stack:
         for module in modules:
             stack.enter_context(safe_backward(module))

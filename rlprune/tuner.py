@@ -1,18 +1,17 @@
 """Plan -> loss after a brief fine-tuning: what a plan is worth once its network has begun to recover."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from rlprune.device import evaluation_dtype
 from rlprune.evaluator import Evaluation
 from rlprune.plan import plan_key, top_mask
 from rlprune.problem import Problem
 from rlprune.pruner import prune
-from rlprune.training import recover_together
+from rlprune.training import evaluate, recover_together
 
 PART = 4
 """A brief fine-tuning sees one in so many training images, once."""
@@ -86,14 +85,8 @@ class Tuner:
             self.on_new(counts, evaluation)
 
     def _judge(self, module: nn.Module) -> Evaluation:
-        logits, labels = [], []
-        device, dtype = self.problem.device, evaluation_dtype(self.problem.device)
-        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-            for images in self.judged:
-                for inputs, truth in images.batches(250, device=device):
-                    logits.append(module(inputs).float())
-                    labels.append(truth)
-        # Tuning has repaired the scale of the logits, so that no temperature is needed. A network that diverged tells
-        # nothing: chance.
-        outputs, truth = torch.cat(logits).nan_to_num(0, 0, 0), torch.cat(labels)
-        return Evaluation(cross_entropy(outputs, truth).item(), (outputs.argmax(1) == truth).float().mean().item())
+        sizes = [len(images) for images in self.judged]
+        parts = [evaluate(module, images, device=self.problem.device) for images in self.judged]
+        loss, accuracy = np.average(parts, axis=0, weights=sizes).tolist()
+        # A network that diverged tells nothing: chance.
+        return Evaluation(loss if math.isfinite(loss) else math.log(len(self.problem.data.classes)), accuracy)

@@ -6,33 +6,30 @@
     python scripts/bench.py structure                 # tracing and cutting against torch-pruning, and memory
 
 Every part stores its figures under docs/benchmarks/ and writes all parts' tables between the marks in the README;
-so do `scripts/bench_search.py`, `scripts/bench_range.py` and `scripts/bench_replay.py`, which measure the searches.
+so do `scripts/bench_search.py`, `scripts/bench_range.py` and `scripts/bench_replay.py`, which measure the searches, and
+`scripts/bench_latency.py` and `scripts/bench_equal.py`.
 """
 
 import argparse
 import csv
 import json
-import os
 import resource
 import subprocess
 import sys
 import tempfile
-import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_equal import equal_table
 from bench_evaluation import evaluation, evaluation_table
+from bench_latency import latency_table
 from bench_range import range_table
 from bench_replay import replay_table
 from bench_search import search_table
 from bench_structure import structure, structure_table
+from figures import ROOT, command, keep, kept
 
-from rlprune.device import machine
-
-ROOT = Path(__file__).parent.parent
-FIGURES = ROOT / "docs" / "benchmarks"
 OUTPUT = ("<!-- output: written by scripts/bench.py -->", "<!-- end of output -->")
 MARKS = ("<!-- benchmarks: written by scripts/bench.py -->", "<!-- end of benchmarks -->")
 
@@ -49,19 +46,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.part != "tables":
         figures = PARTS[given.part][0](given)
-        FIGURES.mkdir(parents=True, exist_ok=True)
-        stamp = {"date": date.today().isoformat(), "machine": machine()}
-        (FIGURES / f"{given.part}.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
+        keep(given.part, figures)
     write_tables()
-
-
-def command(*words: str, cache: Path | None = None, cwd: Path | None = None) -> tuple[dict[str, Any], float]:
-    """Run rlprune in a process of its own; returns what --json printed, and seconds of the whole process."""
-    environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
-    start = time.perf_counter()
-    full = ["rlprune", *words, "--json"]
-    done = subprocess.run(full, env=environment, cwd=cwd, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout), time.perf_counter() - start
 
 
 def digits(_: argparse.Namespace) -> dict[str, Any]:
@@ -105,7 +91,7 @@ def cifar(given: argparse.Namespace) -> dict[str, Any]:
         sys.exit("bench.py: name the CIFAR-10 images with --data cifar10 or --data folder:PATH")
     known: dict[str, Any] = {"rows": [], "peak_gib": 0.0}
     if given.resume:
-        known = json.loads((FIGURES / "cifar.json").read_text())
+        known = kept("cifar")
     rows = known["rows"][: given.seeds]
     words = ["search", "--model", "vgg16", "--model-args", "width=0.25", "--budget", "0.3", "--data", given.data]
     words += ["--finetune-epochs", str(given.finetune_epochs), "--train-epochs", "12"]
@@ -158,15 +144,12 @@ def write_tables() -> None:
     parts = []
     renders = {name: render for name, (_, render) in PARTS.items()}
     for name, render in {**renders, **OTHERS}.items():
-        path = FIGURES / f"{name}.json"
-        if path.is_file():
-            figures = json.loads(path.read_text())
+        if figures := kept(name):
             parts.append(f"{render(figures)}\n\n*{figures['machine']}, {figures['date']}*")
     readme = ROOT / "README.md"
     text = between(readme.read_text(), MARKS, "\n\n".join(parts))
-    if (FIGURES / "digits.json").is_file():
-        shown = json.loads((FIGURES / "digits.json").read_text())["shown"]
-        lines = "\n".join(line.rstrip() for line in shown.rstrip().splitlines())
+    if figures := kept("digits"):
+        lines = "\n".join(line.rstrip() for line in figures["shown"].rstrip().splitlines())
         text = between(text, OUTPUT, f"```text\n{lines}\n```")
     readme.write_text(text)
 
@@ -215,7 +198,13 @@ PARTS = {
     "evaluation": (evaluation, evaluation_table),
     "structure": (structure, structure_table),
 }
-OTHERS = {"search": search_table, "range": range_table, "replay": replay_table}
+OTHERS = {
+    "search": search_table,
+    "range": range_table,
+    "replay": replay_table,
+    "latency": latency_table,
+    "equal": equal_table,
+}
 
 if __name__ == "__main__":
     main()

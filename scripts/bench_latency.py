@@ -3,18 +3,17 @@
     python scripts/bench_latency.py
     python scripts/bench_latency.py --networks resnet56 --plans 3 --seconds 5      # to see that it works
 
-Writes docs/benchmarks/latency.json and prints its tables. Every comparison is made of medians of interleaved rounds in
-one process that does nothing else.
+Writes docs/benchmarks/latency.json and the README's tables. Every comparison is made of medians of interleaved rounds
+in one process that does nothing else.
 """
 
 import argparse
-import json
 import sys
-from datetime import date
 from typing import Any, cast
 
 import numpy as np
 import torch
+from figures import keep
 
 from rlprune.budget import Budget, Lander, parse_budget
 from rlprune.cost import build_cost
@@ -47,12 +46,11 @@ def main() -> None:
     runtime = Runtime(given.backend, 1, given.threads)
     rows = [network_row(name, runtime, given) for name in given.networks.split(",")]
     figures: Record = {"runtime": runtime.as_dict(), "plans": given.plans, "rows": rows, "speed": speed(runtime, given)}
+    keep("latency", figures)
 
-    from bench import FIGURES, machine
+    from bench import write_tables
 
-    stamp = {"date": date.today().isoformat(), "machine": machine()}
-    (FIGURES / "latency.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
-    print(latency_table(figures))
+    write_tables()
 
 
 def open_dense(name: str) -> Problem:

@@ -8,9 +8,10 @@ between those that the policy was trained on. What has been measured is not meas
 
 import argparse
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from figures import command, keep
 
 Record = dict[str, Any]
 BUDGETS = (0.2, 0.25, 0.3, 0.38, 0.48, 0.6, 0.75)
@@ -25,19 +26,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-range"), help="where the runs lie")
     given = parser.parse_args()
-    figures = measured(given)
+    keep("range", measured(given))
 
-    from bench import FIGURES, machine, write_tables
+    from bench import write_tables
 
-    stamp = {"date": date.today().isoformat(), "machine": machine()}
-    (FIGURES / "range.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
     write_tables()
 
 
 def measured(given: argparse.Namespace) -> Record:
     """Every budget's losses and one-shot accuracies on the test images."""
-    from bench import command
-
     seed, network = ["--seed", str(given.seed)], ["--model", "vgg16", "--model-args", "width=0.25"]
     words = [*network, "--data", given.data, "--checkpoint", given.checkpoint, *seed]
     run = given.out / "any"

@@ -9,11 +9,11 @@ measured is not measured again.
 
 import argparse
 import json
-import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from figures import command, keep
 
 Record = dict[str, Any]
 EVALUATIONS = (0, 2, 20, 60)
@@ -41,11 +41,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench-replay"), help="where the runs lie")
     given = parser.parse_args()
 
-    from bench import FIGURES, machine, write_tables
-
     rows = [measured(journey, given) for journey in journeys(given)]
-    stamp = {"date": date.today().isoformat(), "machine": machine(), "evaluations": given.evaluations}
-    (FIGURES / "replay.json").write_text(json.dumps(stamp | {"rows": rows}, indent=2) + "\n")
+    keep("replay", {"evaluations": given.evaluations, "rows": rows})
+
+    from bench import write_tables
+
     write_tables()
 
 
@@ -110,14 +110,11 @@ def measured(journey: Journey, given: argparse.Namespace) -> Record:
 
 def done(verb: str, words: list[str], out: Path) -> Record:
     """The result of a verb, from its folder where it is finished; with the seconds of the whole process."""
-    from bench import command
-
     told = out.with_name(f"{out.name}.told.json")
     if not told.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        result, _ = command(verb, *words, "--out", str(out))
-        told.write_text(json.dumps(result | {"wall": time.perf_counter() - start}) + "\n")
+        result, wall = command(verb, *words, "--out", str(out))
+        told.write_text(json.dumps(result | {"wall": wall}) + "\n")
     return json.loads(told.read_text())
 
 

@@ -10,12 +10,11 @@ docs/benchmarks/search.json and the table into the README.
 """
 
 import argparse
-import json
-from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench_peers import PEERS, peers
+from figures import command, keep, kept
 
 from rlprune.problem import open_problem
 from rlprune.progress import Progress
@@ -87,18 +86,13 @@ def places(grid: list[tuple[Network, float]]) -> list[tuple[str, float]]:
 
 def measured(given: argparse.Namespace) -> list[Record]:
     """The cells that an earlier run with as many seeds and evaluations has left."""
-    from bench import FIGURES
-
-    path = FIGURES / "search.json"
-    figures = json.loads(path.read_text()) if path.is_file() else {}
+    figures = kept("search")
     same = (figures.get("seeds"), figures.get("evaluations")) == (given.seeds, given.evaluations)
     return figures["cells"] if same else []
 
 
 def cell(network: Network, budget: float, methods: str, given: argparse.Namespace) -> Record:
     """One comparison, or what it found before."""
-    from bench import command
-
     weights = (given.checkpoints or given.out / "dense") / network.file()
     if not weights.is_file():
         # The recipe of the other CIFAR-10 tables.
@@ -117,10 +111,9 @@ def cell(network: Network, budget: float, methods: str, given: argparse.Namespac
 
 def save(figures: Record) -> None:
     """Keep the figures, and write the README's tables."""
-    from bench import FIGURES, machine, write_tables
+    from bench import write_tables
 
-    stamp = {"date": date.today().isoformat(), "machine": machine()}
-    (FIGURES / "search.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
+    keep("search", figures)
     write_tables()
 
 

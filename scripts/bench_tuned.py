@@ -11,7 +11,6 @@ file. Without anything left to measure the table is printed.
 """
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from figures import grow, plan_arguments
 from torch import nn
 
 from rlprune import search
@@ -38,14 +38,9 @@ TUNINGS, EPOCHS, SEEDS = 40, 6, 3
 
 def main() -> None:
     """Measure what is left, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("model", "data", "checkpoint", "budget"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--model-args")
+    parser = plan_arguments(__doc__)
     parser.add_argument("--compare", type=Path, required=True, help="folder of a finished comparison")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the searches with tunings")
-    parser.add_argument("--out", type=Path, required=True, help="csv file that grows row by row")
-    parser.add_argument("--share", default="0/1", help="which seeds this process measures")
     given = parser.parse_args()
     share, shares = map(int, given.share.split("/"))
     problem = open_problem(vars(given), Progress())
@@ -55,7 +50,9 @@ def main() -> None:
             if (method, seed) not in known(given.out):
                 module, seconds = fine_tuned(problem, scores, counts, seed)
                 accuracy = evaluate(module, problem.data.test, device=problem.device)[1]
-                append(given.out, method, seed, counts, accuracy, seconds)
+                row = {"method": method, "seed": seed, "test_accuracy": accuracy, "seconds": round(seconds, 1)}
+                grow(given.out, row | {"counts": counts_to_text(counts)})
+                print(method, seed, f"{100 * accuracy:.2f} %", flush=True)
     print(summary(pd.read_csv(given.out)))
 
 
@@ -113,18 +110,6 @@ def known(path: Path) -> set[tuple[str, int]]:
         return set()
     table = pd.read_csv(path)
     return set(zip(table["method"], table["seed"], strict=True))
-
-
-def append(path: Path, method: str, seed: int, counts: np.ndarray, accuracy: float, seconds: float) -> None:
-    """One more line, with a heading where the file is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(["method", "seed", "test_accuracy", "seconds", "counts"])
-        writer.writerow([method, seed, accuracy, round(seconds, 1), counts_to_text(counts)])
-    print(method, seed, f"{100 * accuracy:.2f} %", flush=True)
 
 
 def summary(table: pd.DataFrame) -> str:

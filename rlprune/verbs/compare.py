@@ -53,9 +53,9 @@ def compare(*, config: Path | None = None, progress: Progress | None = None, **s
     for name in given.names:
         find_method(name)
     problem = open_problem(as_dict(given), progress)
+    _require_enough(given, len(problem.graph.groups))
     landing = open_landing(given, problem, [budget], progress, folder)
     lander = landing.landers[0]
-    _require_enough(given, len(problem.graph.groups))
     if given.checkpoint is None:
         train_dense(problem, _as_search(given, given.seed), given.train_epochs, progress)
     bank = Bank(make_evaluator(problem, given.criterion, given.seed))

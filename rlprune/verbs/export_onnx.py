@@ -6,10 +6,9 @@ from typing import Any
 from rlprune.config import Export
 from rlprune.errors import UserError
 from rlprune.onnx_export import onnx_accuracy, quantise, require_onnx, write_onnx
-from rlprune.plan import PruningPlan
 from rlprune.problem import open_pruned
 from rlprune.progress import Progress
-from rlprune.pruner import load, pruned_folder
+from rlprune.pruner import open_folder, pruned_folder
 
 
 def export_onnx(given: Export, progress: Progress) -> dict[str, Any]:
@@ -24,12 +23,12 @@ def export_onnx(given: Export, progress: Progress) -> dict[str, Any]:
     """
     require_onnx()
     folder = pruned_folder(given.source)
-    network = PruningPlan.load(folder / "plan.json").network
     out = given.out or folder / "model.onnx"
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file such as {out / 'model.onnx'}")
     progress.stage("exporting the network")
-    facts = write_onnx(load(folder), network["image_size"], out)
+    module, plan = open_folder(folder)
+    facts = write_onnx(module, plan.network["image_size"], out)
     result: dict[str, Any] = {"path": str(out), **facts}
     return result | _int8(given.source, out, progress) if given.int8 else result
 

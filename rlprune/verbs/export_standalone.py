@@ -1,13 +1,11 @@
 """`rlprune export --format torch-export` and `--format python`."""
 
-from pathlib import Path
 from typing import Any
 
 from rlprune.config import Export
 from rlprune.errors import UserError
-from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
-from rlprune.pruner import load, pruned_folder
+from rlprune.pruner import open_folder, pruned_folder
 from rlprune.standalone import write_program, write_python
 
 
@@ -19,7 +17,8 @@ def export_program(given: Export, progress: Progress) -> dict[str, Any]:
         fix = out / "model.pt2" if out.is_dir() else out.with_suffix(".pt2")
         raise UserError(f"--out {out} is no .pt2 file: name one such as {fix}")
     progress.stage("exporting")
-    write_program(load(folder), _size(folder), out)
+    module, plan = open_folder(folder)
+    write_program(module, plan.network["image_size"], out)
     return {"path": str(out)}
 
 
@@ -30,10 +29,6 @@ def export_python(given: Export, progress: Progress) -> dict[str, Any]:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: name a folder for model.py and model.safetensors")
     progress.stage("exporting")
-    network = PruningPlan.load(folder / "plan.json").network
-    write_python(load(folder), _size(folder), out, f"{network['model']}, pruned.")
+    module, plan = open_folder(folder)
+    write_python(module, plan.network["image_size"], out, f"{plan.network['model']}, pruned.")
     return {"path": str(out / "model.py")}
-
-
-def _size(folder: Path) -> int:
-    return int(PruningPlan.load(folder / "plan.json").network["image_size"])

@@ -1,0 +1,61 @@
+"""What the benchmarks share: running the command line, and keeping figures with the machine and the date."""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rlprune.device import machine
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "docs" / "benchmarks"
+
+
+def keep(name: str, figures: dict[str, Any]) -> None:
+    """Write what a benchmark has measured."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    stamp = {"date": date.today().isoformat(), "machine": machine()}
+    (FIGURES / f"{name}.json").write_text(json.dumps(stamp | figures, indent=2) + "\n")
+
+
+def kept(name: str) -> dict[str, Any]:
+    """What a benchmark has written, or nothing."""
+    path = FIGURES / f"{name}.json"
+    figures: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return figures
+
+
+def command(*words: str, cache: Path | None = None, cwd: Path | None = None) -> tuple[dict[str, Any], float]:
+    """Run rlprune in a process of its own; returns what --json printed, and seconds of the whole process."""
+    environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
+    start = time.perf_counter()
+    full = ["rlprune", *words, "--json"]
+    done = subprocess.run(full, env=environment, cwd=cwd, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout), time.perf_counter() - start
+
+
+def plan_arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser for those that measure plan after plan of one network, in one process or in several."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "data", "checkpoint", "budget"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--model-args")
+    parser.add_argument("--out", type=Path, required=True, help="csv file that grows plan by plan")
+    parser.add_argument("--share", default="0/1", help="what this process measures: 0/2 is the first half")
+    return parser
+
+
+def grow(path: Path, row: dict[str, Any]) -> None:
+    """One more line of a csv file, with a heading where the file is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
