@@ -6,7 +6,7 @@ Shepard, 1968).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,12 +75,17 @@ class Home:
         rises = (weights[..., None] * self.sensitivity.rises[near]).sum(1) / weights.sum(1, keepdims=True)
         return Sensitivity(self.sensitivity.ratios, rises)
 
+    def unlike(self, graph: Graph, cost: Cost) -> float:
+        """How far the layers of another network are from the nearest of this one's; see `distance`."""
+        here = layer_facts(graph, cost)
+        return _nearest(_structure(dict(zip(self.names, self.facts.T, strict=True)), here), _structure(here, here))
+
     def distance(self, features: Features) -> float:
         """How far the groups of another network are from the nearest of this one's, in all that is seen of them
         without an evaluation: 0 where each has its like, 1 where they differ as much as this one's do among themselves.
         """
         seen = self._seen()
-        return float(_apart(self.facts[:, seen], features.static[:, seen]).min(axis=1).mean())
+        return _nearest(self.facts[:, seen], features.static[:, seen])
 
     def familiar(self, features: Features) -> Features:
         """What is seen of a network of the same architecture, half-way to what was seen here.
@@ -141,6 +146,18 @@ class Home:
         return Home(data["network"], data["data"], data["inputs"], channels, tuple(names), facts, sensitivity)
 
 
+def nearest_home(homes: Sequence[Home], problem: Problem) -> Home:
+    """Of the networks that a policy was trained on the one that is most like another: the very same, else one of the
+    same architecture, else the one with the most similar layers."""
+    graph, inputs = problem.graph, inputs_of(problem)
+
+    def strangeness(home: Home) -> tuple[bool, int, float]:
+        different = sum(home.inputs.get(name) != value for name, value in inputs.items())
+        return not home.is_same_architecture(graph), different, home.unlike(graph, problem.cost)
+
+    return min(homes, key=strangeness)
+
+
 def family(model: str) -> str:
     """What networks of several depths and widths have in common: resnet20 and torchvision/resnet18 are resnets."""
     if ".py:" in model:
@@ -153,6 +170,11 @@ def _structure(facts: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) 
     """(groups, facts of layers); shares of the cost relative to their mean, for deeper networks have smaller ones."""
     columns = [facts[name] / max(facts[name].mean(), 1e-9) if name in SHARES else facts[name] for name in like]
     return np.stack(columns, axis=1)
+
+
+def _nearest(home: np.ndarray, here: np.ndarray) -> float:
+    """The mean distance of groups from the nearest one at home."""
+    return float(_apart(home, here).min(axis=1).mean())
 
 
 def _apart(home: np.ndarray, here: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ What a trained agent does when it does not explore is a small network of linear 
 network and all that a walk elsewhere needs of the network it was trained on are a folder that can be taken along.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 FORMAT = "rlprune-policy"
-VERSION = 2
+VERSION = 3
 ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"clip": lambda actions: np.clip(actions, -1, 1), "tanh": np.tanh}
 """What follows the last layer: the mean of a Gaussian is clipped, an actor is squashed."""
 
@@ -47,7 +47,7 @@ class Policy:
         names: of what it sees.
         settings: those of the search.
         provenance: what the search worked on, and with what.
-        home: the network that it was trained on.
+        homes: the networks that it was trained on.
     """
 
     agent: str
@@ -57,7 +57,7 @@ class Policy:
     names: tuple[str, ...]
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
-    home: Home
+    homes: tuple[Home, ...]
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """(walks, features) observations -> (walks,) actions in [-1, 1]."""
@@ -93,32 +93,36 @@ class Policy:
             },
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
-            "home": self.home.as_json(),
+            "homes": [home.as_json() for home in self.homes],
         }  # fmt: skip
         write_json(folder / "policy.json", {"format": FORMAT, "version": VERSION, **facts})
 
 
-def policy_of(agent: "BaseAlgorithm", given: Search, problem: Problem, prepared: Prepared) -> Policy:
+def policy_of(agent: "BaseAlgorithm", given: Search, trained: Sequence[tuple[Problem, Prepared]]) -> Policy:
     """What is kept of a trained agent.
 
     Args:
         agent: the agent.
         given: the settings of its search.
-        problem: the network that it was trained on.
-        prepared: what it walked there.
+        trained: the networks that it was trained on, and what it walked there.
     """
-    task, names = prepared.tasks[0], prepared.tasks[0].features.names
-    channels = {group.name: group.channels for group in problem.graph.groups}
-    home = Home(
-        problem.network, problem.data.name, inputs_of(problem), channels,
-        names[: -observation.DYNAMIC], task.features.static, prepared.sensitivity,
-    )  # fmt: skip
+    task = trained[0][1].tasks[0]
     settings = as_dict(given)
     told = {key: settings[key] for key in ("budget", "evaluations", "seed", "criterion", "reward")}
     told["rlprune"] = __version__
     versions = {key: text for key, text in environment().items() if key in ("torch", "stable-baselines3")}
     layers, end = layers_of(agent)
-    return Policy(given.agent, layers, end, task.reach, names, settings, told | versions, home)
+    homes = tuple(_home(*one) for one in trained)
+    return Policy(given.agent, layers, end, task.reach, task.features.names, settings, told | versions, homes)
+
+
+def _home(problem: Problem, prepared: Prepared) -> Home:
+    features = prepared.tasks[0].features
+    channels = {group.name: group.channels for group in problem.graph.groups}
+    return Home(
+        problem.network, problem.data.name, inputs_of(problem), channels,
+        features.names[: -observation.DYNAMIC], features.static, prepared.sensitivity,
+    )  # fmt: skip
 
 
 def save_agent(agent: "BaseAlgorithm", policy: Policy, folder: Path) -> None:
@@ -165,8 +169,8 @@ def load_policy(folder: Path) -> Policy:
     data = read_json(folder / "policy.json", FORMAT, VERSION)
     if data["version"] < VERSION:
         raise UserError(
-            f"the policy in {folder} has format version {data['version']} and knows nothing of the network it was "
-            "trained on: search anew with this rlprune"
+            f"the policy in {folder} has format version {data['version']} and this rlprune reads version {VERSION}: "
+            "search anew"
         )
     try:
         seen, sizes = data["observation"], [int(size) for size in data["sizes"]]
@@ -176,14 +180,14 @@ def load_policy(folder: Path) -> Policy:
                 f"of version {observation.VERSION}: search anew with this rlprune"
             )
         names = tuple(seen["names"])
-        home = Home.from_json(data["home"], names[: -observation.DYNAMIC])
+        homes = tuple(Home.from_json(home, names[: -observation.DYNAMIC]) for home in data["homes"])
         about = data["agent"], data["settings"], data["provenance"]
         end, reach = data["end"], float(data["reach"])
-        if end not in ENDS or len(names) != sizes[0] or sizes[-1] != 1 or not reach > 0:
+        if not homes or end not in ENDS or len(names) != sizes[0] or sizes[-1] != 1 or not reach > 0:
             raise ValueError("layers that do not fit together")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / 'policy.json'} is not a complete policy: {error!r}") from None
-    return Policy(about[0], _layers(folder, sizes), end, reach, names, *about[1:], home)
+    return Policy(about[0], _layers(folder, sizes), end, reach, names, *about[1:], homes)
 
 
 def _layers(folder: Path, sizes: list[int]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:

@@ -65,7 +65,7 @@ def prepare(
     for lander in landers:
         unvalued = lay_out(problem, lander, evaluator.scores, activity, sensitivity, weights, balance)
         begin(unvalued)
-        base = unvalued.finish(unvalued.base[None])[0]
+        base = unvalued.base_plan()
         value = float(unvalued.value(base[None], np.array([evaluator(base).loss]))[0])
         prepared.tasks.append(replace(unvalued, base_value=value))
         prepared.bases.append(base)

@@ -7,9 +7,7 @@ fine-tuning, which is closer to what counts in the end and a hundred times as de
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,22 +16,23 @@ from stable_baselines3.common.logger import Logger, configure
 
 from rlprune.agents.agents import make_agent
 from rlprune.agents.imitation import imitate
-from rlprune.agents.reward_model import Measured, RewardModel
+from rlprune.agents.level import Level, Measure, Target, fit
+from rlprune.agents.reward_model import RewardModel
 from rlprune.agents.rollout import greedy, rollout
 from rlprune.agents.tuned_model import TunedModel
 from rlprune.envs.vector import WalkVecEnv
-from rlprune.envs.walk import Score, Task
+from rlprune.envs.walk import Task
 
 WALKS = 512
-"""Imagined walks side by side, those of all budgets together."""
+"""Imagined walks side by side, those of all networks and budgets together."""
 ROLLOUTS = 2
 """Imagined rollouts of `WALKS` walks between two rounds of measurements."""
 PICKS = 8
-"""Plans measured a round, of all budgets together, but two of each at least."""
+"""Plans measured a round, of all networks and budgets together, but two of each at least."""
 SCOUTS = 12
-"""Plans around the base plans that are measured before the first round, of all budgets together."""
+"""Plans around the base plans of a network that are measured before the first round, of all budgets together."""
 ELITES = 8
-"""Plans of every budget that the policy is drawn to before a round."""
+"""Plans of every network and budget that the policy is drawn to before a round."""
 CAREFUL = (0.0, 0.03, 0.1)
 """Deviations of the noise of the walks that look around what the policy has become."""
 PATIENCE = 3
@@ -47,73 +46,8 @@ TUNED_BEST = 2
 FIRST_SHARE = 0.4
 """Share of a limited time after which one-shot losses have been measured enough, if there are tunings to come."""
 
-Measure = Callable[[Sequence[np.ndarray]], Sequence[float]]
-"""Plans, each (groups,) kept counts -> their losses; the expensive part."""
 Over = Callable[[float], bool]
 """Whether so much of the time has passed, as a share of it."""
-
-
-class Model(Protocol):
-    """What is believed of plans that were not measured."""
-
-    def fit(self, budgets: Sequence[Measured]) -> None:
-        """Learn from all measured plans."""
-
-    def mean(self, counts: np.ndarray, budget: int = 0) -> np.ndarray:
-        """(plans,) expected losses."""
-
-    def predict(self, counts: np.ndarray, budget: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """(plans,) expected losses and how far off they may be."""
-
-
-class Level:
-    """One budget of a search: every plan that was measured or imagined under it.
-
-    Args:
-        task: what counts.
-        measure: the expensive part.
-    """
-
-    def __init__(self, task: Task, measure: Measure) -> None:
-        self.task = task
-        self.measure = measure
-        self.counts: list[np.ndarray] = []
-        self.losses: list[float] = []
-        self.imagined: list[np.ndarray] = []
-        self._seen: set[bytes] = set()
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def __contains__(self, counts: np.ndarray) -> bool:
-        return counts.tobytes() in self._seen
-
-    def add(self, plans: Sequence[np.ndarray], most: int) -> None:
-        """Measure the first plans that are not known, so many at most."""
-        new: list[np.ndarray] = []
-        for counts in plans:
-            if counts not in self and len(new) < most:
-                self._seen.add(counts.tobytes())
-                new.append(counts)
-        self.losses += self.measure(new)
-        self.counts += new
-
-    def measured(self) -> Measured:
-        """(plans, groups) counts and (plans,) losses."""
-        return np.array(self.counts), np.array(self.losses)
-
-    def best(self, number: int) -> np.ndarray:
-        """Indices of the plans with the highest values, best first."""
-        return np.argsort(-self.task.value(*self.measured()), kind="stable")[:number]
-
-    def dreaming(self, loss: Score) -> Score:
-        """A score of imagined walks that remembers their plans."""
-
-        def score(counts: np.ndarray) -> np.ndarray:
-            self.imagined.append(counts.copy())
-            return loss(counts)
-
-        return score
 
 
 @dataclass(frozen=True)
@@ -133,9 +67,14 @@ class Tuning:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best plan of every budget, their losses, and the one agent that found them.
+    """The best plan of every network under every budget, their losses, and the one agent that found them.
 
     With tunings the plan is the one that is expected to be the best after one, and the loss is that of its tuning.
+
+    Attributes:
+        counts: (groups,) kept channels, network by network and budget by budget.
+        losses: one a plan.
+        agent: trained on all of them.
     """
 
     counts: list[np.ndarray]
@@ -144,48 +83,43 @@ class SearchResult:
 
 
 def search(
-    tasks: Sequence[Task],
-    measure: Measure,
+    targets: Sequence[Target],
     evaluations: int,
-    foretell: Callable[[np.ndarray], np.ndarray],
     agent: str = "ppo",
     seed: int = 0,
-    starts: Sequence[Sequence[np.ndarray]] = (),
     log: Path | None = None,
     tuning: Tuning | None = None,
     over: Over = lambda share: False,
 ) -> SearchResult:
-    """Search for the plan with the highest value, or for one under every budget with a single policy.
+    """Search for the plan with the highest value, or for one of every network under every budget with a single policy.
 
     Args:
-        tasks: what is walked and what counts; one a budget.
-        measure: plans -> losses on the search split.
-        evaluations: how many plans may be measured.
-        foretell: the additive model, (plans, groups) keep ratios -> (plans,) rises of the loss.
+        targets: the networks.
+        evaluations: how many plans may be measured, of all networks together.
         agent: name of the Stable-Baselines3 agent.
         seed: of everything drawn here.
-        starts: for every task (groups,) plans that are measured first.
         log: folder for TensorBoard, or None.
-        tuning: with it, the search goes on with losses after brief fine-tunings; for a single task.
+        tuning: with it, the search goes on with losses after brief fine-tunings; for one network under one budget.
         over: asked before every round.
 
     Returns:
         The best measured plans and the trained agent, which was drawn to them in the end.
     """
     rng = np.random.default_rng(seed)
-    levels = [Level(task, measure) for task in tasks]
-    model = RewardModel(tasks[0].lander.sizes, foretell)
-    learner = make_agent(agent, _dreams(levels, model), len(tasks[0].base), seed)
+    levels = [level for target in targets for level in _levels(target)]
+    learner = make_agent(agent, _dreams(levels), _steps(levels), seed)
     # One logger for all rounds; left to itself every round would open a file of its own.
     learner.set_logger(configure(str(log / agent), ["tensorboard"]) if log else Logger(None, []))
-    _begin(levels, starts, evaluations, rng)
+    starts = [plans for target in targets for plans in target.starts or [()] * len(target.tasks)]
+    _begin(levels, starts, len(targets), evaluations, rng)
     share = FIRST_SHARE if tuning else 1.0
-    _improve(learner, levels, model, PICKS, evaluations, rng, lambda: over(share))
+    _improve(learner, levels, PICKS, evaluations, rng, lambda: over(share))
     if tuning:
-        level, dear = _tuned(learner, levels[0], model, tuning, rng, lambda: over(1.0))
+        level = _tuned(learner, levels[0], tuning, rng, lambda: over(1.0))
         _draw_to_the_best(learner, [level])
         # The lowest of many noisy losses is too good to be true; what the model makes of it is fairer.
-        end = int(np.argmax(level.task.value(np.array(level.counts), dear.mean(np.array(level.counts)))))
+        plans = np.array(level.counts)
+        end = int(np.argmax(level.task.value(plans, level.model.mean(plans))))
         return SearchResult([level.counts[end]], [level.losses[end]], learner)
     _draw_to_the_best(learner, levels)
     ends = [int(level.best(1)[0]) for level in levels]
@@ -193,16 +127,25 @@ def search(
     return SearchResult(counts, [level.losses[end] for level, end in zip(levels, ends, strict=True)], learner)
 
 
-def _dreams(levels: Sequence[Level], model: Model) -> WalkVecEnv:
-    """Imagined walks of all budgets side by side."""
-    scores = [level.dreaming(partial(model.mean, budget=place)) for place, level in enumerate(levels)]
+def _levels(target: Target) -> list[Level]:
+    model = RewardModel(target.tasks[0].lander.sizes, target.foretell)
+    return [Level(task, target.measure, model, place) for place, task in enumerate(target.tasks)]
+
+
+def _steps(levels: Sequence[Level]) -> int:
+    """Steps of the longest walk."""
+    return max(len(level.task.base) for level in levels)
+
+
+def _dreams(levels: Sequence[Level]) -> WalkVecEnv:
+    """Imagined walks of all networks and budgets side by side."""
+    scores = [level.dreaming() for level in levels]
     return WalkVecEnv([level.task for level in levels], scores, max(WALKS // len(levels) // 4, 1) * 4)
 
 
 def _improve(
     learner: BaseAlgorithm,
     levels: list[Level],
-    model: Model,
     picks: int,
     number: int,
     rng: np.random.Generator,
@@ -211,14 +154,14 @@ def _improve(
     """Imagine, measure and learn, round by round, until so many plans are measured or nothing new turns up."""
     env = learner.get_env()
     assert env is not None
-    walks, steps = env.num_envs, len(levels[0].task.base)
+    walks, steps = env.num_envs, _steps(levels)
     fruitless = 0
     while (left := number - sum(map(len, levels))) > 0 and fruitless < PATIENCE and not over():
         with one_thread():
-            model.fit([level.measured() for level in levels])
+            fit(levels)
             _draw_to_the_best(learner, levels)
             learner.learn(ROLLOUTS * walks * steps, reset_num_timesteps=False)
-            chosen = _promising(learner, levels, model, picks, left, rng)
+            chosen = _promising(learner, levels, picks, left, rng)
         fruitless = 0 if any(chosen) else fruitless + 1
         for level, plans in zip(levels, chosen, strict=True):
             level.add(plans, len(plans))
@@ -229,16 +172,15 @@ def _improve(
 def _tuned(
     learner: BaseAlgorithm,
     cheap: Level,
-    oneshot: RewardModel,
     tuning: Tuning,
     rng: np.random.Generator,
     over: Callable[[], bool],
-) -> tuple[Level, TunedModel]:
+) -> Level:
     """Go on where one-shot losses have led to, with losses after tuning."""
     with one_thread():
-        oneshot.fit([cheap.measured()])
+        fit([cheap])
     best = [cheap.counts[place] for place in cheap.best(TUNED_BEST)]
-    level = Level(cheap.task, tuning.measure)
+    level = Level(cheap.task, tuning.measure, TunedModel(cheap.task.lander.sizes, cheap.model.mean))
     level.add(tuning.starts[:1], tuning.number)
     value = float(level.task.value(*level.measured())[0])
     level.task = replace(level.task, base_value=value)
@@ -247,11 +189,10 @@ def _tuned(
     for place in range(0, len(plans), TUNED_PICKS):
         if not over():
             level.add(plans[place : place + TUNED_PICKS], tuning.number - len(level))
-    model = TunedModel(cheap.task.lander.sizes, oneshot.mean)
-    learner.set_env(_dreams([level], model))
-    _improve(learner, [level], model, TUNED_PICKS, tuning.number, rng, over)
-    model.fit([level.measured()])
-    return level, model
+    learner.set_env(_dreams([level]))
+    _improve(learner, [level], TUNED_PICKS, tuning.number, rng, over)
+    fit([level])
+    return level
 
 
 @contextmanager
@@ -266,13 +207,17 @@ def one_thread() -> Iterator[None]:
 
 
 def _begin(
-    levels: list[Level], starts: Sequence[Sequence[np.ndarray]], evaluations: int, rng: np.random.Generator
+    levels: list[Level],
+    starts: Sequence[Sequence[np.ndarray]],
+    networks: int,
+    evaluations: int,
+    rng: np.random.Generator,
 ) -> None:
     """Measure the plans that are given, then some around the base plans."""
-    each = -(-min(SCOUTS, max(evaluations // 6, 4)) // len(levels))
+    each = -(-min(SCOUTS * networks, max(evaluations // 6, 4 * networks)) // len(levels))
     scouts = [_scouts(level.task, rng, each) for level in levels]
     for plans in (starts, scouts):
-        for level, mine in zip(levels, plans, strict=False):
+        for level, mine in zip(levels, plans, strict=True):
             level.add(list(mine), evaluations - sum(map(len, levels)))
 
 
@@ -290,12 +235,12 @@ def _draw_to_the_best(learner: BaseAlgorithm, levels: list[Level]) -> None:
 
 
 def _promising(
-    learner: BaseAlgorithm, levels: list[Level], model: Model, number: int, left: int, rng: np.random.Generator
+    learner: BaseAlgorithm, levels: list[Level], number: int, left: int, rng: np.random.Generator
 ) -> list[list[np.ndarray]]:
-    """For every budget the plans to measure: of those imagined the best by more and more optimistic forecasts, and
+    """For every level the plans to measure: of those imagined the best by more and more optimistic forecasts, and
     none that is known."""
     chosen: list[list[np.ndarray]] = []
-    for place, level in enumerate(levels):
+    for level in levels:
         most = min(max(number // len(levels), 2), left - sum(map(len, chosen)))
         level.imagined.append(_careful(learner, level.task, rng))
         plans = _unknown(level)
@@ -304,7 +249,8 @@ def _promising(
         level.imagined.clear()
         picks: list[int] = []
         if len(plans):
-            picks = _optimistic(level.task, plans, *model.predict(plans, place), most)
+            mean, doubt = level.model.predict(plans, level.budget)
+            picks = _optimistic(level.task, plans, mean, doubt, most)
         chosen.append([plans[pick] for pick in picks])
     return chosen
 

@@ -11,10 +11,10 @@ from rlprune.envs.walk import Score, Task, Walks
 
 
 class WalkVecEnv(VecEnv):
-    """Walks that all finish together; a finished walk starts again by itself, as is the rule for such environments.
+    """Walks that start together; a finished walk starts again by itself, as is the rule for such environments.
 
     Args:
-        tasks: what is walked and what counts: tasks of one network, such as several budgets.
+        tasks: what is walked and what counts: several budgets, networks of several lengths.
         scores: for every task (plans, groups) kept counts -> (plans,) losses.
         number: how many walks of every task go at once.
     """
@@ -35,25 +35,10 @@ class WalkVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Take the remembered actions."""
-        parts = np.split(self._actions, len(self.walks))
-        # Walks of one network are equally long.
-        finished = all([walks.step(part) for walks, part in zip(self.walks, parts, strict=True)])
-        observations = np.concatenate([walks.observe() for walks in self.walks])
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        dones = np.full(self.num_envs, finished)
-        if not finished:
-            return observations, np.zeros(self.num_envs, dtype=np.float32), dones, infos
-        rewards = np.concatenate(
-            [self._rewards(walks, score) for walks, score in zip(self.walks, self.scores, strict=True)]
-        )
-        for info, observation, reward in zip(infos, observations, rewards, strict=True):
-            info["terminal_observation"] = observation
-            info["episode"] = {"r": float(reward), "l": self.walks[0].groups, "t": 0.0}
-        return self.reset(), rewards, dones, infos
-
-    @staticmethod
-    def _rewards(walks: Walks, score: Score) -> np.ndarray:
-        return walks.task.reward(walks.counts, score(walks.counts)).astype(np.float32)
+        parts = zip(self.walks, self.scores, np.split(self._actions, len(self.walks)), strict=True)
+        observations, rewards, dones, infos = zip(*(_advance(*part) for part in parts), strict=True)
+        together = [np.concatenate(arrays) for arrays in (observations, rewards, dones)]
+        return together[0], together[1], together[2], [info for part in infos for info in part]
 
     def close(self) -> None:
         """Nothing to release."""
@@ -74,3 +59,19 @@ class WalkVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         """Never wrapped one by one."""
         return [False] * len(list(self._get_indices(indices)))
+
+
+def _advance(
+    walks: Walks, score: Score, actions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    """One step of the walks of one task: observations, rewards, whether they have finished, and what else is told."""
+    finished = walks.step(actions)
+    observations, dones = walks.observe(), np.full(walks.number, finished)
+    if not finished:
+        return observations, np.zeros(walks.number, dtype=np.float32), dones, [{} for _ in range(walks.number)]
+    rewards = walks.task.reward(walks.counts, score(walks.counts)).astype(np.float32)
+    infos: list[dict[str, Any]] = [
+        {"terminal_observation": observation, "episode": {"r": float(reward), "l": walks.groups, "t": 0.0}}
+        for observation, reward in zip(observations, rewards, strict=True)
+    ]
+    return walks.reset(), rewards, dones, infos

@@ -46,6 +46,11 @@ class Task:
         """(plans,) terminal rewards: the gain over the base plan."""
         return self.value(counts, losses) - self.base_value
 
+    def base_plan(self) -> np.ndarray:
+        """(groups,) kept counts of the base plan."""
+        plan: np.ndarray = self.finish(self.base[None])[0]
+        return plan
+
     def finish(self, wished: np.ndarray) -> np.ndarray:
         """(plans, groups) wished counts -> the plan that a walk with these wishes would end in, all at once."""
         lander = self.lander

@@ -25,7 +25,7 @@ KINDS = {
 
 def search(records: Sequence[Record]) -> Chart | None:
     """The loss of every plan, the best so far and the baselines; a search over a range has no best plan."""
-    lines = [row for record in records for row in _lines(record)]
+    lines = [row for record in records for row in _steps(record.name, record.plans, record.baselines())]
     if not lines:
         return None
     plans = [row for record in records for row in _plans(record)]
@@ -42,6 +42,22 @@ def search(records: Sequence[Record]) -> Chart | None:
     summary = ", ".join(_search_summary(record) for record in records)
     data = {"plans": plans, "lines": lines}
     return Chart("search", "Search", caption, summary, drawing.properties(height=HEIGHT, **WIDE), data)
+
+
+def tunings(records: Sequence[Record]) -> Chart | None:
+    """The same for the plans that were fine-tuned briefly."""
+    lines = [row for record in records for row in _steps(record.name, record.tuned, record.tuned_baselines())]
+    if not lines:
+        return None
+    plans = [row for record in records for row in _rows(record.name, record.tuned, "tuning")]
+    frame = _frame([row["loss"] for row in plans], [row["loss"] for row in lines])
+    data = {"tuned": plans, "tuned-lines": lines}
+    titles = ("brief fine-tunings", "loss on images held out, nats")
+    drawing = alt.layer(*_searched([record.name for record in records], lines, frame, ("tuned", "tuned-lines"), titles))
+    tuned = {record.name: record.tuned["best_loss"].min() for record in records if len(record.tuned)}
+    summary = ", ".join(f"{name}: best loss {loss:.4g}" for name, loss in tuned.items())
+    caption = "Loss of plans after a brief fine-tuning, and the best so far. Lower is better."
+    return Chart("tunings", "Tunings", caption, summary, drawing.properties(height=HEIGHT, **WIDE), data)
 
 
 def front(records: Sequence[Record]) -> Chart | None:
@@ -83,16 +99,22 @@ def finetune(records: Sequence[Record]) -> Chart | None:
     return Chart("finetune", "Fine-tuning", caption, summary, drawing, {"finetune": rows})
 
 
-def _searched(names: list[str], lines: list[Row], frame: tuple[float, float]) -> tuple[alt.Chart, ...]:
+def _searched(
+    names: list[str],
+    lines: list[Row],
+    frame: tuple[float, float],
+    data: tuple[str, str] = ("plans", "lines"),
+    titles: tuple[str, str] = ("evaluations", "loss on the search images, nats"),
+) -> tuple[alt.Chart, ...]:
     """Dots and lines; a run alone has a colour a line, several have a colour each."""
     several, led = len(names) > 1, list(dict.fromkeys(row["run"] for row in lines))
     kinds = {line: LINES[line] for line in LINES if any(row["line"] == line for row in lines)}
     legend = alt.Legend(orient="bottom", offset=8) if several else alt.Legend()
     dash = alt.StrokeDash("line:N", scale=_scale(kinds, [dash for _, dash in kinds.values()]), legend=legend)
     hue = alt.Color("line:N", scale=_scale(kinds, [colour(name) for name, _ in kinds.values()]))
-    base = alt.Chart(alt.NamedData("plans")).encode(
-        x=alt.X("evaluation:Q", title="evaluations", scale=alt.Scale(nice=False)),
-        y=alt.Y("loss:Q", title="loss on the search images, nats", scale=alt.Scale(domain=frame, nice=False)),
+    base = alt.Chart(alt.NamedData(data[0])).encode(
+        x=alt.X("evaluation:Q", title=titles[0], scale=alt.Scale(nice=False)),
+        y=alt.Y("loss:Q", title=titles[1], scale=alt.Scale(domain=frame, nice=False)),
     )
     dots = (
         base.transform_filter(alt.datum.kind == SEARCH)
@@ -103,7 +125,7 @@ def _searched(names: list[str], lines: list[Row], frame: tuple[float, float]) ->
     steps = base.mark_line(interpolate="step-after", strokeWidth=2, clip=True, aria=False).encode(
         color=run_colour(names) if several else hue, strokeDash=dash, detail="run:N"
     )
-    return dots, steps.properties(data=alt.NamedData("lines"))
+    return dots, steps.properties(data=alt.NamedData(data[1]))
 
 
 def _traded(names: list[str], there: set[str]) -> dict[str, alt.Chart]:
@@ -149,9 +171,8 @@ def _frame(dots: list[float], baselines: list[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _lines(record: Record) -> list[Row]:
+def _steps(name: str, plans: pd.DataFrame, baselines: dict[str, float]) -> list[Row]:
     """The best loss wherever it falls, and the baselines from end to end."""
-    plans = record.plans
     best = plans["best_loss"]
     falls = plans[best.notna() & (best != best.shift())]
     if falls.empty:
@@ -159,9 +180,9 @@ def _lines(record: Record) -> list[Row]:
     first, last = int(falls["evaluation"].iloc[0]), int(plans["evaluation"].iloc[-1])
     points = [(BEST, int(row["evaluation"]), float(row["best_loss"])) for row in falls.to_dict("records")]
     points.append((BEST, last, points[-1][2]))
-    for name, loss in record.baselines().items():
-        points += [(name, first, loss), (name, last, loss)]
-    return [{"run": record.name, "line": line, "evaluation": number, "loss": loss} for line, number, loss in points]
+    for line, loss in baselines.items():
+        points += [(line, first, loss), (line, last, loss)]
+    return [{"run": name, "line": line, "evaluation": number, "loss": loss} for line, number, loss in points]
 
 
 def _search_summary(record: Record) -> str:
@@ -171,16 +192,21 @@ def _search_summary(record: Record) -> str:
 
 
 def _plans(record: Record) -> list[Row]:
+    return _rows(record.name, record.plans, "evaluation")
+
+
+def _rows(name: str, plans: pd.DataFrame, what: str) -> list[Row]:
+    """A dot a plan, with what is told of it."""
     rows = []
-    for plan in record.plans.to_dict("records"):
+    for plan in plans.to_dict("records"):
         kind = PROBE if plan["stage"] == "sensitivity" else SEARCH
         shares = {"accuracy": round(100 * plan["accuracy"], 4), "macs": round(100 * plan["macs_ratio"], 4)}
         told = (
-            f"evaluation {plan['evaluation']}, {kind}; loss {plan['loss']:.4g}, accuracy {percent(plan['accuracy'])}; "
+            f"{what} {plan['evaluation']}, {kind}; loss {plan['loss']:.4g}, accuracy {percent(plan['accuracy'])}; "
             f"MACs kept {percent(plan['macs_ratio'])}, parameters {percent(plan['params_ratio'])}"
         )
         facts: Row = {"evaluation": int(plan["evaluation"]), "kind": kind, "loss": plan["loss"], **shares}
-        rows.append({"run": record.name, **facts, "told": told})
+        rows.append({"run": name, **facts, "told": told})
     return rows
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.bars import channels, macs, reactions
-from rlprune.courses import finetune, front, search
+from rlprune.courses import finetune, front, search, tunings
 from rlprune.files import write_text
-from rlprune.record import Record, read_records
+from rlprune.record import Record, parts_of, read_records
 from rlprune.tables import summary, tables_of
 from rlprune.vega import CONFIG, DARK, LIGHT, Chart, Row, runtime, save_picture
 from rlprune.words import closing, effort, heading
 
-CHARTS = (channels, macs, search, front, reactions, finetune)
+CHARTS = (channels, macs, search, tunings, front, reactions, finetune)
 
 
 def write_page(records: Sequence[Record], path: Path, figures: Path | None = None) -> None:
@@ -37,8 +37,8 @@ def write_page(records: Sequence[Record], path: Path, figures: Path | None = Non
 
 
 def write_run_page(folder: Path) -> None:
-    """Write `report.html` of a run folder, finished or not."""
-    write_page(read_records([folder]), folder / "report.html")
+    """Write `report.html` of a run folder, finished or not; of several networks side by side."""
+    write_page(read_records(parts_of(folder)), folder / "report.html")
 
 
 def charts_of(records: Sequence[Record]) -> list[Chart]:

@@ -88,19 +88,21 @@ def read_data(settings: Mapping[str, Any]) -> Dataset:
     )
 
 
-def open_problem(settings: Mapping[str, Any], progress: Progress) -> Problem:
+def open_problem(settings: Mapping[str, Any], progress: Progress, data: Dataset | None = None) -> Problem:
     """Read the images and build the network with fresh or given weights.
 
     Args:
         settings: `model`, `model_args`, `checkpoint`, `seed`, `device` and the data settings.
         progress: told what is going on.
+        data: the images, where another problem has read them already.
 
     Raises:
         UserError: whatever cannot be used.
     """
     device = resolve_device(settings.get("device") or "auto")
-    progress.stage("reading images")
-    data = read_data(settings)
+    if data is None:
+        progress.stage("reading images")
+        data = read_data(settings)
     progress.stage("tracing the network")
     network, module, graph = open_network(settings, len(data.classes), data.image_size, device)
     _require_logits(module, data.image_size, device)

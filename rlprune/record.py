@@ -18,6 +18,7 @@ VERSION = 1
 NEEDED = {
     "episodes.csv": ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss", "counts"),
     "ratios.csv": ("group", "tied", "channels", "kept", "keep_ratio"),
+    "tunings.csv": ("evaluation", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss"),
     "front.csv": ("counts",),
     "finetune.csv": ("epoch", "loss", "accuracy"),
     "reactions.csv": ("observation", "change"),
@@ -51,9 +52,21 @@ class Record:
     @property
     def plans(self) -> pd.DataFrame:
         """Every evaluation whose loss is a number, or an empty table."""
-        none = pd.DataFrame(columns=list(NEEDED["episodes.csv"]), dtype=float)
-        episodes = self.tables.get("episodes.csv", none)
-        return episodes[episodes["loss"].abs() < float("inf")]
+        return self._measured("episodes.csv")
+
+    @property
+    def tuned(self) -> pd.DataFrame:
+        """Every brief fine-tuning, or an empty table."""
+        return self._measured("tunings.csv")
+
+    def _measured(self, file: str) -> pd.DataFrame:
+        table = self.tables.get(file, pd.DataFrame(columns=list(NEEDED[file]), dtype=float))
+        return table[table["loss"].abs() < float("inf")]
+
+    def tuned_baselines(self) -> dict[str, float]:
+        """What brief fine-tunings leave of the sensitivity rule and of a uniform cut, which come first."""
+        names = ["sensitivity rule", *(["uniform"] if self.settings.get("reward", "loss") == "loss" else [])]
+        return dict(zip(names, self.tuned["loss"].tolist(), strict=False))
 
     def baselines(self) -> dict[str, float]:
         """The losses of the sensitivity rule and of a uniform cut, which open every search under one hard budget."""
@@ -65,6 +78,12 @@ class Record:
         # A rule whose plan was met among the sensitivities is not logged again.
         others = searched[1:] if searched[0] == rule else searched
         return {"sensitivity rule": rule, **({"uniform": others[0]} if others else {})}
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The folders of the networks of a run that has several, or the run's own."""
+    parts = sorted(inner.parent for inner in folder.glob("*/config.yaml"))
+    return parts if parts and (folder / "config.yaml").is_file() else [folder]
 
 
 def read_records(folders: Sequence[Path]) -> list[Record]:

@@ -81,13 +81,13 @@ class RunFolder:
 
 
 def known_in(folder: Path, fingerprint: Mapping[str, str]) -> Known:
-    """Every evaluation that a run has logged, or nothing if it had other inputs than those with these hashes."""
-    inputs, episodes = folder / INPUTS, folder / "episodes.csv"
-    if not (inputs.is_file() and episodes.is_file()):
-        return {}
-    if differences(read_json(inputs, FORMAT, VERSION)["inputs"], fingerprint):
-        return {}
-    return Journal(episodes).known()
+    """Every evaluation that a run, or the search of one of its networks, has logged for inputs with these hashes."""
+    for inputs in (folder / INPUTS, *sorted(folder.glob(f"*/{INPUTS}"))):
+        episodes = inputs.parents[1] / "episodes.csv"
+        logged = inputs.is_file() and episodes.is_file()
+        if logged and not differences(read_json(inputs, FORMAT, VERSION)["inputs"], fingerprint):
+            return Journal(episodes).known()
+    return {}
 
 
 def finished(folder: Path) -> bool:

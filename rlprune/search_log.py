@@ -1,7 +1,7 @@
 """What a search tells while it measures: to the run folder, to TensorBoard and to the screen."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class SearchLog:
         given: how many evaluations and tunings there may be, and how long they may take.
         progress: the screen.
         alone: there is one budget, so that there is one best plan.
+        start: when the search began, by `time.perf_counter`.
 
     Attributes:
         stage: what evaluations are made for: sensitivity, search, or final.
@@ -43,6 +44,7 @@ class SearchLog:
         given: Search,
         progress: Progress,
         alone: bool,
+        start: float,
     ) -> None:
         self.alone, self.stage = alone, "sensitivity"
         self.run, self.problem, self.progress, self.given = run, problem, progress, given
@@ -59,10 +61,12 @@ class SearchLog:
         # What an interrupted search had measured, until it is asked for again.
         self._known = [{text_to_key(row["counts"]) for row in run.episodes.rows if row["stage"] == "search"}]
         self._known.append(set(run.tunings.known()))
-        self._start = time.perf_counter() - run.seconds()
-        if evaluator.seen:
-            progress.note(f"continuing {run.path}: {len(evaluator.seen)} evaluations are known")
-        progress.stage("searching", given.evaluations, len(evaluator.seen))
+        self._start = start
+        self._all: Callable[[], int] | None = None
+
+    def share(self, name: str, evaluations: Callable[[], int]) -> None:
+        """There are other networks: say which one this is, and how many evaluations all of them have."""
+        self.facts, self._all = {"network": name}, evaluations
 
     def begin(self, task: Task) -> None:
         """The sensitivities are measured, from now on plans of this task (or of more than one) come."""
@@ -70,8 +74,7 @@ class SearchLog:
         if not self.alone:
             return
         self.task = task
-        for counts, evaluation in list(self.evaluator.seen.items())[self.sensitivities() :]:
-            self._compare(np.array(counts), evaluation)
+        self._compare_known(list(self.evaluator.seen.items())[self.sensitivities() :])
 
     def sensitivities(self) -> int:
         """How many evaluations the sensitivities took: fewer than asked for where two cuts keep the same channels."""
@@ -86,10 +89,8 @@ class SearchLog:
         if not self._tuning:
             self._tuning, self._best_value = True, -np.inf
             self.progress.stage("tuning plans briefly", self.given.tunings, len(self.tuner.seen))
-        found = self.tuner(plans)
-        for counts, evaluation in zip(plans, found, strict=True):
-            self._compare(counts, evaluation)
-        return self._losses(found, plans, self._known[1])
+            self._compare_known(self.tuner.seen.items())
+        return self._losses(self.tuner(plans), plans, self._known[1])
 
     @staticmethod
     def _losses(found: list[Evaluation], plans: Sequence[np.ndarray], known: set[tuple[int, ...]]) -> list[float]:
@@ -106,37 +107,41 @@ class SearchLog:
 
     def add(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         """Log one evaluation of (groups,) kept counts."""
-        ratios = self.problem.cost.ratios(counts)
-        if self.stage == "final":
-            self._enter(self.run.episodes, counts, evaluation, self.stage, None)
-            return
-        if self.task is not None:
+        final = self.stage == "final"
+        if self.task is not None and not final:
             self._compare(counts, evaluation)
-        self._enter(self.run.episodes, counts, evaluation, self.stage, self._lowest())
-        self.board.add(len(self.run.episodes), evaluation, ratios, self.best, self._best_loss)
-        self._tell(len(self.run.episodes), ratios)
+        ratios = self._enter(self.run.episodes, counts, evaluation, self.stage, None if final else self._lowest())
+        if not final:
+            self.board.add(len(self.run.episodes), evaluation, ratios, self.best, self._best_loss)
+            self._tell(self._all() if self._all else len(self.run.episodes), ratios)
 
     def add_tuned(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         """Log what a brief fine-tuning of (groups,) kept counts has left."""
         self._compare(counts, evaluation)
-        self._enter(self.run.tunings, counts, evaluation, "tuning", self._lowest())
-        self._tell(len(self.run.tunings), self.problem.cost.ratios(counts))
+        ratios = self._enter(self.run.tunings, counts, evaluation, "tuning", self._lowest())
+        self._tell(len(self.run.tunings), ratios)
 
     def _lowest(self) -> float | None:
         return None if self.best is None else self._best_loss
 
     def _enter(
         self, journal: Journal, counts: np.ndarray, evaluation: Evaluation, stage: str, best: float | None
-    ) -> None:
-        seconds = time.perf_counter() - self._start
-        journal.add(counts, evaluation, self.problem.cost.ratios(counts), stage, best, seconds)
+    ) -> np.ndarray:
+        """Write a line; returns the kept fractions in it."""
+        ratios = self.problem.cost.ratios(counts)
+        journal.add(counts, evaluation, ratios, stage, best, time.perf_counter() - self._start)
+        return ratios
 
     def _tell(self, done: int, ratios: np.ndarray) -> None:
         self.progress.update(done, **self.facts, kept=f"{100 * ratios[0]:.1f} % MACs")
+
+    def _compare_known(self, known: Iterable[tuple[tuple[int, ...], Evaluation]]) -> None:
+        for counts, evaluation in known:
+            self._compare(np.array(counts), evaluation)
 
     def _compare(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         assert self.task is not None
         value = float(self.task.value(counts[None], np.array([evaluation.loss]))[0])
         if value > self._best_value:
             self.best, self._best_value, self._best_loss = counts, value, evaluation.loss
-            self.facts = {"best_loss": f"{evaluation.loss:.3f}", "accuracy": f"{100 * evaluation.accuracy:.1f} %"}
+            self.facts |= {"best_loss": f"{evaluation.loss:.3f}", "accuracy": f"{100 * evaluation.accuracy:.1f} %"}

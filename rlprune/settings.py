@@ -206,7 +206,13 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     """Settings of ``search``."""
 
     title: ClassVar[str] = "Search"
-    checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="it is trained first")
+    model: str = setting(help=f"{MODEL}; several, as in resnet20,vgg16, train one policy for all of them")
+    model_args: str | None = setting(
+        None, help="arguments of the network, such as width=0.25; with several 'width=0.25;width=0.5'", unset="none"
+    )
+    checkpoint: Path | None = setting(
+        None, help=f"{CHECKPOINT}; with several networks one each, as in a.pt,b.pt", unset="it is trained first"
+    )
     budget: str | float | None = setting(
         None,
         help=f"{BUDGET}, or a range such as 0.2:0.8 for one policy that serves all of it",
@@ -243,6 +249,8 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         limited = self.tunings is not None or self.time is not None
         if limited and isinstance(self.budget, str) and ":" in self.budget:
             raise UserError(f"--budget {self.budget} is a range: --tunings and --time work under a single budget")
+        if limited and "," in self.model:
+            raise UserError(f"--model {self.model} are several networks: --tunings and --time work for a single one")
 
 
 @dataclass(frozen=True, kw_only=True)

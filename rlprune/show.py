@@ -94,6 +94,12 @@ def _replay(result: Result, console: Console) -> None:
 
 
 def _search(result: Result, console: Console) -> None:
+    if "networks" in result:
+        for each in result["networks"]:
+            _search(each, console)
+            console.print()
+        _say(console, closing(result))
+        return
     if "plans" not in result:
         _pruning(result, console)
         return

@@ -43,7 +43,7 @@ def summary(records: Sequence[Record]) -> Table | None:
 
 def tables_of(records: Sequence[Record]) -> list[Table]:
     """Every other table that the runs have something for."""
-    made = [make(records) for make in (_budgets, _ratios, _evaluations, _reactions, _epochs)]
+    made = [make(records) for make in (_budgets, _ratios, _evaluations, _tunings, _reactions, _epochs)]
     settings = _side_by_side("settings", "Configuration", records, [record.settings for record in records])
     versions = _side_by_side("versions", "Environment", records, [record.versions for record in records])
     return [table for table in (*made, settings, versions) if table is not None and table.rows]
@@ -153,15 +153,27 @@ def _own_ratios(record: Record) -> Table | None:
 
 
 def _evaluations(records: Sequence[Record]) -> Table:
+    note = "Loss and accuracy on the search images, before fine-tuning."
+    head, rows = _measured(records, "episodes.csv", "Evaluation")
+    return Table("evaluations", "Every evaluation", note, head, rows, folded=True)
+
+
+def _tunings(records: Sequence[Record]) -> Table:
+    note = "Loss and accuracy on images that no tuning has seen."
+    head, rows = _measured(records, "tunings.csv", "Tuning")
+    return Table("all-tunings", "Every brief fine-tuning", note, head, rows, folded=True)
+
+
+def _measured(records: Sequence[Record], file: str, what: str) -> tuple[list[str], Rows]:
+    """Head and rows of a table with a row a measured plan."""
     rows = []
     for record in records:
-        for row in record.tables.get("episodes.csv", pd.DataFrame()).to_dict("records"):
+        for row in record.tables.get(file, pd.DataFrame()).to_dict("records"):
             shares = (percent(row[name], 2) for name in ("accuracy", "macs_ratio", "params_ratio"))
             cells = [str(row["evaluation"]), str(row["stage"]), _loss(row["loss"]), _loss(row["best_loss"]), *shares]
             rows.append([record.name, *cells] if len(records) > 1 else cells)
-    head = ["Evaluation", "Stage", "Loss", "Best so far", "Accuracy", "MACs kept", "Parameters kept"]
-    note = "Loss and accuracy on the search images, before fine-tuning."
-    return Table("evaluations", "Every evaluation", note, _headed(records, head), rows, folded=True)
+    head = [what, "Stage", "Loss", "Best so far", "Accuracy", "MACs kept", "Parameters kept"]
+    return _headed(records, head), rows
 
 
 def _reactions(records: Sequence[Record]) -> Table:

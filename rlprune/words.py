@@ -115,6 +115,9 @@ def effort(result: Result) -> str:
 
 def closing(result: Result) -> list[Fact]:
     """The lines that end a pruning verb: accuracy if it was measured, cost, and where the results lie."""
+    if "networks" in result:
+        replay = ("next", f"rlprune replay {result['run']} --model M", "walks one of them, or another network")
+        return [replay, ("results", result["run"], "policy: policy/")]
     if "plans" in result:
         front = ("front", f"{result['front_plans']} plans", "front.csv; none of them is beaten by a cheaper one")
         replay = ("next", f"rlprune replay {result['run']} --budget B", "prunes to any budget in between")

@@ -8,19 +8,18 @@ fine-tuned accuracy on the test images is printed. A plan that has been measured
 processes with shares such as ``--share 0/2`` and ``--share 1/2`` may fill one file.
 """
 
-import argparse
 import copy
-import csv
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from figures import grow, plan_arguments
 from scipy.stats import spearmanr
 from torch import nn
 
+from rlprune.agents.level import Target
 from rlprune.agents.preparation import make_evaluator, prepare
 from rlprune.agents.search import search
 from rlprune.allocators.global_l1 import one_threshold
@@ -41,13 +40,7 @@ EPOCHS = 6
 
 def main() -> None:
     """Measure the plans that are left, then tell the correlations."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("model", "data", "checkpoint", "budget"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--model-args")
-    parser.add_argument("--out", type=Path, required=True, help="csv file that grows plan by plan")
-    parser.add_argument("--share", default="0/1", help="which plans this process measures")
-    given = parser.parse_args()
+    given = plan_arguments(__doc__).parse_args()
     share, shares = map(int, given.share.split("/"))
     problem = open_problem(vars(given), Progress())
     lander = Lander(problem.cost, parse_budget(given.budget))
@@ -55,7 +48,9 @@ def main() -> None:
     known = pd.read_csv(given.out)["plan"].tolist() if given.out.is_file() else []
     for number, (name, counts) in enumerate(plans(problem, lander, evaluator).items()):
         if name not in known and number % shares == share:
-            append(given.out, {"plan": name, **measured(problem, counts, evaluator)})
+            row = {"plan": name, **measured(problem, counts, evaluator)}
+            grow(given.out, row)
+            print(name, f"{100 * row['test accuracy']:.2f} %", flush=True)
     print(correlations(pd.read_csv(given.out)).to_string(float_format="%.2f"))
 
 
@@ -64,16 +59,14 @@ def plans(problem: Problem, lander: Lander, evaluator: Evaluator) -> dict[str, n
     rng = np.random.default_rng(0)
     prepared = prepare(problem, [lander], evaluator, np.zeros(2), False)
     middle, rule = uniform(lander), prepared.tasks[0].base
+    target = Target(
+        prepared.tasks, lambda plans: [evaluator(counts).loss for counts in plans], prepared.sensitivity.predict
+    )
     found = {
         "uniform": middle,
         "sensitivity": prepared.bases[0],
         "global-l1": one_threshold(problem.graph, evaluator.scores, lander),
-        "searched": search(
-            prepared.tasks,
-            lambda plans: [evaluator(counts).loss for counts in plans],
-            260,
-            prepared.sensitivity.predict,
-        ).counts[0],
+        "searched": search([target], 260).counts[0],
     }
     depth = np.linspace(1, -1, len(middle))
     for tilt in (-0.8, -0.4, 0.4, 0.8):
@@ -162,18 +155,6 @@ def score(row: dict[str, Any], name: str, module: nn.Module, problem: Problem) -
     with torch.inference_mode():
         result = measure(module(images), labels)
     row[f"{name} loss"], row[f"{name} accuracy"] = result.loss, result.accuracy
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """One more line, with a heading where the file is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(row["plan"], f"{100 * row['test accuracy']:.2f} %", flush=True)
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import vl_convert
 from samples import write_run
 from test_bars import SVG, drawn, marks, record, texts
 
-from rlprune.courses import FRONT, PROBE, SEARCH, finetune, front, search
+from rlprune.courses import FRONT, PROBE, SEARCH, finetune, front, search, tunings
 from rlprune.record import Record, read_records
 from rlprune.vega import Chart, colour
 
@@ -92,6 +92,21 @@ def test_a_search_that_does_not_open_with_baselines_has_none(settings: dict[str,
     assert chart is not None
     assert {row["line"] for row in chart.data["lines"]} == {"best so far"}
     assert "uniform" not in texts(drawn(chart))
+
+
+def test_tunings_have_a_chart_like_that_of_the_search() -> None:
+    tuned = EPISODES.iloc[2:].assign(evaluation=[1, 2, 3, 4], stage="tuning")
+    chart = tunings([record(tunings=tuned), record("other", episodes=EPISODES)])
+    assert chart is not None
+    assert [row["told"].split(",")[0] for row in chart.data["tuned"]] == [f"tuning {place}" for place in (1, 2, 3, 4)]
+    lines = {(row["line"], row["evaluation"]): row["loss"] for row in chart.data["tuned-lines"]}
+    assert lines == {
+        ("best so far", 1): 2.0, ("best so far", 3): 1.5, ("best so far", 4): 1.5,
+        ("sensitivity rule", 1): 2.0, ("sensitivity rule", 4): 2.0, ("uniform", 1): 3.0, ("uniform", 4): 3.0,
+    }  # fmt: skip
+    assert chart.summary == "run: best loss 1.5"
+    assert len(points(chart, "tuning ")) == 4
+    assert tunings([run(budget=0.3)]) is None
 
 
 def test_no_best_plan_no_chart() -> None:

@@ -1,5 +1,6 @@
 """What another network borrows from the one a policy was trained on, and how far from it that is."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from rlprune.agents import home as module
-from rlprune.agents.home import HAIR, NEIGHBOURS, Home, family
+from rlprune.agents.home import HAIR, NEIGHBOURS, Home, family, nearest_home
 from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.cost import Cost, build_cost
 from rlprune.envs.observation import DYNAMIC, Features, build_features, layer_facts
@@ -102,6 +103,23 @@ def test_what_is_familiar_is_half_way(home: Home) -> None:
     # The curves and the base plan are those that are walked.
     np.testing.assert_array_equal(found.static[:, follows], there.static[:, follows])
     assert found.names == there.names
+
+
+def test_the_nearest_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the same weights, then the same architecture, then similar layers."""
+    monkeypatch.setattr(module, "inputs_of", lambda _: {"dense weights": "here", "images": "these"})
+    elsewhere = replace(home, inputs={"dense weights": "other", "images": "these"})
+    thin, wide = (home_of(*chain(*widths), RISES) for widths in ((8, 8, 8, 8), (64, 128, 256, 256)))
+
+    def nearest(homes: list[Home], *widths: int) -> Home:
+        graph, cost = chain(*widths)
+        problem: Any = SimpleNamespace(graph=graph, cost=cost)
+        return nearest_home(homes, problem)
+
+    assert nearest([thin, elsewhere, home, wide], 8, 16, 32, 32) is home
+    assert nearest([thin, elsewhere, wide], 8, 16, 32, 32) is elsewhere
+    assert nearest([wide, thin], 8, 8, 8) is thin
+    assert nearest([thin, wide], 64, 128, 256) is wide
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,16 @@ def policy_of(agent: Any, name: str) -> Policy:
     inputs = {"dense weights": "a", "images": "b"}
     home = Home({"model": "toy", "args": {}}, "digits", inputs, channels, task.features.names[:1], facts, curves)
     layers, end = layers_of(agent)
-    return Policy(name, layers, end, task.reach, task.features.names, {"seed": 3}, {"rlprune": "0"}, home)
+    return Policy(
+        name,
+        layers,
+        end,
+        task.reach,
+        task.features.names,
+        {"seed": 3},
+        {"rlprune": "0"},
+        (home, replace(home, data="cifar10")),
+    )
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -55,17 +64,19 @@ def ppo() -> Any:
     return make_agent("ppo", WalkVecEnv([make_task()], [score], 8), 3, seed=0)
 
 
-def test_it_remembers_its_home(ppo: Any, tmp_path: Path) -> None:
+def test_it_remembers_its_homes(ppo: Any, tmp_path: Path) -> None:
     saved = policy_of(ppo, "ppo")
     saved.save(tmp_path)
     found = load_policy(tmp_path)
     assert (found.agent, found.end, found.reach, found.names) == ("ppo", "clip", saved.reach, saved.names)
     assert (found.settings, found.provenance) == ({"seed": 3}, {"rlprune": "0"})
-    for name in ("network", "data", "inputs", "channels", "names"):
-        assert getattr(found.home, name) == getattr(saved.home, name)
-    np.testing.assert_array_equal(found.home.facts, saved.home.facts)
-    np.testing.assert_array_equal(found.home.sensitivity.rises, saved.home.sensitivity.rises)
-    np.testing.assert_array_equal(found.home.sensitivity.ratios, saved.home.sensitivity.ratios)
+    assert [home.data for home in found.homes] == ["digits", "cifar10"]
+    for there, here in zip(found.homes, saved.homes, strict=True):
+        for name in ("network", "data", "inputs", "channels", "names"):
+            assert getattr(there, name) == getattr(here, name)
+        np.testing.assert_array_equal(there.facts, here.facts)
+        np.testing.assert_array_equal(there.sensitivity.rises, here.sensitivity.rises)
+        np.testing.assert_array_equal(there.sensitivity.ratios, here.sensitivity.ratios)
 
 
 def test_it_walks_under_another_budget(ppo: Any) -> None:
@@ -83,11 +94,12 @@ def test_it_is_found_in_a_run_and_alone(ppo: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 1}, "has format version 1 and knows nothing of the network it was trained on: search anew"),
-        ({"version": 9}, "has format version 9; this rlprune reads up to 2"),
+        ({"version": 2}, "has format version 2 and this rlprune reads version 3: search anew"),
+        ({"version": 9}, "has format version 9; this rlprune reads up to 3"),
         ({"observation": {"version": 7}}, "sees observations of version 7, and this rlprune shows those of version 1"),
         ({"observation": 3}, "is not a complete policy"),
-        ({"home": {}}, "is not a complete policy: KeyError"),
+        ({"homes": [{}]}, "is not a complete policy: KeyError"),
+        ({"homes": []}, "is not a complete policy: ValueError"),
         ({"end": "sine"}, "is not a complete policy"),
         ({"sizes": [10, 64, 64, 2]}, "is not a complete policy"),
         ({"sizes": [10, 32, 64, 1]}, r"policy.safetensors does not fit policy.json beside it"),

@@ -8,7 +8,7 @@ import pytest
 from samples import write_run
 
 from rlprune.errors import UserError
-from rlprune.record import NEEDED, read_records
+from rlprune.record import NEEDED, parts_of, read_records
 
 
 def test_a_run_is_read_as_it_was_left(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_a_run_is_read_as_it_was_left(tmp_path: Path) -> None:
     assert record.settings["budget"] == 0.3
     assert record.versions == {"python": "3.11", "torch": "2.9.0"}
     assert record.command == "rlprune search --model vgg16 --seed 0\n"
-    assert set(record.tables) == set(NEEDED) - {"front.csv"}
+    assert set(record.tables) == set(NEEDED) - {"front.csv", "tunings.csv"}
     assert len(record.plans) == 12
 
 
@@ -36,6 +36,16 @@ def test_a_folder_is_named_by_where_it_is_and_not_by_how_it_was_given(
 ) -> None:
     monkeypatch.chdir(write_run(tmp_path / "run"))
     assert read_records([Path()])[0].name == "run"
+
+
+def test_a_run_of_several_networks_is_their_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    parts = [write_run(folder / name) for name in ("resnet20", "vgg16")]
+    assert parts_of(tmp_path) == [tmp_path]
+    assert parts_of(folder) == [folder]  # folders of runs are not a run
+    (folder / "config.yaml").write_text("version: 1\nmodel: resnet20,vgg16\n")
+    assert parts_of(folder) == parts
+    assert parts_of(parts[0]) == [parts[0]]
 
 
 def test_the_same_run_twice(tmp_path: Path) -> None:

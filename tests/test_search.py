@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from toys import macs, make_task
+from toys import macs, make_short_task, make_task
 
 import rlprune.agents.search as module
 from rlprune.agents.agents import AGENTS
+from rlprune.agents.level import Target
 from rlprune.agents.rollout import greedy, rollout
 from rlprune.agents.search import Tuning, search
 
@@ -41,7 +42,7 @@ def optimum(budget: int = 76) -> float:
 
 def test_finds_the_known_optimum() -> None:
     """512 plans are possible; the search may measure 45 and starts from the uniform one."""
-    found = search([make_task()], losses, 45, foretell, seed=0)
+    found = search([Target([make_task()], losses, foretell)], 45)
     assert found.losses[0] == pytest.approx(optimum())
     assert macs(*found.counts[0]) <= 76
 
@@ -49,18 +50,42 @@ def test_finds_the_known_optimum() -> None:
 def test_one_search_finds_the_optimum_under_every_budget() -> None:
     """45 and 90 of the 152 MACs, with one policy that ends on both plans without exploring."""
     tasks = [make_task(f"macs={bound / 152}") for bound in (45, 90)]
-    found = search(tasks, losses, 80, foretell, seed=0)
+    found = search([Target(tasks, losses, foretell)], 80)
     assert found.losses == pytest.approx([optimum(45), optimum(90)])
     for task, bound in zip(tasks, (45, 90), strict=True):
         assert macs(*rollout(greedy(found.agent), task, 1)[1][0]) <= bound
         assert loss(rollout(greedy(found.agent), task, 1)[1][0]) < loss(task.finish(task.base[None])[0])
 
 
+@pytest.mark.parametrize("agent", ["ppo", "sac"])
+def test_one_search_finds_the_optimum_of_every_network(agent: str) -> None:
+    """One of three groups, and one of two; 64 plans of that are possible."""
+    short = make_short_task()
+
+    def short_loss(counts: np.ndarray) -> float:
+        return float(0.4 / counts[0] + 3.0 / counts[1])
+
+    targets = [
+        Target([make_task()], losses, foretell),
+        Target(
+            [short],
+            lambda plans: [short_loss(counts) for counts in plans],
+            lambda keep: (np.array([0.05, 0.375]) * (1 / keep - 1)).sum(axis=-1),
+        ),
+    ]
+    found = search(targets, 70, agent)
+    assert found.losses[0] == pytest.approx(optimum(), rel=0.01)
+    plans = [np.array(plan) for plan in itertools.product(range(1, 9), repeat=2)]
+    best = min(short_loss(plan) for plan in plans if short.lander.fits(plan[None])[0])
+    assert found.losses[1] == pytest.approx(best)
+    assert [len(counts) for counts in found.counts] == [3, 2]
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_agent_improves_on_the_base_plan(agent: str) -> None:
     task = make_task()
     base = task.finish(task.base[None])[0]
-    found = search([task], losses, 30, foretell, agent, seed=0, starts=[(base,)])
+    found = search([Target([task], losses, foretell, [(base,)])], 30, agent)
     assert found.losses[0] < loss(base)
 
 
@@ -73,7 +98,7 @@ def test_same_seed_same_walk(agent: str) -> None:
             seen.extend(tuple(counts.tolist()) for counts in plans)
             return losses(plans)
 
-        search([make_task()], measure, 16, foretell, agent, seed)
+        search([Target([make_task()], measure, foretell)], 16, agent, seed)
         return seen
 
     assert measured(1) == measured(1)
@@ -87,13 +112,13 @@ def test_measures_no_plan_twice_and_no_more_than_allowed() -> None:
         seen.extend(tuple(counts.tolist()) for counts in plans)
         return losses(plans)
 
-    search([make_task()], measure, 25, foretell, seed=0)
+    search([Target([make_task()], measure, foretell)], 25)
     assert len(seen) == len(set(seen)) == 25
 
 
 def test_ends_where_fewer_plans_exist_than_it_may_measure() -> None:
     """At this bound only a handful of plans land."""
-    found = search([make_task("macs=0.05")], losses, 40, foretell, seed=0)
+    found = search([Target([make_task("macs=0.05")], losses, foretell)], 40)
     assert macs(*found.counts[0]) <= 0.05 * 152
 
 
@@ -101,7 +126,7 @@ def test_every_budget_gets_its_starts_first() -> None:
     """No more evaluations than plans to start from: nothing is left for scouts or walks."""
     tasks = [make_task(f"macs={bound}") for bound in (0.3, 0.5, 0.7)]
     starts = [(task.finish(task.base[None])[0],) for task in tasks]
-    found = search(tasks, losses, 3, foretell, starts=starts)
+    found = search([Target(tasks, losses, foretell, starts)], 3)
     assert [counts.tolist() for counts in found.counts] == [plans[0].tolist() for plans in starts]
 
 
@@ -121,7 +146,7 @@ def test_with_tunings_the_search_is_for_what_they_leave() -> None:
         tuned.extend(tuple(counts.tolist()) for counts in plans)
         return [tuned_loss(counts) for counts in plans]
 
-    found = search([task], losses, 30, foretell, starts=[(base,)], tuning=Tuning(tune, 16, [base]))
+    found = search([Target([task], losses, foretell, [(base,)])], 30, tuning=Tuning(tune, 16, [base]))
     assert tuned[0] == tuple(base)
     assert len(tuned) == len(set(tuned)) == 16
     plans = [np.array(plan) for plan in itertools.product(range(1, 9), repeat=3) if macs(*plan) <= 76]
@@ -142,7 +167,7 @@ def test_a_time_limit_ends_both_parts() -> None:
         return True
 
     tuning = Tuning(lambda plans: [tuned_loss(counts) for counts in plans], 16, [base])
-    found = search([task], losses, 30, foretell, starts=[(base,)], tuning=tuning, over=over)
+    found = search([Target([task], losses, foretell, [(base,)])], 30, tuning=tuning, over=over)
     assert found.counts[0].tolist() == base.tolist()  # the one plan that is tuned in any case
     assert asked[0] == module.FIRST_SHARE
     assert set(asked[1:]) == {1.0}

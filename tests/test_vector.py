@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from toys import make_task, score
+from toys import make_short_task, make_task, score
 
 from rlprune.envs.channel_pruning import ChannelPruningEnv
 from rlprune.envs.vector import WalkVecEnv
@@ -29,6 +29,24 @@ def test_equals_single_environments() -> None:
     np.testing.assert_array_equal(observed, starts)
     assert all("terminal_observation" in info for info in infos)
     assert len({entry[1] for entry in expected}) > 1
+
+
+def test_walks_of_several_lengths_start_again_when_they_end() -> None:
+    """A network of two groups beside one of three: the short walks are at their second one when the long ones end."""
+    tasks, scores = [make_task(), make_short_task()], [score, score]
+    vector = WalkVecEnv(tasks, scores, 1)
+    singles = [ChannelPruningEnv(task, each) for task, each in zip(tasks, scores, strict=True)]
+    np.testing.assert_array_equal(vector.reset(), [env.reset()[0] for env in singles])
+    ends = []
+    for action in np.random.default_rng(0).uniform(-1, 1, (6, 2, 1)).astype(np.float32):
+        observed, rewards, dones, infos = vector.step(action)
+        for place, env in enumerate(singles):
+            expected, reward, finished, _, _ = env.step(action[place])
+            assert (rewards[place], dones[place]) == (pytest.approx(reward, rel=1e-6), finished)
+            assert ("episode" in infos[place]) == finished
+            np.testing.assert_array_equal(observed[place], env.reset()[0] if finished else expected)
+        ends.append(dones.tolist())
+    assert ends == [[False, False], [False, True], [True, False], [False, True], [False, False], [True, True]]
 
 
 def test_single_walks_cannot_be_reached() -> None:

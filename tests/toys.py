@@ -27,6 +27,14 @@ def make_task(budget: str | None = "macs=0.5", base: tuple[float, ...] = (8, 8, 
     return Task(lander, features, np.array(base), -1.0, **settings)  # type: ignore[arg-type]
 
 
+def make_short_task(budget: str | None = "macs=0.5") -> Task:
+    """Two 1x1 convolutions of 8 channels and a classifier: MACs = 1 a + a b + 2 b."""
+    layers = [nn.Conv2d(1, 8, 1), nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
+    lander = Lander(build_cost(build_graph(nn.Sequential(*layers), torch.zeros(1, 1, 1, 1))), parse_budget(budget))
+    features = Features(np.ones((2, 1)), ("nothing", *(f"dynamic_{i}" for i in range(DYNAMIC))))
+    return Task(lander, features, np.array([8.0, 8.0]), -1.0, np.zeros(2))
+
+
 def macs(a: int, b: int, c: int) -> int:
     return a + a * b + b * c + 2 * c
 

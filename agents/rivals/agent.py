@@ -4,6 +4,7 @@ import numpy as np
 
 from rlprune.agents.collapse import collapse
 from rlprune.agents.contest import Entry
+from rlprune.agents.level import Target
 from rlprune.agents.preparation import prepare
 from rlprune.agents.search import search
 from rlprune.allocators.uniform import uniform
@@ -20,13 +21,9 @@ def run(entry: Entry) -> str:
         entry.begin()
 
     prepared = prepare(entry.problem, [entry.lander], entry, np.zeros(2), False, begin)
-    found = search(
-        prepared.tasks,
-        lambda plans: [entry(counts).loss for counts in plans],
-        entry.evaluations - probes,
-        prepared.sensitivity.predict,
-        entry.method,
-        entry.seed,
-        [(prepared.bases[0], uniform(entry.lander))],
+    starts = [(prepared.bases[0], uniform(entry.lander))]
+    target = Target(
+        prepared.tasks, lambda plans: [entry(counts).loss for counts in plans], prepared.sensitivity.predict, starts
     )
+    found = search([target], entry.evaluations - probes, entry.method, entry.seed)
     return collapse(found.agent, prepared.tasks[0])

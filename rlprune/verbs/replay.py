@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlprune.activity import channel_activity
-from rlprune.agents.home import HERE
+from rlprune.agents.home import HERE, Home, nearest_home
 from rlprune.agents.policy import Policy, find_policy, load_policy
 from rlprune.agents.preparation import lay_out, make_evaluator
 from rlprune.agents.refine import refine
@@ -28,6 +28,7 @@ from rlprune.plan import plan_key, text_to_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.run import known_in, write_result
+from rlprune.several import settings_for
 
 OF_IMAGES = ("image_size", "mean", "std", "search_images", "calibration_images", "train_epochs", "checkpoint")
 OF_NETWORK = (*CHOICES, "checkpoint")
@@ -52,19 +53,22 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     start, progress = time.perf_counter(), progress or Progress()
     given = resolve(Replay, settings, config)
     policy = load_policy(find_policy(given.source))
-    there = _settings(given, policy)
+    trained = settings_for(policy.settings, given.model, given.model_args)
+    there = _settings(given, trained)
     budget = parse_budget(there.budget)
     out = check_new(given.out or _beside(given.source, budget))
     problem = open_problem(as_dict(there), progress)
     lander = Lander(problem.cost, budget, there.round_to, there.min_channels)
     if there.checkpoint is None:
         train_dense(problem, there, there.train_epochs, progress)
-    known = known_in(given.source, inputs_of(problem)) if _asks_the_same(there, policy) else {}
+    home, same = nearest_home(policy.homes, problem), _asks_the_same(there, trained)
+    known = known_in(given.source, inputs_of(problem)) if same else {}
     progress.stage("walking the network", given.evaluations or None)
     evaluator = make_evaluator(problem, there.criterion, there.seed, dict(known))
     evaluator.on_new = lambda counts, evaluation: progress.update(len(evaluator.seen) - len(known))
-    found = _find(given, policy, there, problem, evaluator, lander, known)
-    plan = plan_of(problem, found.counts, evaluator.scores, there, found.measured)
+    found = _find(given, policy, home, there, problem, evaluator, lander, known)
+    measured = home.sensitivity if same and home.kind(problem) == HERE else None
+    plan = plan_of(problem, found.counts, evaluator.scores, there, measured)
     after = prune_and_recover(problem, plan, out, given.finetune_epochs, there, progress)
     plans = (found.counts, found.walked, found.base)
     losses = [getattr(evaluator.seen.get(plan_key(counts)), "loss", None) for counts in plans]
@@ -74,7 +78,7 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
         "agent": there.agent,
         "evaluations": len(evaluator.seen) - len(known),
         **dict(zip(("search_loss", "policy_loss", "base_loss"), losses, strict=True)),
-        "home": {"kind": policy.home.kind(problem), "distance": round(found.distance, 3), "meaning": MEANING},
+        "home": {"kind": home.kind(problem), "distance": round(found.distance, 3), "meaning": MEANING},
         **described([budget], problem, time.perf_counter() - start),
         **after,
     }
@@ -84,18 +88,18 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
 
 @dataclass(frozen=True)
 class Found:
-    """The plan that is taken, the policy's and the rule's, the network's own curves, and how far from home it is."""
+    """The plan that is taken, the policy's and the rule's, and how far from home it is."""
 
     counts: np.ndarray
     walked: np.ndarray
     base: np.ndarray
-    measured: Sensitivity | None
     distance: float
 
 
 def _find(
     given: Replay,
     policy: Policy,
+    home: Home,
     there: Search,
     problem: Problem,
     evaluator: Evaluator,
@@ -103,20 +107,17 @@ def _find(
     known: Known,
 ) -> Found:
     """Walk with borrowed curves, then spend the evaluations."""
-    home = policy.home
-    measured = home.sensitivity if home.kind(problem) == HERE and _asks_the_same(there, policy) else None
     task = _task(problem, policy, home.borrow(problem.graph, problem.cost), evaluator, lander, there)
     same = home.is_same_architecture(problem.graph)
     seen = replace(task, features=home.familiar(task.features)) if same else task
-    walked, base = policy.walk(seen), _base(task)
+    walked, base = policy.walk(seen), task.base_plan()
     plans = [walked, base, *_neighbours(known, lander)]
     counts = refine(task, plans, evaluator, given.evaluations, there.seed)
-    return Found(counts, walked, base, measured, home.distance(task.features))
+    return Found(counts, walked, base, home.distance(task.features))
 
 
-def _settings(given: Replay, policy: Policy) -> Search:
+def _settings(given: Replay, home: dict[str, Any]) -> Search:
     """The settings of the search with what is given in their place; what belongs to another network is left out."""
-    home = dict(policy.settings)
     mine = {key: value for key, value in as_dict(given).items() if value is not None and value is not False}
     mine = {key: value for key, value in mine.items() if key in home and key not in ("evaluations", "out")}
     foreign: tuple[str, ...] = ()
@@ -137,9 +138,9 @@ def _beside(source: Path, budget: Budget) -> Path:
     return source.with_name(f"{source.name}-replay-{budget}")
 
 
-def _asks_the_same(there: Search, policy: Policy) -> bool:
+def _asks_the_same(there: Search, home: dict[str, Any]) -> bool:
     """Whether a plan has the same loss as in the search, given the same weights and images."""
-    here, home = as_dict(there), policy.settings
+    here = as_dict(there)
     return all(here[key] == home[key] for key in ("model", "model_args", "criterion", "seed", *CHOICES))
 
 
@@ -150,10 +151,6 @@ def _task(
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
     reward = parse_reward(there.reward)
     return lay_out(problem, lander, evaluator.scores, activity, curves, *reward, policy.reach)
-
-
-def _base(task: Task) -> np.ndarray:
-    return task.finish(task.base[None])[0]
 
 
 def _neighbours(known: Known, lander: Lander) -> np.ndarray:

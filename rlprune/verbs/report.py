@@ -8,7 +8,7 @@ from rlprune.errors import UserError
 from rlprune.files import check_writable
 from rlprune.page import write_page
 from rlprune.progress import Progress
-from rlprune.record import read_records
+from rlprune.record import parts_of, read_records
 from rlprune.vega import MOST_RUNS
 
 
@@ -27,10 +27,11 @@ def report(*, config: Path | None = None, progress: Progress | None = None, **se
         UserError: whatever cannot be used, before anything is written.
     """
     given = resolve(Report, settings, config)
-    if len(given.runs) > MOST_RUNS:
-        raise UserError(f"{len(given.runs)} runs are too many for one page: no more than {MOST_RUNS} colours differ")
-    records = read_records(given.runs)
-    page = given.out or (given.runs[0] if len(records) == 1 else Path()) / "report.html"
+    runs = [part for run in given.runs for part in parts_of(run)]
+    if len(runs) > MOST_RUNS:
+        raise UserError(f"{len(runs)} runs are too many for one page: no more than {MOST_RUNS} colours differ")
+    records = read_records(runs)
+    page = given.out or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
     if page.is_dir():
         raise UserError(f"--out {page} is a folder: name a file such as {page / 'report.html'}")
     figures = page.parent / "figures" if given.figures else None

@@ -1,21 +1,24 @@
 """`rlprune search`: the main job."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlprune.agents.collapse import collapse
+from rlprune.agents.level import Target
 from rlprune.agents.policy import policy_of, save_agent
-from rlprune.agents.preparation import make_evaluator, prepare
+from rlprune.agents.preparation import Prepared, make_evaluator, prepare
 from rlprune.agents.reactions import reactions
 from rlprune.agents.search import Tuning
 from rlprune.agents.search import search as run_search
 from rlprune.allocators.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.allocators.uniform import uniform
-from rlprune.budget import Lander, parse_budgets
+from rlprune.budget import Budget, Lander, parse_budgets
 from rlprune.config import Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
@@ -25,10 +28,12 @@ from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.front import front
 from rlprune.landing import Landing, open_landing
 from rlprune.page import write_run_page
+from rlprune.plan import plan_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
 from rlprune.search_log import SearchLog
+from rlprune.several import each_network, folder_names
 from rlprune.tuner import Tuner
 
 ENDLESS = 10**6
@@ -48,7 +53,7 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     """
     start, progress = time.perf_counter(), progress or Progress()
     given = resolve(Search, settings, config)
-    budgets, reward = parse_budgets(given.budget), parse_reward(given.reward)
+    networks, budgets, reward = each_network(given), parse_budgets(given.budget), parse_reward(given.reward)
     if len(budgets) > 1 and reward[1]:
         raise UserError(
             f"--budget {given.budget} is a range; with --reward balance the agent itself decides how much goes"
@@ -58,38 +63,99 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     if finished(folder):
         progress.note(f"{folder} is finished already; this is its result")
         return read_result(folder)
-    problem = open_problem(as_dict(given), progress)
-    landing = open_landing(given, problem, budgets, progress, folder)
-    _require_enough(given.evaluations, len(problem.graph.groups), len(budgets))
-    if given.checkpoint is None:
-        train_dense(problem, given, given.train_epochs, progress)
-    evaluator = make_evaluator(problem, given.criterion, given.seed)
+    opened = _open(networks, budgets, folder, progress)
     # Only now, when nothing in the settings can be wrong any more, is a folder made.
-    run = RunFolder(folder, given)
-    start -= run.seconds()
-    landing.save(folder)
+    RunFolder(folder, given)
     try:
-        run.same_inputs(inputs_of(problem))
-        tuner = Tuner(problem, evaluator.scores, given.seed, given.lr, given.batch_size)
-        log = SearchLog(run, problem, evaluator, tuner, given, progress, alone=len(budgets) == 1)
-        found = _settle(_find(given, problem, landing.landers, evaluator, log, reward), landing, evaluator, progress)
-        after = (_finish if len(budgets) == 1 else _front)(given, problem, evaluator, found, folder, progress)
+        logs = _begin(given, opened, folder, len(budgets) == 1, progress)
+        start -= max(log.run.seconds() for log in logs)
+        found = _find(given, opened, logs, reward, folder)
+        results = [
+            _end(one, log, plans, budgets, start, progress) for one, log, plans in zip(opened, logs, found, strict=True)
+        ]
     except KeyboardInterrupt:
         progress.close(finished=False)
         raise KeyboardInterrupt(f"what was found so far is in {folder}; the same command continues") from None
-    result = {"run": str(folder), "agent": given.agent, "evaluations": len(evaluator.seen), **_tunings(tuner, found)}
-    result |= {**described(budgets, problem, time.perf_counter() - start), **after, **landing.result()}
+    result = results[0] if len(results) == 1 else _together(given, folder, results)
     write_result(folder, result)
     write_run_page(folder)
     return result
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One network of the search, and the folder of what is found for it."""
+
+    given: Search
+    folder: Path
+    problem: Problem
+    landing: Landing
+    evaluator: Evaluator
+
+
+def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress: Progress) -> list[Opened]:
+    """Read, trace and train every network; nothing is written but dense networks to the user's cache."""
+    problems = [open_problem(as_dict(networks[0]), progress)]
+    problems += [open_problem(as_dict(one), progress, problems[0].data) for one in networks[1:]]
+    _require_enough(networks[0].evaluations, [len(problem.graph.groups) for problem in problems], len(budgets))
+    folders = [folder] if len(networks) == 1 else [folder / name for name in folder_names(networks)]
+    opened = []
+    for one, problem, place in zip(networks, problems, folders, strict=True):
+        landing = open_landing(one, problem, budgets, progress, place)
+        if one.checkpoint is None:
+            train_dense(problem, one, one.train_epochs, progress)
+        opened.append(Opened(one, place, problem, landing, make_evaluator(problem, one.criterion, one.seed)))
+    return opened
+
+
+def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progress: Progress) -> list[SearchLog]:
+    """Make a run folder for every network, or open it again; returns what takes the measurements there."""
+    runs = [RunFolder(one.folder, one.given) for one in opened]
+    start = time.perf_counter() - max(run.seconds() for run in runs)
+    logs: list[SearchLog] = []
+    for one, run in zip(opened, runs, strict=True):
+        one.landing.save(one.folder)
+        run.same_inputs(inputs_of(one.problem))
+        tuner = Tuner(one.problem, one.evaluator.scores, given.seed, given.lr, given.batch_size)
+        logs.append(SearchLog(run, one.problem, one.evaluator, tuner, given, progress, alone, start))
+    known = sum(len(one.evaluator.seen) for one in opened)
+    if known:
+        progress.note(f"continuing {folder}: {known} evaluations are known")
+    progress.stage("searching", given.evaluations, known)
+    for one, log in zip(opened, logs, strict=True):
+        if len(opened) > 1:
+            log.share(one.given.model, lambda: sum(len(each.evaluator.seen) for each in opened))
+    return logs
+
+
+def _end(
+    one: Opened, log: SearchLog, found: "Found", budgets: list[Budget], start: float, progress: Progress
+) -> dict[str, Any]:
+    """Turn what was found for a network into smaller ones, or into a front."""
+    found = _settle(found, one.landing, one.evaluator, progress)
+    after = (_finish if len(budgets) == 1 else _front)(one, found, progress)
+    result = {"run": str(one.folder), "agent": one.given.agent, "evaluations": len(one.evaluator.seen)}
+    result |= {**_tunings(log.tuner, found), **described(budgets, one.problem, time.perf_counter() - start)}
+    return result | after | one.landing.result()
+
+
+def _together(given: Search, folder: Path, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """One result of several networks, each of which gets its own in its own folder."""
+    for result in results:
+        write_result(Path(result["run"]), result)
+        write_run_page(Path(result["run"]))
+    shared = {key: results[-1][key] for key in ("agent", "data", "budget", "budget_words", "seconds")}
+    total = sum(result["evaluations"] for result in results)
+    return {"run": str(folder), "model": given.model, "evaluations": total, **shared, "networks": results}
 
 
 def _tunings(tuner: Tuner, found: "Found") -> dict[str, Any]:
     """How many plans were tuned, and the losses of the chosen one and of the base plan after it."""
     if not tuner.seen:
         return {}
-    chosen, base = tuner([found.counts[0], found.bases[0]])
-    return {"tunings": len(tuner.seen), "tuned_loss": chosen.loss, "base_tuned_loss": base.loss}
+    # A plan that was landed anew after its latency was measured has not been tuned.
+    losses = [getattr(tuner.seen.get(plan_key(plan)), "loss", None) for plan in (found.counts[0], found.bases[0])]
+    return {"tunings": len(tuner.seen), **dict(zip(("tuned_loss", "base_tuned_loss"), losses, strict=True))}
 
 
 @dataclass(frozen=True)
@@ -104,55 +170,65 @@ class Found:
     sensitivity: Sensitivity
 
 
-def _require_enough(evaluations: int, groups: int, budgets: int) -> None:
-    needed = number_of_evaluations(groups) + 2 * budgets
+def _require_enough(evaluations: int, groups: list[int], budgets: int) -> None:
+    needed = sum(number_of_evaluations(each) + 2 * budgets for each in groups)
     if evaluations < needed:
         raise UserError(
-            f"--evaluations {evaluations} is too few: the sensitivities of {groups} groups and the first plans need "
-            f"{needed} before the agent takes a step"
+            f"--evaluations {evaluations} is too few: the sensitivities of {sum(groups)} groups and the first plans "
+            f"need {needed} before the agent takes a step"
         )
 
 
 def _find(
-    given: Search,
-    problem: Problem,
-    landers: list[Lander],
-    evaluator: Evaluator,
-    log: SearchLog,
-    reward: tuple[np.ndarray, bool],
-) -> Found:
-    """Search; the policy goes to the run folder, the best plan so far also when it is interrupted."""
-    balance = reward[1]
+    given: Search, opened: list[Opened], logs: list[SearchLog], reward: tuple[np.ndarray, bool], folder: Path
+) -> list[Found]:
+    """Search; the policy goes to the run folder, the best plans so far also when it is interrupted."""
     try:
-        prepared = prepare(problem, landers, evaluator, *reward, log.begin)
-        starts = [
-            (base,) if balance else (base, uniform(lander))
-            for base, lander in zip(prepared.bases, landers, strict=True)
+        prepared = [
+            prepare(one.problem, one.landing.landers, one.evaluator, *reward, log.begin)
+            for one, log in zip(opened, logs, strict=True)
         ]
+        targets = [_target(*each, balance=reward[1]) for each in zip(opened, logs, prepared, strict=True)]
+        (first, *_), limited = logs, given.tunings or given.time
         found = run_search(
-            prepared.tasks,
-            log.oneshot,
-            given.evaluations - log.sensitivities(),
-            prepared.sensitivity.predict,
+            targets,
+            given.evaluations - sum(log.sensitivities() for log in logs),
             given.agent,
             given.seed,
-            starts,
-            log.run.path / "tensorboard",
-            Tuning(log.tuned, given.tunings or ENDLESS, starts[0]) if given.tunings or given.time else None,
-            log.over,
+            folder / "tensorboard",
+            Tuning(first.tuned, given.tunings or ENDLESS, targets[0].starts[0]) if limited else None,
+            first.over,
         )
     except KeyboardInterrupt:
-        if log.best is not None:
-            save_plan(problem, plan_of(problem, log.best, evaluator.scores, given), log.run.path)
+        for one, log in zip(opened, logs, strict=True):
+            if log.best is not None:
+                save_plan(one.problem, plan_of(one.problem, log.best, one.evaluator.scores, one.given), one.folder)
         raise
-    if remark := collapse(found.agent, prepared.tasks[0]):
+    trained = [(one.problem, ready) for one, ready in zip(opened, prepared, strict=True)]
+    save_agent(found.agent, policy_of(found.agent, given, trained), folder / "policy")
+    plans = iter(found.counts)
+    return [_found(*each, found.agent, plans) for each in zip(opened, logs, prepared, strict=True)]
+
+
+def _target(one: Opened, log: SearchLog, prepared: Prepared, balance: bool) -> Target:
+    """What is searched in a network: first comes the base plan, and where the budget is a hard one the uniform plan."""
+    starts = [
+        (base,) if balance else (base, uniform(lander))
+        for base, lander in zip(prepared.bases, one.landing.landers, strict=True)
+    ]
+    return Target(prepared.tasks, log.oneshot, prepared.sensitivity.predict, starts)
+
+
+def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm, plans: Iterator[np.ndarray]) -> Found:
+    """What the search has found for a network, and how the agent walks it."""
+    if remark := collapse(agent, prepared.tasks[0]):
         log.progress.note(remark)
-    save_agent(found.agent, policy_of(found.agent, given, problem, prepared), log.run.path / "policy")
-    write_text(log.run.path / "reactions.csv", reactions(found.agent, prepared.tasks).to_csv(index=False))
+    write_text(one.folder / "reactions.csv", reactions(agent, prepared.tasks).to_csv(index=False))
     log.stage = "final"
-    losses = [evaluator(counts).loss for counts in found.counts]
-    base_losses = [evaluator(base).loss for base in prepared.bases]
-    return Found(landers, prepared.bases, found.counts, losses, base_losses, prepared.sensitivity)
+    counts = [next(plans) for _ in prepared.tasks]
+    losses = [one.evaluator(each).loss for each in counts]
+    base_losses = [one.evaluator(base).loss for base in prepared.bases]
+    return Found(one.landing.landers, prepared.bases, counts, losses, base_losses, prepared.sensitivity)
 
 
 def _settle(found: Found, landing: Landing, evaluator: Evaluator, progress: Progress) -> Found:
@@ -163,21 +239,19 @@ def _settle(found: Found, landing: Landing, evaluator: Evaluator, progress: Prog
     return replace(found, counts=[counts], losses=[evaluator(counts).loss])
 
 
-def _finish(
-    given: Search, problem: Problem, evaluator: Evaluator, found: Found, folder: Path, progress: Progress
-) -> dict[str, Any]:
+def _finish(one: Opened, found: Found, progress: Progress) -> dict[str, Any]:
     """Prune to the one plan, and fine-tune."""
-    plan = plan_of(problem, found.counts[0], evaluator.scores, given, found.sensitivity)
+    given, problem, folder = one.given, one.problem, one.folder
+    plan = plan_of(problem, found.counts[0], one.evaluator.scores, given, found.sensitivity)
     epochs = problem.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
     after = prune_and_recover(problem, plan, folder, epochs, given, progress)
     losses = {"search_loss": found.losses[0], "base_loss": found.base_losses[0]}
     return {"plan": str(folder / "plan.json"), **losses, **after}
 
 
-def _front(
-    given: Search, problem: Problem, evaluator: Evaluator, found: Found, folder: Path, progress: Progress
-) -> dict[str, Any]:
+def _front(one: Opened, found: Found, progress: Progress) -> dict[str, Any]:
     """Write `front.csv`; which plan of it is pruned is for `replay` to say."""
+    problem, evaluator, folder = one.problem, one.evaluator, one.folder
     low, high = found.landers[0].budget.limits, found.landers[-1].budget.limits
     table = front(evaluator.seen, problem.cost, next(name for name in low if low[name] < high[name]))
     write_text(folder / "front.csv", table.to_csv(index=False, lineterminator="\n"))
