@@ -69,12 +69,18 @@ class Policy:
     def walk(self, task: Task) -> np.ndarray:
         """(groups,) kept counts of one walk without exploration.
 
+        A policy that was trained without a bound on the latency does not see how much of it is left.
+
         Raises:
-            UserError: the task shows other things than those it was trained on.
+            UserError: the task does not show all that the policy was trained on.
         """
-        if task.features.names != self.names:
-            raise UserError("the policy was trained with other observations than this rlprune shows: search anew")
-        return rollout(self.act, task, 1)[1][0]
+        shown = task.features.names
+        if unseen := [name for name in self.names if name not in shown]:
+            latency = unseen == [name for name in unseen if name.endswith("_latency")]
+            fix = "give a budget such as latency=0.5" if latency else "search anew"
+            raise UserError(f"the policy was trained to see '{unseen[0]}', which is not shown here: {fix}")
+        columns = [shown.index(name) for name in self.names]
+        return rollout(lambda observations: self.act(observations[:, columns]), task, 1)[1][0]
 
     def save(self, folder: Path) -> None:
         """Write `policy.safetensors` and `policy.json`."""
@@ -89,7 +95,8 @@ class Policy:
             "end": self.end,
             "reach": self.reach,
             "observation": {
-                "version": observation.VERSION, "names": list(self.names), "clipped_at": observation.BOUND,
+                "version": observation.VERSION, "names": list(self.names), "static": self.homes[0].facts.shape[1],
+                "clipped_at": observation.BOUND,
             },
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
@@ -121,7 +128,7 @@ def _home(problem: Problem, prepared: Prepared) -> Home:
     channels = {group.name: group.channels for group in problem.graph.groups}
     return Home(
         problem.network, problem.data.name, inputs_of(problem), channels,
-        features.names[: -observation.DYNAMIC], features.static, prepared.sensitivity,
+        features.names[: features.static.shape[1]], features.static, prepared.sensitivity,
     )  # fmt: skip
 
 
@@ -180,7 +187,7 @@ def load_policy(folder: Path) -> Policy:
                 f"of version {observation.VERSION}: search anew with this rlprune"
             )
         names = tuple(seen["names"])
-        homes = tuple(Home.from_json(home, names[: -observation.DYNAMIC]) for home in data["homes"])
+        homes = tuple(Home.from_json(home, names[: seen["static"]]) for home in data["homes"])
         about = data["agent"], data["settings"], data["provenance"]
         end, reach = data["end"], float(data["reach"])
         if not homes or end not in ENDS or len(names) != sizes[0] or sizes[-1] != 1 or not reach > 0:

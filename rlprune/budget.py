@@ -197,7 +197,7 @@ class Lander:
     def __init__(self, cost: Cost, budget: Budget, round_to: int | str = 1, min_channels: int = 1) -> None:
         if isinstance(round_to, str) or (budget.timed and LATENCY not in cost.resources):
             what = f"round_to={round_to}" if isinstance(round_to, str) else f"budget {budget}"
-            raise UserError(f"{what} asks for a measurement, which only search, compare and prune make")
+            raise UserError(f"{what} asks for a measurement: open a landing for it")
         if round_to < 1 or min_channels < 1:
             raise UserError(f"round_to={round_to} and min_channels={min_channels} must both be at least 1")
         self.cost = cost

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlprune.cost import RESOURCES, Cost
+from rlprune.cost import Cost
 from rlprune.evaluator import Evaluation
 from rlprune.plan import counts_to_text
 
@@ -19,22 +19,22 @@ def front(seen: Seen, cost: Cost, resource: str) -> pd.DataFrame:
     Args:
         seen: every evaluated plan.
         cost: of the network.
-        resource: "macs" or "params", what is traded for the loss.
+        resource: one of the cost's resources, what is traded for the loss.
 
     Returns:
-        macs_ratio, params_ratio, loss and accuracy (on the search images) and counts of every such plan.
+        macs_ratio and the other kept fractions, loss and accuracy (on the search images) and counts of every such plan.
     """
     counts, ratios = np.array(list(seen)), cost.ratios(np.array(list(seen)))
     losses = np.array([evaluation.loss for evaluation in seen.values()])
-    price = ratios[:, RESOURCES.index(resource)]
+    price = ratios[:, cost.resources.index(resource)]
     # Cheapest first, and of equally cheap ones the best: whoever lowers the loss is on the front.
     order = np.lexsort((losses, price))
     lowest = np.minimum.accumulate(losses[order])
     stays = order[np.flatnonzero(np.diff(lowest, prepend=np.inf) < 0)]
-    return pd.DataFrame([_row(counts[place], ratios[place], seen) for place in stays])
+    return pd.DataFrame([_row(counts[place], ratios[place], seen, cost.resources) for place in stays])
 
 
-def _row(counts: np.ndarray, ratios: np.ndarray, seen: Seen) -> dict[str, Any]:
+def _row(counts: np.ndarray, ratios: np.ndarray, seen: Seen, resources: tuple[str, ...]) -> dict[str, Any]:
     evaluation = seen[tuple(counts.tolist())]
-    kept = {f"{name}_ratio": float(ratio) for name, ratio in zip(RESOURCES, ratios, strict=True)}
+    kept = {f"{name}_ratio": float(ratio) for name, ratio in zip(resources, ratios, strict=True)}
     return kept | {"loss": evaluation.loss, "accuracy": evaluation.accuracy, "counts": counts_to_text(counts)}

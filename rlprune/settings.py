@@ -328,7 +328,7 @@ class Eval(Device, RunData, Network):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay(BothTrainings, Structure, Run, RunData, Network):
+class Replay(BothTrainings, Timing, Structure, Run, RunData, Network):
     """Settings of ``replay``."""
 
     title: ClassVar[str] = "Replay"

@@ -109,7 +109,7 @@ def test_the_least_is_said_in_milliseconds() -> None:
 def test_what_is_not_measured_is_refused() -> None:
     cost = chain([6, 8], [1, 1])
     for budget, round_to in ((parse_budget("latency=0.5"), 1), (parse_budget("latency=8ms"), 1)):
-        with pytest.raises(UserError, match="asks for a measurement, which only search, compare and prune make"):
+        with pytest.raises(UserError, match="asks for a measurement"):
             Lander(cost, budget, round_to)
     with pytest.raises(UserError, match="round_to=auto asks for a measurement"):
         Lander(cost, parse_budget(0.5), "auto")

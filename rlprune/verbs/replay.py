@@ -24,6 +24,7 @@ from rlprune.files import check_new
 from rlprune.finish import described, plan_of, prune_and_recover
 from rlprune.front import front
 from rlprune.journal import Known
+from rlprune.landing import open_landing
 from rlprune.plan import plan_key, text_to_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
@@ -58,7 +59,7 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     budget = parse_budget(there.budget)
     out = check_new(given.out or _beside(given.source, budget))
     problem = open_problem(as_dict(there), progress)
-    lander = Lander(problem.cost, budget, there.round_to, there.min_channels)
+    landing = open_landing(there, problem, [budget], progress)
     if there.checkpoint is None:
         train_dense(problem, there, there.train_epochs, progress)
     home, same = nearest_home(policy.homes, problem), _asks_the_same(there, trained)
@@ -66,7 +67,8 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     progress.stage("walking the network", given.evaluations or None)
     evaluator = make_evaluator(problem, there.criterion, there.seed, dict(known))
     evaluator.on_new = lambda counts, evaluation: progress.update(len(evaluator.seen) - len(known))
-    found = _find(given, policy, home, there, problem, evaluator, lander, known)
+    found = _find(given, policy, home, there, problem, evaluator, landing.landers[0], known)
+    found = replace(found, counts=landing.settle(found.counts, progress))
     measured = home.sensitivity if same and home.kind(problem) == HERE else None
     plan = plan_of(problem, found.counts, evaluator.scores, there, measured)
     after = prune_and_recover(problem, plan, out, given.finetune_epochs, there, progress)
@@ -81,8 +83,10 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
         "home": {"kind": home.kind(problem), "distance": round(found.distance, 3), "meaning": MEANING},
         **described([budget], problem, time.perf_counter() - start),
         **after,
+        **landing.result(),
     }
     write_result(out, result)
+    landing.save(out)
     return result
 
 

@@ -10,6 +10,7 @@ from workshop import Interrupting, kept
 
 import rlprune
 from rlprune.cells import time_cells
+from rlprune.errors import UserError
 from rlprune.layers import Layer, find_layers, read_layer
 from rlprune.models.registry import rebuild_model
 from rlprune.timing import build, time_networks
@@ -124,9 +125,17 @@ def test_methods_compete_under_a_latency(shop: Any, machine: Machine, tmp_path: 
     assert (tmp_path / "contest" / "latency.json").is_file()
 
 
-def test_a_replay_says_that_it_does_not_measure(
-    run: Callable[..., Any], searched: Any, machine: Machine, tmp_path: Path
-) -> None:
-    code, out, err = run("replay", searched.folder, "--budget", "latency=0.5", "--out", tmp_path / "replayed")
-    assert (code, out) == (2, "")
-    assert "budget latency=0.5 asks for a measurement, which only search, compare and prune make" in err
+@pytest.mark.parametrize("trained", ["macs=0.3", "latency=0.6"])
+def test_a_replay_meets_a_latency(shop: Any, machine: Machine, tmp_path: Path, trained: str) -> None:
+    """Whether the policy has seen latencies before or not."""
+    settings = shop.search | {"budget": trained, "finetune_epochs": 0}
+    rlprune.search(**settings, out=tmp_path / "run")
+    there = {"source": tmp_path / "run", "device": "cpu", "backend": "onnxruntime", "threads": 2}
+    result = rlprune.replay(**there, budget="latency=0.5", out=tmp_path / "fast")
+    assert ratio(machine, tmp_path / "fast") == pytest.approx(0.5, rel=0.05)
+    assert (result["latency"]["backend"], result["evaluations"]) == ("onnxruntime", 0)
+    assert (tmp_path / "fast" / "latency.json").is_file()
+    if trained.startswith("latency"):
+        with pytest.raises(UserError, match="trained to see 'used_latency', which is not shown here: give a budget"):
+            rlprune.replay(**there, budget=0.3, out=tmp_path / "small")
+        assert not (tmp_path / "small").exists()
