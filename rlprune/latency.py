@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-from scipy.optimize import nnls
 
 from rlprune.cost import RESOURCES, Cost, axis_sizes
 from rlprune.graph import Graph
@@ -213,6 +212,8 @@ def fit(latency: Latency, cost: Cost, counts: np.ndarray, measured: np.ndarray) 
         counts: (plans, groups) kept counts that were measured.
         measured: (plans,) their milliseconds.
     """
+    from scipy.optimize import nnls  # takes a while to import, and most runs are not timed
+
     parts = latency.parts(counts, cost(counts)[..., 1]) / measured[:, None]
     scale = np.maximum(parts.mean(axis=0), 1e-30)
     drawn, firm = np.zeros(parts.shape[1]), PRIOR * np.sqrt(len(measured))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+from toys import macs, make_task
 
 from rlprune.allocators.sensitivity import KEEP_RATIOS, Sensitivity, allocate, convex, measure, number_of_evaluations
 from rlprune.budget import Budget, Lander, parse_budget
@@ -147,3 +148,14 @@ def test_the_smallest_plan_is_the_end() -> None:
     lander = Lander(separate([64, 10], [1, 1], [1, 1]), parse_budget(None), round_to=8)
     free = curves([0, 0, 0, 0], [0, 0, 0, 0])
     assert allocate(free, lander, weights=np.ones(2)).tolist() == [8, 8]
+
+
+def test_the_rule_stays_where_the_curves_are_known() -> None:
+    """The last group costs nothing down to 0.2; below that nobody has measured, unless the budget leaves no choice."""
+    lander = make_task("macs=0.3").lander
+    rises = np.array([[0, 0.5, 1, 2], [0, 0.5, 1, 2], [0, 0, 0, 0]])
+    curves = Sensitivity(np.array([1.0, 0.5, 0.25, 0.2]), rises)
+    assert allocate(curves, lander).round(2).tolist()[2] == 1.6
+    tight = allocate(curves, make_task("macs=0.04").lander)
+    assert tight.min() < 1.6
+    assert macs(*tight) <= 0.04 * 152

@@ -110,8 +110,9 @@ def allocate(
     """
     sizes, cost = lander.sizes, lander.cost
     limits = lander.budget.fractions(cost.resources)
-    keep = np.ones(len(sizes))
-    floor = lander.minimum / sizes
+    keep, least = np.ones(len(sizes)), lander.minimum / sizes
+    # Nothing is known below the last point of the curves: it is a last resort.
+    floor = np.maximum(least, sensitivity.ratios[-1])
     while True:
         ratios = cost.ratios(keep * sizes)
         over = ratios > limits
@@ -124,6 +125,9 @@ def allocate(
         # Over the budget only what relieves an exceeded bound counts; inside it, what the weights say.
         gain = (saved / limits)[:, over].sum(axis=1) if over.any() else saved[:, : len(RESOURCES)] @ weights
         movable = np.flatnonzero((trial.diagonal() < keep) & (gain > 0))
+        if not len(movable) and over.any() and (floor > least).any():
+            floor = least
+            continue
         if not len(movable):
             return keep * sizes
         best = movable[np.argmin(damage[movable] / gain[movable])]
