@@ -64,7 +64,23 @@ class SliceRunner:
             if self.norms:
                 with recalibrating(self.norms):
                     self.module(self.calibration)
-            return torch.cat([self.module(chunk).float() for chunk in images.split(self.chunk)])
+            return self._in_chunks(images)
+
+    def _in_chunks(self, images: Tensor) -> Tensor:
+        """Logits of all images, as many at once as there is memory for."""
+        while True:
+            try:
+                return torch.cat([self.module(chunk).float() for chunk in images.split(self.chunk)])
+            except RuntimeError as error:
+                if self.chunk == 1 or not out_of_memory(error):
+                    raise
+            # Outside of the handler, which holds on to all that the forward pass had allocated.
+            self.chunk = -(-self.chunk // 2)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device or the machine had no memory left."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager

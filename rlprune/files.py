@@ -1,30 +1,63 @@
 """Atomic writes, and JSON files that say what they are."""
 
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from rlprune.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+FULL_WORDS = ("No space left", "File too large", "unexpected pos", "failed writing file")
+"""The writers of tensors have errors of their own for a disk that is full."""
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it into place: readers see all of it or nothing.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or there is no room; `path` is as it was.
     """
     require_writable(path.parent)
     # The name keeps its ending, by which some writers choose the format; the file gets the usual permissions.
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        write(temporary)
-        os.replace(temporary, path)
+        with writing(path):
+            write(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whoever writes a file says so where it fails, and not where in the code."""
+    try:
+        with room_for(path):
+            yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """A disk that is full is told to people, whoever meets it; all other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    except (RuntimeError, SafetensorError) as error:
+        if not any(words in str(error) for words in FULL_WORDS):
+            raise
+        raise UserError(f"cannot write {path}: is the disk full? ({error})") from None
 
 
 def require_writable(folder: Path) -> None:

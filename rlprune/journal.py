@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rlprune.evaluator import Evaluation
-from rlprune.files import write_text
+from rlprune.files import write_text, writing
 from rlprune.plan import counts_to_text, text_to_key
 
 COLUMNS = ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss", "seconds", "counts")
@@ -68,7 +68,7 @@ class Journal:
             write_text(self.path, self._torn)
             self._torn = None
         new = not self.path.is_file() or not self.path.stat().st_size
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             if new:
                 writer.writeheader()

@@ -192,3 +192,43 @@ def test_temperature_by_hand() -> None:
     assert found.loss == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25), rel=1e-6)
     # Not in need of a common offset, nor of a scale.
     assert measure(100 + 7 * logits, torch.tensor([0, 0, 0, 1])).loss == pytest.approx(found.loss, rel=1e-5)
+
+
+CROWDED = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to ..."
+)
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), CROWDED])
+def test_without_memory_for_all_images_fewer_go_at_once(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    calibration, images = torch.randn(17, 3, 32, 32), torch.randn(20, 3, 32, 32)
+    kept = np.ones(int(graph.sizes.sum()), dtype=bool)
+    runner = SliceRunner(network, graph, calibration)
+    expected, forward, tried = runner.logits(kept, images), runner.module.forward, []
+
+    def crowded(batch: torch.Tensor) -> torch.Tensor:
+        tried.append(len(batch))
+        if 6 < len(batch) != len(calibration):
+            raise error
+        return forward(batch)
+
+    monkeypatch.setattr(runner.module, "forward", crowded)
+    torch.testing.assert_close(runner.logits(kept, images), expected, rtol=1e-4, atol=1e-5)
+    assert (max(tried), runner.chunk) == (20, 4)
+    runner.logits(kept, images)
+    assert tried[-5:] == [4] * 5
+
+
+def test_an_error_of_the_network_is_no_lack_of_memory(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    runner = SliceRunner(network, graph, torch.randn(4, 3, 32, 32))
+
+    def broken(batch: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(runner.module, "forward", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        runner.logits(np.ones(int(graph.sizes.sum()), dtype=bool), torch.randn(4, 3, 32, 32))

@@ -1,8 +1,12 @@
 import json
 import re
+import resource
+import signal
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from rlprune.errors import UserError
 from rlprune.files import new_folder, read_json, require_writable, write_atomic, write_json, write_text
@@ -77,3 +81,34 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         read_json(tmp_path / "file.json", "thing", 1)
     with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
         read_json(tmp_path, "thing", 1)
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk; every writer of ours meets it in its own way."""
+    path = tmp_path / "weights.safetensors"
+    write_text(path, "before")
+    large = {"weight": torch.zeros(1 << 18)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limits[1]))
+        for write in (
+            lambda: write_text(path, "x" * (1 << 20)),
+            lambda: write_atomic(path, lambda place: save_file(large, place)),
+            lambda: write_atomic(path, lambda place: torch.save(large, place)),
+        ):
+            with pytest.raises(UserError, match=r"cannot write .*weights\.safetensors: .*(too large|disk full)"):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert path.read_text() == "before"
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_error_of_the_writer_itself_stays_what_it_is(tmp_path: Path) -> None:
+    def broken(place: Path) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        write_atomic(tmp_path / "file", broken)

@@ -15,10 +15,11 @@ from rlprune.config import Compare, Search, as_dict, resolve
 from rlprune.curves import draw_comparison
 from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
-from rlprune.files import read_content, write_json
+from rlprune.files import read_content, room_for, write_json
 from rlprune.finish import described, recover
 from rlprune.landing import open_landing
 from rlprune.ledger import Cell, Ledger
+from rlprune.lock import locked
 from rlprune.plan import counts_to_text, text_to_key, top_mask
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
@@ -60,20 +61,21 @@ def compare(*, config: Path | None = None, progress: Progress | None = None, **s
         train_dense(problem, _as_search(given, given.seed), given.train_epochs, progress)
     bank = Bank(make_evaluator(problem, given.criterion, given.seed))
     run = RunFolder(folder, given)
-    run.same_inputs(inputs_of(problem))
-    landing.save(folder)
-    _remember(run, problem, bank)
-    ledger = Ledger(folder)
-    start -= sum(bank.seconds.values()) + sum(cell.own_seconds for cell in ledger.cells)
-    try:
-        _contest(given, problem, lander, bank, ledger, progress)
-    except KeyboardInterrupt:
-        progress.close(finished=False)
-        raise KeyboardInterrupt(f"what has ended so far is in {folder}; the same command continues") from None
-    result = {"run": str(folder), **described([budget], problem, time.perf_counter() - start)}
-    result |= _outcome(given, problem, ledger)
-    draw_comparison(ledger.curves, given.evaluations, heading(result), folder)
-    write_json(folder / "comparison.json", {"format": FORMAT, "version": VERSION, **result})
+    with locked(folder), room_for(folder):
+        run.same_inputs(inputs_of(problem))
+        landing.save(folder)
+        _remember(run, problem, bank)
+        ledger = Ledger(folder)
+        start -= sum(bank.seconds.values()) + sum(cell.own_seconds for cell in ledger.cells)
+        try:
+            _contest(given, problem, lander, bank, ledger, progress)
+        except KeyboardInterrupt:
+            progress.close(finished=False)
+            raise KeyboardInterrupt(f"what has ended so far is in {folder}; the same command continues") from None
+        result = {"run": str(folder), **described([budget], problem, time.perf_counter() - start)}
+        result |= _outcome(given, problem, ledger)
+        draw_comparison(ledger.curves, given.evaluations, heading(result), folder)
+        write_json(folder / "comparison.json", {"format": FORMAT, "version": VERSION, **result})
     return result
 
 

@@ -23,10 +23,11 @@ from rlprune.config import Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
 from rlprune.evaluator import Evaluator
-from rlprune.files import write_text
+from rlprune.files import room_for, write_text
 from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.front import front
 from rlprune.landing import Landing, open_landing
+from rlprune.lock import locked
 from rlprune.page import write_run_page
 from rlprune.plan import plan_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
@@ -66,19 +67,19 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     opened = _open(networks, budgets, folder, progress)
     # Only now, when nothing in the settings can be wrong any more, is a folder made.
     RunFolder(folder, given)
-    try:
-        logs = _begin(given, opened, folder, len(budgets) == 1, progress)
-        start -= max(log.run.seconds() for log in logs)
-        found = _find(given, opened, logs, reward, folder)
-        results = [
-            _end(one, log, plans, budgets, start, progress) for one, log, plans in zip(opened, logs, found, strict=True)
-        ]
-    except KeyboardInterrupt:
-        progress.close(finished=False)
-        raise KeyboardInterrupt(f"what was found so far is in {folder}; the same command continues") from None
-    result = results[0] if len(results) == 1 else _together(given, folder, results)
-    write_result(folder, result)
-    write_run_page(folder)
+    with locked(folder), room_for(folder):
+        try:
+            logs = _begin(given, opened, folder, len(budgets) == 1, progress)
+            start -= max(log.run.seconds() for log in logs)
+            found = _find(given, opened, logs, reward, folder)
+            each = zip(opened, logs, found, strict=True)
+            results = [_end(one, log, plans, budgets, start, progress) for one, log, plans in each]
+        except KeyboardInterrupt:
+            progress.close(finished=False)
+            raise KeyboardInterrupt(f"what was found so far is in {folder}; the same command continues") from None
+        result = results[0] if len(results) == 1 else _together(given, folder, results)
+        write_result(folder, result)
+        write_run_page(folder)
     return result
 
 

@@ -1,0 +1,280 @@
+"""Break searches in every way that can be provoked, and look whether anything is lost.
+
+    python scripts/faults.py                 # a hundred kills and all other faults; writes docs/reliability.md
+    python scripts/faults.py --kills 6       # to see that it works; writes nothing
+
+A search of a small network is killed again and again, at random moments and at chosen ones, and continued by the same
+command. It must end as one that was never disturbed: the same evaluations, plan, policy and weights, to the bit.
+"""
+
+import argparse
+import csv
+import hashlib
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from figures import ROOT
+
+import rlprune
+import rlprune.agents.search as agent
+from rlprune.device import machine
+from rlprune.errors import UserError
+
+SETTINGS: dict[str, Any] = {
+    "model": "resnet20", "model_args": "width=0.25", "data": "digits", "budget": 0.4, "device": "cpu",
+    "evaluations": 44, "finetune_epochs": 2,
+}  # fmt: skip
+EACH = 10
+"""Kills of one search before it may end."""
+EXACT = ("plan.json", "ratios.csv", "policy/policy.safetensors", "pruned/model.safetensors", "reactions.csv")
+TABLES = ("episodes.csv", "finetune.csv")
+"""They also say how long something took, which is never the same."""
+
+
+class Fault(NamedTuple):
+    """A line of the table."""
+
+    what: str
+    how: str
+    happens: str
+
+
+def main() -> None:
+    """Provoke everything, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    agent.WALKS, agent.ROLLOUTS = 32, 1
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        SETTINGS["checkpoint"] = root / "dense.safetensors"
+        network = {key: SETTINGS[key] for key in ("model", "model_args", "data", "device")}
+        rlprune.train(**network, epochs=2, out=SETTINGS["checkpoint"])
+        start = time.perf_counter()
+        rlprune.search(**SETTINGS, out=root / "whole")
+        seconds, whole = time.perf_counter() - start, fingerprint(root / "whole")
+        faults = [killed(root, whole, given.kills, seconds, np.random.default_rng(given.seed))]
+        faults += [fault(root, whole) for fault in OTHERS]
+    text = table(faults)
+    print(text)
+    if given.kills >= 100:
+        (ROOT / "docs" / "reliability.md").write_text(text)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """What a run has left, without the times."""
+    found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in EXACT}
+    for name in TABLES:
+        with (folder / name).open(newline="") as file:
+            rows = [{key: text for key, text in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        found[name] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    return found
+
+
+def require_same(folder: Path, whole: dict[str, str]) -> None:
+    """Whether a run has ended like the undisturbed one."""
+    different = [name for name, mark in fingerprint(folder).items() if mark != whole[name]]
+    assert not different, f"{folder} differs in {different}"
+
+
+def child(work: Callable[[], object]) -> int:
+    """Run something in a copy of this process, which has all libraries already; returns its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        work()
+        status = 0
+    except UserError as error:
+        print(f"rlprune: {error}", file=sys.stderr)
+        status = 2
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    os._exit(status)
+
+
+def ended(pid: int) -> int:
+    """The exit status of a child, negative for the signal that has killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def searching(folder: Path, provoke: Callable[[], None] = lambda: None) -> Callable[[], object]:
+    """The search, after something was broken for this process."""
+
+    def work() -> object:
+        provoke()
+        return rlprune.search(**SETTINGS, out=folder)
+
+    return work
+
+
+def killed(root: Path, whole: dict[str, str], kills: int, seconds: float, rng: np.random.Generator) -> Fault:
+    """Kill searches at random moments, before and after a file is moved into place, and within a line of the log."""
+    done: dict[str, int] = {}
+    for number in range(-(-kills // EACH)):
+        folder = root / f"killed-{number}"
+        for _ in range(min(EACH, kills - sum(done.values()))):
+            kind = str(rng.choice(["at a random moment", *POINTS]))
+            if kind in POINTS:
+                place = int(rng.integers(1, POINTS[kind][1]))
+                status = ended(child(searching(folder, lambda kind=kind, place=place: POINTS[kind][0](place))))
+            else:
+                pid = child(searching(folder))
+                time.sleep(rng.uniform(0.1, seconds))
+                os.kill(pid, signal.SIGKILL)
+                status = ended(pid)
+            assert status in (0, -signal.SIGKILL), f"{kind}: the search ended with {status}"
+            done[kind] = done.get(kind, 0) + 1
+        assert ended(child(searching(folder))) == 0
+        require_same(folder, whole)
+    told = ", ".join(f"{times} {kind}" for kind, times in sorted(done.items()))
+    happens = "the same command continues and ends with the same evaluations, plan, policy and weights, to the bit"
+    return Fault("`kill -9`", f"{sum(done.values())} kills of {number + 1} searches: {told}", happens)
+
+
+def at_replace(place: int, after: bool) -> None:
+    """Die when a file is moved into place for the n-th time."""
+    move, left = os.replace, iter(range(place - 1, -1, -1))
+
+    def replace(*paths: Any) -> None:
+        last = next(left) == 0
+        if not last or after:
+            move(*paths)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace  # type: ignore[assignment]
+
+
+def within_a_line(place: int) -> None:
+    """Die when half of the n-th line of a log is written."""
+    write, left = csv.DictWriter.writerow, iter(range(place - 1, -1, -1))
+
+    def writerow(self: Any, row: Any) -> Any:
+        if next(left) != 0:
+            return write(self, row)
+        self.writer.writerow([*list(row.values())[:3], "0."])
+        return os.kill(os.getpid(), signal.SIGKILL)
+
+    csv.DictWriter.writerow = writerow  # type: ignore[method-assign]
+
+
+POINTS: dict[str, tuple[Callable[[int], None], int]] = {
+    "before a file is moved into place": (lambda place: at_replace(place, after=False), 14),
+    "after it": (lambda place: at_replace(place, after=True), 14),
+    "within a line of the log": (within_a_line, 40),
+}
+"""What breaks the process, and how many such places there are."""
+
+
+def full_disk(root: Path, whole: dict[str, str]) -> Fault:
+    """No file may grow beyond some kilobytes, more and more of them."""
+    folder, said = root / "full", 0
+
+    def limit(size: int) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    for size in (1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16):
+        status = ended(child(searching(folder, lambda size=size: limit(size))))
+        assert status in (0, 2), f"a full disk ended the search with {status}"
+        said += status == 2
+    assert said
+    assert ended(child(searching(folder))) == 0
+    require_same(folder, whole)
+    how = f"a limit on the size of files, six sizes one after the other; {said} times the search met it"
+    return Fault("full disk", how, "exit code 2 and which file cannot be written; with room the same command continues")
+
+
+def read_only(root: Path, whole: dict[str, str]) -> Fault:
+    """The folder belongs to somebody else."""
+    folder = root / "foreign"
+    folder.mkdir(mode=0o555)
+    # For the owner of the machine no folder is read-only: it becomes somebody who may look, and no more.
+    root.chmod(0o755)
+    status = ended(child(searching(folder / "run", lambda: os.geteuid() or os.seteuid(65534))))
+    assert status == 2, f"a read-only folder ended the search with {status}"
+    return Fault("read-only folder", "a folder of another user", "exit code 2 before any work, and nothing is made")
+
+
+def second_process(root: Path, whole: dict[str, str]) -> Fault:
+    """The same command twice at once, and again after the first one was killed."""
+    folder = root / "twice"
+    first = child(searching(folder))
+    while not (folder / "state" / "owner.json").is_file():
+        time.sleep(0.01)
+    assert ended(child(searching(folder))) == 2
+    os.kill(first, signal.SIGKILL)
+    assert ended(first) == -signal.SIGKILL
+    assert ended(child(searching(folder))) == 0
+    require_same(folder, whole)
+    happens = "exit code 2; who works in the folder since when. After a kill the folder is free again"
+    return Fault("two processes in one run folder", "the same command twice", happens)
+
+
+def torn_record(root: Path, whole: dict[str, str]) -> Fault:
+    """The last record of the log is cut short, as a crash of the machine leaves it."""
+    folder = root / "torn"
+    pid = child(searching(folder))
+    log = folder / "episodes.csv"
+    while not log.is_file() or log.read_bytes().count(b"\n") < 36:
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    log.write_bytes(log.read_bytes().rstrip(b"\n")[:-4])
+    assert ended(child(searching(folder))) == 0
+    require_same(folder, whole)
+    return Fault("last record cut short", "the end of `episodes.csv` is cut off", "that evaluation is made again")
+
+
+def jumping_clock(root: Path, whole: dict[str, str]) -> Fault:
+    """The clock is a day early or a day late at every look."""
+    folder, look = root / "clock", time.time
+    days = np.random.default_rng(0)
+
+    def jump() -> None:
+        time.time = lambda: look() + 86400 * days.integers(-1, 2)  # type: ignore[assignment]
+
+    assert ended(child(searching(folder, jump))) == 0
+    require_same(folder, whole)
+    how = "it is a day early or late, another way at every look"
+    return Fault("a clock that jumps", how, "nothing: seconds come from a clock that never goes back")
+
+
+OTHERS = (full_disk, read_only, second_process, torn_record, jumping_clock)
+
+
+def table(faults: list[Fault]) -> str:
+    """The page."""
+    head = ["fault", "how it is provoked", "what happens"]
+    rows = [head, ["---"] * 3, *faults]
+    return "\n".join(
+        [
+            "# Reliability",
+            "",
+            "`python scripts/faults.py` provokes all this, fails where anything else happens, and writes this page.",
+            "",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            f"*{machine()}, {date.today().isoformat()}*",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

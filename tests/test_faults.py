@@ -1,0 +1,15 @@
+"""A few of the faults that `scripts/faults.py` provokes by the hundred."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "faults.py"
+
+
+def test_nothing_is_lost() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", SCRIPT, "--kills", "4"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "4 kills of 1 searches" in done.stdout
+    for fault in ("full disk", "read-only folder", "two processes", "last record cut short", "a clock that jumps"):
+        assert fault in done.stdout
