@@ -60,7 +60,8 @@ CONFIG = {
         "orient": "top", "direction": "horizontal", "title": None, "labelColor": colour("ink"), "labelFontSize": 12,
         "labelLimit": 300, "symbolStrokeWidth": 2, "symbolOpacity": 1, "symbolSize": 70, "offset": 30,
         "symbolBaseFillColor": colour("ink"), "symbolBaseStrokeColor": colour("ink"), "columnPadding": 16,
-        "columns": {"expr": "max(floor(width / 120), 1)"},
+        # The width itself is only known when the rows of the legend have been counted.
+        "columns": {"expr": "max(floor(((containerSize()[0] || width) - 40) / 120), 1)"},
     },
 }  # fmt: skip
 
