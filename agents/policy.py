@@ -192,7 +192,7 @@ def load_policy(folder: Path) -> Policy:
         end, reach = data["end"], float(data["reach"])
         if not homes or end not in ENDS or len(names) != sizes[0] or sizes[-1] != 1 or not reach > 0:
             raise ValueError("layers that do not fit together")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder / 'policy.json'} is not a complete policy: {error!r}") from None
     return Policy(about[0], _layers(folder, sizes), end, reach, names, *about[1:], homes)
 

@@ -35,6 +35,7 @@ ABOUT = {
         "rlprune search --model vgg16 --budget 0.3",
         "rlprune search --model resnet20 --data cifar10 --checkpoint dense.safetensors --budget macs=0.3,params=0.4",
         "rlprune search --model vgg16 --budget 0.2:0.8 --out runs/any",
+        "rlprune search --model resnet20,vgg16 --budget 0.2:0.8 --evaluations 600 --out runs/both",
         "rlprune search --model vgg16 --budget latency=0.5 --backend onnxruntime --threads 1 --round-to auto",
         "rlprune search --config search.yaml --seed 1 --json",
     ),

@@ -12,7 +12,7 @@ class UserError(Exception):
     """
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
+def unknown(kind: str, given: object, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the known ones, with the nearest match first.
 
     Args:
@@ -21,6 +21,6 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
         known: every name that would have worked.
     """
     names = sorted(known)
-    near = get_close_matches(given, names, n=1, cutoff=0.5)
+    near = get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return UserError(f"unknown {kind} '{given}': {hint}known: {', '.join(names)}")

@@ -53,7 +53,7 @@ def room_for(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise UserError(f"cannot write {error.filename or path}: {error.strerror}") from None
     except (RuntimeError, SafetensorError) as error:
         if not any(words in str(error) for words in FULL_WORDS):
             raise

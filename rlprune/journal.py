@@ -1,10 +1,12 @@
 """A table of measured plans that grows by a line as each of them ends, so that nothing measured is ever lost."""
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
 
+from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
 from rlprune.files import write_text, writing
 from rlprune.plan import counts_to_text, text_to_key
@@ -20,16 +22,28 @@ class Journal:
     Args:
         path: a csv file; a line that was cut short by a crash does not count, and goes when the next one comes.
 
+    Raises:
+        UserError: a line of it is not what was written.
+
     Attributes:
         rows: its lines, as texts.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        try:
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is damaged, it is no text: {error}") from None
         whole = text[: text.rfind("\n") + 1]
         self._torn = whole if whole != text else None
         self.rows: list[dict[str, str]] = list(csv.DictReader(whole.splitlines()))
+        for number, row in enumerate(self.rows, start=2):
+            try:
+                _read(row)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                fix = "remove that line and all after it, and what they hold is measured again"
+                raise UserError(f"{path} is damaged in line {number}: {fix}") from None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,8 +91,16 @@ class Journal:
 
     def known(self) -> Known:
         """Every evaluation, by kept counts."""
-        return {text_to_key(row["counts"]): Evaluation(float(row["loss"]), float(row["accuracy"])) for row in self.rows}
+        return dict(map(_read, self.rows))
 
     def seconds(self) -> float:
         """The seconds of the last line."""
         return float(self.rows[-1]["seconds"]) if self.rows else 0.0
+
+
+def _read(row: dict[str, str]) -> tuple[tuple[int, ...], Evaluation]:
+    """The counts and the evaluation of a line; KeyError, TypeError, ValueError or AttributeError where it has none."""
+    counts = text_to_key(row["counts"])
+    if not counts or row["stage"] is None or not math.isfinite(float(row["seconds"])):
+        raise ValueError("counts, stage or seconds")
+    return counts, Evaluation(float(row["loss"]), float(row["accuracy"]))

@@ -16,6 +16,8 @@ from rlprune.graph import Graph
 
 FORMAT = "rlprune-plan"
 VERSION = 1
+LARGEST = 10**6
+"""Classes or pixels a side that nothing real has more of."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,9 @@ class PruningPlan:
                 for key in ("importance_kept", "sensitivity")
             ]
             network, provenance = dict(data.get("network", {})), dict(data.get("provenance", {}))
+            _check_network(network)
+            if not all(isinstance(layer, str) for layers in named.values() for layer in layers):
+                raise TypeError("layers that are no names")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is not a complete plan: {error!r}") from None
         for name, indices in kept.items():
@@ -121,6 +126,15 @@ class PruningPlan:
                 )
         # Older plans do not name their layers.
         return PruningPlan(kept, channels, network, provenance, named if len(named) == len(kept) else {}, *facts)
+
+
+def _check_network(network: Mapping[str, Any]) -> None:
+    """ValueError unless what is told of a network can be told of one."""
+    for name, kind in {"model": str, "args": dict, "classes": int, "image_size": int}.items():
+        value: Any = network.get(name, kind())
+        whole = kind is not int or (not isinstance(value, bool) and 0 <= value <= LARGEST)
+        if not isinstance(value, kind) or not whole:
+            raise ValueError(f"the network's {name} is {value!r}")
 
 
 def plan_key(counts: Iterable[int]) -> tuple[int, ...]:

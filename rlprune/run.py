@@ -57,7 +57,7 @@ class RunFolder:
     def check(path: Path, config: Settings) -> None:
         """Raise UserError unless a folder is free or belongs to a run of these settings; changes nothing."""
         if (path / MARKER).is_file():
-            there = read_json(path / MARKER, FORMAT, VERSION)["settings"]
+            there = _stored(path / MARKER, "settings")
             if different := differences(there, identity(config)):
                 lines = "\n  ".join(different)
                 raise UserError(f"{path} belongs to a different run; choose another --out\n  {lines}")
@@ -70,7 +70,7 @@ class RunFolder:
         path = self.path / INPUTS
         if not path.is_file():
             write_json(path, {"format": FORMAT, "version": VERSION, "inputs": dict(fingerprint)})
-        elif different := differences(read_json(path, FORMAT, VERSION)["inputs"], fingerprint):
+        elif different := differences(_stored(path, "inputs"), fingerprint):
             raise UserError(
                 f"{self.path} was begun with other inputs; choose another --out\n  " + "\n  ".join(different)
             )
@@ -80,12 +80,20 @@ class RunFolder:
         return max(self.episodes.seconds(), self.tunings.seconds())
 
 
+def _stored(path: Path, name: str) -> dict[str, Any]:
+    """Names and values that a run has kept in a file of its own."""
+    found = read_json(path, FORMAT, VERSION).get(name)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it has no {name}")
+    return found
+
+
 def known_in(folder: Path, fingerprint: Mapping[str, str]) -> Known:
     """Every evaluation that a run, or the search of one of its networks, has logged for inputs with these hashes."""
     for inputs in (folder / INPUTS, *sorted(folder.glob(f"*/{INPUTS}"))):
         episodes = inputs.parents[1] / "episodes.csv"
         logged = inputs.is_file() and episodes.is_file()
-        if logged and not differences(read_json(inputs, FORMAT, VERSION)["inputs"], fingerprint):
+        if logged and not differences(_stored(inputs, "inputs"), fingerprint):
             return Journal(episodes).known()
     return {}
 

@@ -12,6 +12,7 @@ from rlprune.errors import UserError
 from rlprune.graph import Graph
 from rlprune.plan import check_same_groups
 
+LARGEST = 10**9
 NAMES: dict[str, type] = {"group": str, "layers": str}
 """Columns of names: "1.10" is a layer, not the number 1.1."""
 
@@ -64,7 +65,10 @@ def ratios_for(graph: Graph, table: pd.DataFrame, path: Path) -> np.ndarray:
                 f"{path} has a row for '{name}', which is tied to '{owners[name]}' and has no ratio of its own"
             )
     told = pd.to_numeric(table["channels"], errors="coerce") if "channels" in table.columns else np.nan
-    told = pd.Series(told, index=table.index).fillna(table["group"].map(sizes)).fillna(0)
+    told = pd.Series(told, index=table.index)
+    if "channels" in table.columns:
+        _refuse(path, table, "channels", told.abs() > LARGEST, "is no number of channels")
+    told = told.fillna(table["group"].map(sizes)).fillna(0)
     check_same_groups(dict(zip(table["group"], told.astype(int), strict=True)), graph, str(path))
     if "layers" in table.columns:
         listed = dict(zip(table["group"], table["layers"].fillna("").astype(str).str.split(), strict=True))

@@ -175,7 +175,7 @@ def within_a_line(place: int) -> None:
 
 POINTS: dict[str, tuple[Callable[[int], None], int]] = {
     "before a file is moved into place": (lambda place: at_replace(place, after=False), 14),
-    "after it": (lambda place: at_replace(place, after=True), 14),
+    "after a file is moved into place": (lambda place: at_replace(place, after=True), 14),
     "within a line of the log": (within_a_line, 40),
 }
 """What breaks the process, and how many such places there are."""
@@ -267,6 +267,7 @@ def table(faults: list[Fault]) -> str:
             "# Reliability",
             "",
             "`python scripts/faults.py` provokes all this, fails where anything else happens, and writes this page.",
+            "`python scripts/fuzz.py` feeds damaged files to every reader; only an error for people may come of one.",
             "",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlprune.errors import UserError
 from rlprune.evaluator import Evaluation
 from rlprune.journal import Journal
 
@@ -42,3 +43,28 @@ def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, cut: int) -> None:
     assert path.read_bytes() == left  # looking changes nothing
     add(again, 9, 9)
     assert list(Journal(path).known()) == [*list(journal.known())[:known], (9, 9)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2,search,0.5,0.5,0.3,0.4,,1.5,",
+        "2,search,x,0.5,0.3,0.4,,1.5,8 8",
+        "2,search,0.5,0.5",
+        "2,search,1,1,1,1,,nan,8 8",
+    ],
+)
+def test_a_line_that_is_damaged_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "episodes.csv"
+    add(Journal(path), 8, 8)
+    add(Journal(path), 4, 8)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], line, lines[2]]) + "\n")
+    with pytest.raises(UserError, match=r"episodes\.csv is damaged in line 3: remove that line and all after it"):
+        Journal(path)
+
+
+def test_no_text_at_all(tmp_path: Path) -> None:
+    (tmp_path / "episodes.csv").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UserError, match="is damaged, it is no text"):
+        Journal(tmp_path / "episodes.csv")

@@ -58,6 +58,14 @@ def test_inputs_must_stay_the_same(tmp_path: Path) -> None:
         run.same_inputs({"images": "def"})
 
 
+@pytest.mark.parametrize("content", [{}, {"settings": 3}, {"settings": None}])
+def test_a_damaged_marker(tmp_path: Path, content: dict[str, object]) -> None:
+    RunFolder(tmp_path, CONFIG)
+    (tmp_path / "state" / "run.json").write_text(json.dumps({"format": "rlprune-run", "version": 1, **content}))
+    with pytest.raises(UserError, match=r"run\.json is damaged: it has no settings"):
+        RunFolder.check(tmp_path, CONFIG)
+
+
 def test_results(tmp_path: Path) -> None:
     assert not finished(tmp_path)
     with pytest.raises(UserError, match="cannot read"):

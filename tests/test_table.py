@@ -160,6 +160,7 @@ def test_table_to_plan_to_table_is_the_identity(
             "has a row for 'tied.0', which is tied to '1.00' and has no",
         ),
         ("group,channels,keep_ratio\n1.00,9,1\n1.10,4,1\n", "'1.00' has 8 channels"),
+        ("group,channels,keep_ratio\n1.00,8,1\n1.10,inf,1\n", "channels 'inf' of '1.10' is no number of channels"),
         ("group,keep_ratio,layers\n1.00,1,1.00\n1.10,1,\n", "leaves 'tied.0' out of '1.00', but it is tied to it"),
         (
             "group,keep_ratio,layers\n1.00,1,1.00 tied.0 tied.1\n1.10,1,1.10\n",

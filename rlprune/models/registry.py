@@ -21,6 +21,7 @@ OWN: dict[str, Callable[..., nn.Module]] = {
 PREFIXED = ("torchvision/NAME", "timm/NAME", "path/to/file.py:factory")
 LARGEST_SMALL_IMAGE = 64
 SMALLEST_VGG_IMAGE = 32
+WIDEST = 64
 
 
 def model_names() -> list[str]:
@@ -84,8 +85,10 @@ def _width(name: str, args: Mapping[str, object]) -> float:
         if given != "width":
             raise unknown(f"argument of {name}", given, ["width"])
     width = args.get("width", 1.0)
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < float("inf"):
-        raise UserError(f"the width of {name} must be a number above 0, such as 0.25; got {width!r}")
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= WIDEST:
+        raise UserError(
+            f"the width of {name} must be a number above 0 and at most {WIDEST}, such as 0.25; got {width!r}"
+        )
     return float(width)
 
 

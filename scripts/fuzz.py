@@ -1,0 +1,186 @@
+"""Feed damaged files to every reader: nothing but an error for people may come of it, and quickly.
+
+    python scripts/fuzz.py --inputs 100000        # the long form; needs no GPU and no network
+    python scripts/fuzz.py --inputs 500 --seed 1
+
+A search makes valid files first. Every input is one of them with bytes flipped, cut, doubled or inserted, or, where it
+holds JSON, YAML or a table, with a value, a name or a cell that does not belong there.
+"""
+
+import argparse
+import copy
+import json
+import random
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import rlprune
+import rlprune.agents.search as agent
+from rlprune.agents.policy import load_policy
+from rlprune.config import Search, resolve
+from rlprune.errors import UserError
+from rlprune.models.checkpoint import load_checkpoint, read_weights
+from rlprune.models.registry import rebuild_model
+from rlprune.plan import PruningPlan
+from rlprune.problem import Problem, open_problem
+from rlprune.progress import Progress
+from rlprune.pruner import load
+from rlprune.record import read_records
+from rlprune.run import RunFolder, read_result
+from rlprune.table import ratios_for, read_ratios
+
+Read = Callable[[Path], object]
+ODD = (None, True, -1, 0, 1, 3.5, 1e308, float("nan"), float("inf"), 2**63, "", "0", "ü\u0000", [], {}, [[]], {"a": 1})
+SLOW = 10.0
+"""Seconds that no reader may take for a small file."""
+
+
+def main() -> None:
+    """Make valid files, then damaged ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=2000, help="of all readers together")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    agent.WALKS, agent.ROLLOUTS = 32, 1
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        settings = {"model": "resnet20", "model_args": "width=0.25", "data": "digits", "budget": 0.4, "device": "cpu"}
+        rlprune.search(**settings, evaluations=40, train_epochs=1, finetune_epochs=1, out=root / "run")
+        torch.save(rlprune.load(root / "run").state_dict(), root / "run" / "weights.pt")
+        problem = open_problem(settings, Progress())
+        rng, found, most = random.Random(given.seed), 0, 0.0
+        readers = readers_of(root / "run", problem)
+        for number in range(given.inputs):
+            name, read = readers[number % len(readers)]
+            start = time.perf_counter()
+            found += survived(root / "run" / name, read, rng)
+            most = max(most, time.perf_counter() - start)
+            if sys.stderr.isatty() and number % 100 == 0:
+                print(f"\r{number} of {given.inputs}", end="", file=sys.stderr)
+    print(f"{given.inputs} damaged files for {len(readers)} readers: {found} escaped; the slowest took {most:.2f} s")
+    sys.exit(1 if found or most > SLOW else 0)
+
+
+def readers_of(run: Path, problem: Problem) -> list[tuple[str, Read]]:
+    """Every file that a person may hand over, and what reads it."""
+    module = rebuild_model(problem.network)
+    same = RunFolder.check
+    config = resolve(Search, {}, run / "config.yaml")
+    return [
+        ("plan.json", lambda path: PruningPlan.load(path).table()),
+        ("plan.json", lambda path: PruningPlan.load(path).mask(problem.graph)),
+        ("policy/policy.json", lambda path: load_policy(path.parent)),
+        ("policy/policy.safetensors", lambda path: load_policy(path.parent)),
+        ("ratios.csv", lambda path: ratios_for(problem.graph, read_ratios(path), path)),
+        ("config.yaml", lambda path: resolve(Search, {}, path)),
+        ("pruned/model.safetensors", lambda path: load(path.parent)),
+        ("pruned/plan.json", lambda path: load(path.parent)),
+        ("pruned/model.safetensors", lambda path: load_checkpoint(module, path)),
+        ("weights.pt", read_weights),
+        ("result.json", lambda path: read_result(path.parent)),
+        ("state/run.json", lambda path: same(path.parents[1], config)),
+        ("episodes.csv", lambda path: read_records([path.parent])),
+        ("episodes.csv", lambda path: RunFolder(path.parent, config).episodes.known()),
+        ("reactions.csv", lambda path: read_records([path.parent])),
+    ]
+
+
+def survived(path: Path, read: Read, rng: random.Random) -> bool:
+    """Whether something else than an error for people came of a damaged file; the file is mended again."""
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(damaged(whole, path.suffix, rng))
+        read(path)
+    except UserError:
+        pass
+    except Exception:
+        print(f"\n{path.name}, {path.read_bytes()[:300]!r}", file=sys.stderr)
+        traceback.print_exc()
+        return True
+    finally:
+        path.write_bytes(whole)
+    return False
+
+
+def damaged(whole: bytes, suffix: str, rng: random.Random) -> bytes:
+    """The file, changed in one to three ways."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        kind = rng.random()
+        if suffix in (".json", ".yaml") and kind < 0.6:
+            whole = misfit(whole, suffix, rng)
+        elif suffix == ".csv" and kind < 0.6:
+            whole = odd_cell(whole, rng)
+        else:
+            whole = bytes_changed(whole, rng)
+    return whole
+
+
+def bytes_changed(whole: bytes, rng: random.Random) -> bytes:
+    """Bytes flipped, cut, doubled or inserted; most of it in the head, where formats say what they are."""
+    length = len(whole)
+    place = rng.randrange(min(length, 400) if rng.random() < 0.6 else length) if length else 0
+    some = bytes(rng.randrange(256) for _ in range(rng.choice((1, 1, 2, 8))))
+    return rng.choice(
+        (
+            whole[:place],
+            whole[:place] + some + whole[place + len(some) :],
+            whole[:place] + some + whole[place:],
+            whole[:place] + whole[place + rng.randrange(1, 50) :],
+            whole[:place] + whole[max(place - 40, 0) :],
+            b"",
+        )
+    )
+
+
+def misfit(whole: bytes, suffix: str, rng: random.Random) -> bytes:
+    """A value or a name that does not belong where it stands."""
+    try:
+        data = json.loads(whole) if suffix == ".json" else yaml.safe_load(whole)
+    except (ValueError, yaml.YAMLError):
+        return bytes_changed(whole, rng)
+    place: Any = data
+    while isinstance(place, (dict, list)) and place:
+        key = rng.choice(list(place)) if isinstance(place, dict) else rng.randrange(len(place))
+        if rng.random() < 0.4 or not isinstance(place[key], (dict, list)) or not place[key]:
+            change(place, key, rng)
+            break
+        place = place[key]
+    return (json.dumps(data) if suffix == ".json" else yaml.safe_dump(data)).encode("utf-8", "replace")
+
+
+def change(place: Any, key: Any, rng: random.Random) -> None:
+    """One entry is replaced, removed, doubled or renamed."""
+    kind = rng.random()
+    if kind < 0.6:
+        place[key] = copy.deepcopy(rng.choice(ODD))
+    elif kind < 0.8:
+        del place[key]
+    elif isinstance(place, list):
+        place.append(copy.deepcopy(place[key]))
+    else:
+        place[f"{key}."] = place.pop(key)
+
+
+def odd_cell(whole: bytes, rng: random.Random) -> bytes:
+    """A cell of a table that does not belong there."""
+    lines = whole.decode("utf-8", "replace").splitlines()
+    if not lines:
+        return whole
+    place = rng.randrange(len(lines))
+    cells = lines[place].split(",")
+    cells[rng.randrange(len(cells))] = str(rng.choice(ODD))
+    lines[place] = ",".join(cells)
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace")
+
+
+if __name__ == "__main__":
+    main()
