@@ -20,6 +20,8 @@ def each_network(given: Search) -> list[Search]:
         UserError: not as many checkpoints or arguments as networks, a name that is missing, or a network given twice.
     """
     models = [name.strip() for name in given.model.split(",")]
+    if len(models) == 1:
+        return [given]
     if not all(models):
         raise UserError(f"--model {given.model} has a comma with no name beside it: expected such as resnet20,vgg16")
     files = str(given.checkpoint).split(",") if given.checkpoint else [None] * len(models)

@@ -15,7 +15,7 @@ def search(**more: Any) -> Search:
 
 
 def test_one_network_keeps_its_settings() -> None:
-    alone = search(model="vgg16", model_args="width=0.25", checkpoint=Path("a.pt"))
+    alone = search(model="vgg16", model_args="width=0.25", checkpoint=Path("a,b.pt"))
     assert each_network(alone) == [alone]
 
 
