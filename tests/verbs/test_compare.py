@@ -43,7 +43,7 @@ def test_a_folder_holds_everything(contest: Any) -> None:
     found = [path.relative_to(contest.folder).as_posix() for path in contest.folder.rglob("*") if path.is_file()]
     assert sorted(found) == [
         "cells.csv", "command.txt", "comparison.json", "comparison.png", "comparison.svg", "config.yaml", "curves.csv",
-        "environment.json", "episodes.csv", "state/inputs.json", "state/run.json",
+        "environment.json", "episodes.csv", "state/inputs.json", "state/lock", "state/run.json",
     ]  # fmt: skip
     assert yaml.safe_load((contest.folder / "config.yaml").read_text())["methods"] == METHODS
     assert set(cells(contest.folder)) == {(name, seed) for name in METHODS.split(",") for seed in (0, 1)}

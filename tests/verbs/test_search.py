@@ -30,7 +30,7 @@ def test_a_run_folder_holds_everything(searched: Any) -> None:
         "command.txt", "config.yaml", "environment.json", "episodes.csv", "finetune.csv", "plan.json",
         "policy/agent.zip", "policy/policy.json", "policy/policy.safetensors", "pruned/README.md",
         "pruned/config.json", "pruned/model.safetensors", "pruned/plan.json", "ratios.csv", "reactions.csv",
-        "report.html", "result.json", "state/inputs.json", "state/run.json",
+        "report.html", "result.json", "state/inputs.json", "state/lock", "state/run.json",
     ]  # fmt: skip
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     events = [name for name in found if name.startswith("tensorboard/")]
