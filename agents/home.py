@@ -41,6 +41,7 @@ class Home:
         names: of the static features.
         facts: (groups, static features).
         sensitivity: its measured curves.
+        even: its base plans were the uniform ones, and not those of the sensitivity rule.
     """
 
     network: Mapping[str, Any]
@@ -50,6 +51,7 @@ class Home:
     names: tuple[str, ...]
     facts: np.ndarray
     sensitivity: Sensitivity
+    even: bool
 
     def is_same_architecture(self, graph: Graph) -> bool:
         """Whether a network has the same groups of the same sizes in the same order."""
@@ -123,7 +125,7 @@ class Home:
                 self.channels.items(), self.facts, self.sensitivity.rises, strict=True
             )
         ]
-        about = {"network": dict(self.network), "data": self.data, "inputs": dict(self.inputs)}
+        about = {"network": dict(self.network), "data": self.data, "inputs": dict(self.inputs), "even": self.even}
         return {**about, "ratios": self.sensitivity.ratios.tolist(), "groups": groups}
 
     @staticmethod
@@ -143,7 +145,8 @@ class Home:
             raise ValueError("facts or rises that are not finite")
         channels = {str(group["group"]): int(group["channels"]) for group in groups}
         sensitivity = Sensitivity(ratios, rises)
-        return Home(data["network"], data["data"], data["inputs"], channels, tuple(names), facts, sensitivity)
+        about = (data["network"], data["data"], data["inputs"])
+        return Home(*about, channels, tuple(names), facts, sensitivity, bool(data["even"]))
 
 
 def nearest_home(homes: Sequence[Home], problem: Problem) -> Home:

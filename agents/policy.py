@@ -129,6 +129,7 @@ def _home(problem: Problem, prepared: Prepared) -> Home:
     return Home(
         problem.network, problem.data.name, inputs_of(problem), channels,
         features.names[: features.static.shape[1]], features.static, prepared.sensitivity,
+        prepared.even,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from rlprune.activity import channel_activity
 from rlprune.allocators.sensitivity import Sensitivity, allocate, measure
+from rlprune.allocators.uniform import uniform
 from rlprune.budget import Lander
 from rlprune.criteria import score_channels
 from rlprune.envs.observation import build_features
@@ -21,13 +22,15 @@ class Prepared:
 
     Attributes:
         tasks: what is walked and what counts, one a budget.
-        bases: for every task the (groups,) landed counts of its base plan.
+        rules: for every task the (groups,) landed counts of the sensitivity rule.
         sensitivity: the measured curves.
+        even: the base plans are the uniform ones, and not those of the rule.
     """
 
     tasks: list[Task]
-    bases: list[np.ndarray]
+    rules: list[np.ndarray]
     sensitivity: Sensitivity
+    even: bool
 
 
 def make_evaluator(
@@ -52,6 +55,9 @@ def prepare(
 ) -> Prepared:
     """Measure the sensitivities and lay down the base plans.
 
+    They are those of the sensitivity rule, or the uniform ones where these are better over all budgets: the rule adds
+    up what groups lose one by one, which foretells little where much has to go.
+
     Args:
         problem: network and images.
         landers: budgets and cost.
@@ -61,15 +67,20 @@ def prepare(
     """
     sensitivity = measure(lambda counts: evaluator(counts).loss, landers[0])
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
-    prepared = Prepared([], [], sensitivity)
+
+    def value(task: Task) -> float:
+        plan = task.base_plan()
+        return float(task.value(plan[None], np.array([evaluator(plan).loss]))[0])
+
+    tasks: list[list[Task]] = []
     for lander in landers:
-        unvalued = lay_out(problem, lander, evaluator.scores, activity, sensitivity, weights, balance)
-        begin(unvalued)
-        base = unvalued.base_plan()
-        value = float(unvalued.value(base[None], np.array([evaluator(base).loss]))[0])
-        prepared.tasks.append(replace(unvalued, base_value=value))
-        prepared.bases.append(base)
-    return prepared
+        facts = (problem, lander, evaluator.scores, activity, sensitivity, weights, balance)
+        # Where the agent itself decides how much goes, there is no budget for a uniform plan to meet.
+        tasks.append([lay_out(*facts, even) for even in ((False,) if balance else (False, True))])
+        begin(tasks[-1][0])
+        tasks[-1] = [replace(task, base_value=value(task)) for task in tasks[-1]]
+    even = bool(np.argmax(np.mean([[task.base_value for task in both] for both in tasks], axis=0)))
+    return Prepared([both[even] for both in tasks], [both[0].base_plan() for both in tasks], sensitivity, even)
 
 
 def lay_out(
@@ -80,6 +91,7 @@ def lay_out(
     sensitivity: Sensitivity,
     weights: np.ndarray,
     balance: bool,
+    even: bool,
     reach: float = 1.0,
 ) -> Task:
     """A task whose base plan is not valued yet; takes no evaluation.
@@ -91,9 +103,10 @@ def lay_out(
         activity: of all channels; see `rlprune.activity`.
         sensitivity: measured or borrowed curves.
         weights, balance: the reward; see `rlprune.envs.reward`.
+        even: the base plan is the uniform one.
         reach: of an action; see `rlprune.envs.walk.Task`.
     """
-    wished = allocate(sensitivity, lander, weights if balance else None)
+    wished = uniform(lander).astype(float) if even else allocate(sensitivity, lander, weights if balance else None)
     facts = (problem.graph, problem.cost, scores, activity, sensitivity, wished)
     features = build_features(*facts, lander.cost.resources)
     return Task(lander, features, wished, 0.0, weights, balance, reach)

@@ -35,6 +35,7 @@ from zoo import NETWORKS
 
 from rlprune.budget import Budget, Lander
 from rlprune.cost import Cost, build_cost
+from rlprune.device import machine
 from rlprune.errors import UserError
 from rlprune.evaluator import SliceRunner, recalibrate
 from rlprune.finish import save_pruned
@@ -390,8 +391,6 @@ def agree(given: Any, expected: Any) -> None:
 
 def report(results: list[Result]) -> str:
     """The page with the table, and every reason below it."""
-    from bench import machine
-
     reasons = sorted({reason for result in results for reason in result.refused.values()})
     letters = {reason: letter(number) for number, reason in enumerate(reasons)}
     columns = [

@@ -40,7 +40,7 @@ def home_of(graph: Graph, cost: Cost, rises: np.ndarray) -> Home:
     channels = {group.name: group.channels for group in graph.groups}
     inputs = {"dense weights": "here", "images": "these"}
     network = {"model": "vgg16", "args": {}}
-    return Home(network, "digits", inputs, channels, features.names[:-DYNAMIC], features.static, curves)
+    return Home(network, "digits", inputs, channels, features.names[:-DYNAMIC], features.static, curves, False)
 
 
 RISES = np.array([[0.3, 1.0], [0.2, 0.7], [0.1, 0.4], [0.05, 0.2]])

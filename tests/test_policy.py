@@ -26,7 +26,7 @@ def policy_of(agent: Any, name: str) -> Policy:
     curves = Sensitivity(np.array([1.0, 0.5]), np.array([[0, 0.1], [0, 0.2], [0, 1 / 3]]))
     channels, facts = {"0": 8, "1": 8, "2": 8}, np.array([[0.1], [0.2], [2 / 3]])
     inputs = {"dense weights": "a", "images": "b"}
-    home = Home({"model": "toy", "args": {}}, "digits", inputs, channels, task.features.names[:1], facts, curves)
+    home = Home({"model": "toy", "args": {}}, "digits", inputs, channels, task.features.names[:1], facts, curves, True)
     layers, end = layers_of(agent)
     return Policy(
         name,
@@ -72,7 +72,7 @@ def test_it_remembers_its_homes(ppo: Any, tmp_path: Path) -> None:
     assert (found.settings, found.provenance) == ({"seed": 3}, {"rlprune": "0"})
     assert [home.data for home in found.homes] == ["digits", "cifar10"]
     for there, here in zip(found.homes, saved.homes, strict=True):
-        for name in ("network", "data", "inputs", "channels", "names"):
+        for name in ("network", "data", "inputs", "channels", "names", "even"):
             assert getattr(there, name) == getattr(here, name)
         np.testing.assert_array_equal(there.facts, here.facts)
         np.testing.assert_array_equal(there.sensitivity.rises, here.sensitivity.rises)

@@ -21,7 +21,7 @@ def run(entry: Entry) -> str:
         entry.begin()
 
     prepared = prepare(entry.problem, [entry.lander], entry, np.zeros(2), False, begin)
-    starts = [(prepared.bases[0], uniform(entry.lander))]
+    starts = [(prepared.rules[0], uniform(entry.lander))]
     target = Target(
         prepared.tasks, lambda plans: [entry(counts).loss for counts in plans], prepared.sensitivity.predict, starts
     )

@@ -12,7 +12,6 @@ from rlprune.agents.home import HERE, Home, nearest_home
 from rlprune.agents.policy import Policy, find_policy, load_policy
 from rlprune.agents.preparation import lay_out, make_evaluator
 from rlprune.agents.refine import refine
-from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.budget import Budget, Lander, parse_budget
 from rlprune.choice import CHOICES
 from rlprune.config import Replay, Search, as_dict, resolve
@@ -111,7 +110,7 @@ def _find(
     known: Known,
 ) -> Found:
     """Walk with borrowed curves, then spend the evaluations."""
-    task = _task(problem, policy, home.borrow(problem.graph, problem.cost), evaluator, lander, there)
+    task = _task(problem, policy, home, evaluator, lander, there)
     same = home.is_same_architecture(problem.graph)
     seen = replace(task, features=home.familiar(task.features)) if same else task
     walked, base = policy.walk(seen), task.base_plan()
@@ -148,13 +147,11 @@ def _asks_the_same(there: Search, home: dict[str, Any]) -> bool:
     return all(here[key] == home[key] for key in ("model", "model_args", "criterion", "seed", *CHOICES))
 
 
-def _task(
-    problem: Problem, policy: Policy, curves: Sensitivity, evaluator: Evaluator, lander: Lander, there: Search
-) -> Task:
-    """What is walked, with the network's own curves or borrowed ones."""
+def _task(problem: Problem, policy: Policy, home: Home, evaluator: Evaluator, lander: Lander, there: Search) -> Task:
+    """What is walked, with the network's own curves or borrowed ones and the kind of base plan that was good there."""
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
-    reward = parse_reward(there.reward)
-    return lay_out(problem, lander, evaluator.scores, activity, curves, *reward, policy.reach)
+    curves, reward = home.borrow(problem.graph, problem.cost), parse_reward(there.reward)
+    return lay_out(problem, lander, evaluator.scores, activity, curves, *reward, home.even, policy.reach)
 
 
 def _neighbours(known: Known, lander: Lander) -> np.ndarray:

@@ -214,8 +214,8 @@ def _find(
 def _target(one: Opened, log: SearchLog, prepared: Prepared, balance: bool) -> Target:
     """What is searched in a network: first comes the base plan, and where the budget is a hard one the uniform plan."""
     starts = [
-        (base,) if balance else (base, uniform(lander))
-        for base, lander in zip(prepared.bases, one.landing.landers, strict=True)
+        (rule,) if balance else (rule, uniform(lander))
+        for rule, lander in zip(prepared.rules, one.landing.landers, strict=True)
     ]
     return Target(prepared.tasks, log.oneshot, prepared.sensitivity.predict, starts)
 
@@ -228,8 +228,8 @@ def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm
     log.stage = "final"
     counts = [next(plans) for _ in prepared.tasks]
     losses = [one.evaluator(each).loss for each in counts]
-    base_losses = [one.evaluator(base).loss for base in prepared.bases]
-    return Found(one.landing.landers, prepared.bases, counts, losses, base_losses, prepared.sensitivity)
+    base_losses = [one.evaluator(base).loss for base in prepared.rules]
+    return Found(one.landing.landers, prepared.rules, counts, losses, base_losses, prepared.sensitivity)
 
 
 def _settle(found: Found, landing: Landing, evaluator: Evaluator, progress: Progress) -> Found:
