@@ -27,7 +27,7 @@ def make_agent(name: str, env: VecEnv, episode: int, seed: int) -> BaseAlgorithm
         raise unknown("agent", name, AGENTS)
     common: dict[str, Any] = {"env": env, "seed": seed, "device": "cpu", "gamma": 1.0, "verbose": 0}
     agent = _ppo(common, episode) if name == "ppo" else _off_policy(name, common, episode)
-    _start_at_zero(agent)
+    start_at_zero(agent)
     return agent
 
 
@@ -72,7 +72,7 @@ def _off_policy(name: str, common: dict[str, Any], episode: int) -> BaseAlgorith
     return {"ddpg": DDPG, "td3": TD3}[name]("MlpPolicy", action_noise=noise, **settings)
 
 
-def _start_at_zero(agent: BaseAlgorithm) -> None:
+def start_at_zero(agent: BaseAlgorithm) -> None:
     """Shrink the last layer of the policy's mean, so that the first walks stay near the base plan."""
     policy: Any = agent.policy
     if hasattr(policy, "action_net"):

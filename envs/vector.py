@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from rlprune.envs.arrays import ArrayVecEnv
 from rlprune.envs.channel_pruning import action_space, observation_space
 from rlprune.envs.walk import Score, Task, Walks
 
 
-class WalkVecEnv(VecEnv):
+class WalkVecEnv(ArrayVecEnv):
     """Walks that start together; a finished walk starts again by itself, as is the rule for such environments.
 
     Args:
@@ -39,26 +40,6 @@ class WalkVecEnv(VecEnv):
         observations, rewards, dones, infos = zip(*(_advance(*part) for part in parts), strict=True)
         together = [np.concatenate(arrays) for arrays in (observations, rewards, dones)]
         return together[0], together[1], together[2], [info for part in infos for info in part]
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The same value for every walk."""
-        value = getattr(self, attr_name, None) if attr_name != "render_mode" else None
-        return [value] * len(list(self._get_indices(indices)))
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Not supported: all walks share one task."""
-        raise AttributeError(f"'{attr_name}' cannot be set on single walks: they share one task")
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Not supported: the walks are arrays, not objects."""
-        raise AttributeError(f"'{method_name}' cannot be called on single walks: they are arrays")
-
-    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        """Never wrapped one by one."""
-        return [False] * len(list(self._get_indices(indices)))
 
 
 def _advance(

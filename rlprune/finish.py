@@ -73,11 +73,16 @@ def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path, facts: Mappi
         facts: accuracies and costs for the card; without any, a card that is there stays.
     """
     plan.save(folder / "plan.json")
-    write_json(folder / "config.json", {"library_name": "rlprune", "rlprune_version": __version__, **plan.network})
-    if facts or not (folder / "README.md").is_file():
-        write_text(folder / "README.md", model_card(plan, facts or {}))
+    save_card(plan, facts or {}, folder)
     # With the buffers that a state dict leaves out: they may be cut.
     save_weights(named_tensors(module), folder / "model.safetensors")
+
+
+def save_card(plan: PruningPlan, facts: Mapping[str, Any], folder: Path) -> None:
+    """Write what tells people and model hubs of a network: `README.md` and `config.json`."""
+    write_json(folder / "config.json", {"library_name": "rlprune", "rlprune_version": __version__, **plan.network})
+    if facts or not (folder / "README.md").is_file():
+        write_text(folder / "README.md", model_card(plan, facts))
 
 
 @dataclass(frozen=True)

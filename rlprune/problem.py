@@ -210,6 +210,7 @@ def fit(
     progress: Progress,
     *,
     recovery: bool = False,
+    stage: str = "",
 ) -> list[dict[str, float]]:
     """Train a module on a problem's training images.
 
@@ -221,6 +222,7 @@ def fit(
         state: file from which an interrupted training continues.
         progress: told how far it is, as a stage of its own.
         recovery: the network is a pruned one that was trained before.
+        stage: what this is called to whoever watches.
 
     Returns:
         One record an epoch.
@@ -237,7 +239,8 @@ def fit(
         nonlocal begun
         if not begun:
             begun = True
-            progress.stage("fine-tuning" if recovery else "training the dense network", total, done - 1)
+            name = stage or ("fine-tuning" if recovery else "training the dense network")
+            progress.stage(name, total, done - 1)
         progress.update(done, **facts)
 
     state.parent.mkdir(parents=True, exist_ok=True)

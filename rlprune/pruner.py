@@ -138,7 +138,7 @@ def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
-    """A pruned network from its folder, in eval mode.
+    """A pruned network from its folder, in eval mode; one that skips channels image by image where it was made to.
 
     Args:
         folder: a pruned folder (`plan.json` and `model.safetensors`) or a run folder that holds one.
@@ -151,6 +151,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     plan = PruningPlan.load(folder / "plan.json")
     if not {"model", "args", "classes", "image_size"} <= set(plan.network):
         raise UserError(f"{folder / 'plan.json'} does not say which network it prunes")
+    if (folder / "gates.json").is_file():
+        # Built upon what is here.
+        from rlprune.deploy import load_gated
+
+        gated = load_gated(folder, plan).to(device)
+        setattr(gated, PLAN, plan)
+        return gated
     module = rebuild_model(plan.network)
     tensors = read_weights(folder / "model.safetensors")
     expected = named_tensors(module)

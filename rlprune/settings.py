@@ -23,6 +23,8 @@ CRITERIA = ("l1", "l2", "bn-scale", "taylor", "random")
 FOLDER = "a run folder or a pruned folder"
 TABLES = ("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc")
 AGENTS = ("ppo", "ddpg", "td3", "sac")
+MODES = ("static", "runtime")
+CONTROLS = ("fbs", "rnp")
 BACKENDS = ("torch", "compile", "onnxruntime")
 METHODS = ("uniform", "global-l1", "sensitivity", "random", "evolution", "cma-es", "amc", *AGENTS)
 
@@ -232,6 +234,17 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     time: str | None = setting(
         None, help="how long the search may take before the final fine-tuning, such as 10m or 1.5h", unset="no limit"
     )
+    mode: str = setting("static", help="one plan for all images, or at run time a plan for each of them", choices=MODES)
+    mix: str = setting(
+        "0.5",
+        help="with --mode runtime: from 0, the storage shrinks as much as the work, to 1, every channel stays to be "
+        "chosen from; several with commas make a table",
+    )
+    controls: str | None = setting(
+        None, help=f"with --mode runtime, compared with: {', '.join(CONTROLS)}", unset="nothing"
+    )
+    rounds: int = setting(4, help="with --mode runtime: how often agents and network take turns", minimum=1)
+    rollouts: int = setting(40, help="with --mode runtime: batches that an agent learns from in its turn", minimum=1)
     out: Path | None = setting(
         None,
         help="folder of the results",
@@ -239,6 +252,8 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     )
 
     def __post_init__(self) -> None:
+        if self.mode == "runtime":
+            self._check_runtime()
         kind = self.reward.partition(":")[0]
         if kind not in ("loss", "balance"):
             raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
@@ -251,6 +266,37 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(f"--budget {self.budget} is a range: --tunings and --time work under a single budget")
         if limited and "," in self.model:
             raise UserError(f"--model {self.model} are several networks: --tunings and --time work for a single one")
+
+    def _check_runtime(self) -> None:
+        """What runtime pruning leaves no room for."""
+        if "," in self.model:
+            raise UserError(f"--model {self.model}: --mode runtime works for a single network")
+        reward = None if self.reward == "loss" else self.reward
+        given = {"--tunings": self.tunings, "--time": self.time, "--reward": reward}
+        for name, value in given.items():
+            if value is not None:
+                raise UserError(f"{name} {value} is for --mode static")
+        if self.agent != "ppo":
+            raise UserError(f"--agent {self.agent}: with --mode runtime both agents are ppo")
+        for name in self.compared:
+            if name not in CONTROLS:
+                raise unknown("control", name, CONTROLS)
+        if not self.mixes:
+            raise UserError(f"--mix {self.mix}: expected numbers from 0 to 1 such as 0.5 or 0,0.5,1")
+
+    @property
+    def mixes(self) -> list[float]:
+        """The mixes one by one; none where they cannot be read."""
+        try:
+            found = [float(part) for part in self.mix.split(",")]
+        except ValueError:
+            return []
+        return found if all(0 <= part <= 1 for part in found) and len(set(found)) == len(found) else []
+
+    @property
+    def compared(self) -> list[str]:
+        """The controls one by one."""
+        return [name.strip() for name in (self.controls or "").split(",") if name.strip()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,9 @@ def _search(result: Result, console: Console) -> None:
             console.print()
         _say(console, closing(result))
         return
+    if "methods" in result:
+        _runtime(result, console)
+        return
     if "plans" not in result:
         _pruning(result, console)
         return
@@ -115,6 +118,23 @@ def _search(result: Result, console: Console) -> None:
     _put(console, table)
     console.print(Text("rule: search loss of the sensitivity rule; search: accuracy on the search images\n", "dim"))
     _say(console, closing(result))
+
+
+def _runtime(result: Result, console: Console) -> None:
+    """Runtime pruning: every way of choosing channels with its three costs."""
+    console.print(Text(f"{heading(result)}, mean over images", "bold"))
+    console.print(Text(f"{duration(result['seconds'])} in all", "dim"))
+    titles = ("test", "MACs", "5 %", "95 %", "stored", "with gates", "dense ms", "ms")
+    table = _table(("method", "name"), *((title, "number") for title in titles))
+    for row in result["methods"]:
+        names = ("test_accuracy", "macs_ratio", "macs_p5", "macs_p95", "stored_ratio", "stored_with_gates")
+        times = [f"{row['latency'][name]:.2f}" for name in ("dense_ms", "pruned_ms")]
+        table.add_row(*(Text(text) for text in (row["method"], *(percent(row[name]) for name in names), *times)))
+    _put(console, table)
+    told = "MACs: mean over the test images and quantiles; stored: parameters, without and with predictors and agent"
+    console.print(Text(f"{told}\n", "dim"))
+    _say(console, [("dense", percent(result["methods"][0]["dense_accuracy"]), "accuracy on the test images")])
+    _say(console, [("results", result["run"], "rlprune.load(FOLDER).set_budget(B) moves a network in use")])
 
 
 def _compare(result: Result, console: Console) -> None:

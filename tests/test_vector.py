@@ -52,7 +52,7 @@ def test_walks_of_several_lengths_start_again_when_they_end() -> None:
 def test_single_walks_cannot_be_reached() -> None:
     vector = WalkVecEnv([make_task()], [score], 2)
     assert vector.env_is_wrapped(object) == [False, False]
-    with pytest.raises(AttributeError, match="share one task"):
+    with pytest.raises(AttributeError, match="share what they act on"):
         vector.set_attr("score", None)
     with pytest.raises(AttributeError, match="arrays"):
         vector.env_method("reset")

@@ -7,6 +7,7 @@ import yaml
 from torch import nn
 
 from rlprune.errors import UserError, unknown
+from rlprune.models.mcifarnet import mcifarnet
 from rlprune.models.mobilenetv2 import mobilenetv2
 from rlprune.models.resnet import DEPTHS, resnet
 from rlprune.models.userfile import from_file
@@ -17,6 +18,7 @@ OWN: dict[str, Callable[..., nn.Module]] = {
     **{f"vgg{depth}": partial(vgg, depth) for depth in CONVS_PER_STAGE},
     **{f"resnet{depth}": partial(resnet, depth) for depth in DEPTHS},
     "mobilenetv2": mobilenetv2,
+    "mcifarnet": mcifarnet,
 }
 PREFIXED = ("torchvision/NAME", "timm/NAME", "path/to/file.py:factory")
 LARGEST_SMALL_IMAGE = 64
@@ -68,7 +70,7 @@ def _own(name: str, classes: int, image_size: int, args: dict[str, object]) -> n
             f"{name} halves the image five times and needs {SMALLEST_VGG_IMAGE} pixels or more; got {image_size}: "
             "use larger images or another network, such as resnet20"
         )
-    if name.startswith("resnet") or image_size <= LARGEST_SMALL_IMAGE:
+    if name.startswith(("resnet", "mcifarnet")) or image_size <= LARGEST_SMALL_IMAGE:
         return OWN[name](classes=classes, width=width)
     if name == "mobilenetv2":
         return from_torchvision("mobilenet_v2", classes, {"width_mult": width})

@@ -3,20 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from rlprune.config import Eval, as_dict, resolve
 from rlprune.errors import UserError
+from rlprune.keeps import macs_ratios
 from rlprune.problem import open_problem, open_pruned
 from rlprune.progress import Progress
+from rlprune.skipping import SkippingNetwork
 from rlprune.training import evaluate
 
 
 def eval(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
     """Accuracy on the test images, MACs and parameters of a run, a pruned folder or a dense checkpoint.
 
-    The costs are counted by running the network, not taken from the plan.
+    The costs are counted by running the network, not taken from the plan; of a network that skips channels image by
+    image the MACs are the mean over the test images.
 
     Args:
         config: YAML file of settings, below those given here.
@@ -39,6 +43,11 @@ def eval(*, config: Path | None = None, progress: Progress | None = None, **sett
     progress.stage("evaluating on the test images")
     loss, accuracy = evaluate(module, problem.data.test, device=problem.device)
     macs, params = count(module, problem.data.image_size, problem.device)
+    if isinstance(module, SkippingNetwork):
+        # Every image takes another number, and the predictors that the counter has seen are no part of the network.
+        batches = problem.data.test.batches(250, device=problem.device)
+        ratios = [macs_ratios(module.gated, module.runtime, problem.cost, images) for images, _ in batches]
+        macs = int(np.concatenate(ratios).mean() * problem.cost.dense[0])
     dense = problem.cost.dense
     pruned = given.source is not None
     return {

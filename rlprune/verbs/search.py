@@ -36,6 +36,7 @@ from rlprune.run import RunFolder, default_folder, finished, read_result, write_
 from rlprune.search_log import SearchLog
 from rlprune.several import each_network, folder_names
 from rlprune.tuner import Tuner
+from rlprune.verbs.runtime import search_runtime
 
 ENDLESS = 10**6
 """Tunings that only the time limits."""
@@ -54,6 +55,8 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     """
     start, progress = time.perf_counter(), progress or Progress()
     given = resolve(Search, settings, config)
+    if given.mode == "runtime":
+        return search_runtime(given, progress)
     networks, budgets, reward = each_network(given), parse_budgets(given.budget), parse_reward(given.reward)
     if len(budgets) > 1 and reward[1]:
         raise UserError(

@@ -41,7 +41,7 @@ def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         cache = tmp_path_factory.mktemp("cache")
         patch.setattr("rlprune.problem.cache_folder", lambda: cache)
         patch.setattr("rlprune.cells.cache_folder", lambda: cache)
-        for place in ("rlprune.finish", "rlprune.verbs.prune"):
+        for place in ("rlprune.finish", "rlprune.verbs.prune", "rlprune.verbs.runtime"):
             patch.setattr(f"{place}.quick_latency", lambda *networks: dict(LATENCY))
         yield
 

@@ -1,0 +1,102 @@
+"""The two agents of runtime pruning as Stable-Baselines3 agents (Chen, Chen & Pan, NeurIPS 2020)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from rlprune.agents.agents import start_at_zero
+from rlprune.keeps import CONTEXT, ENCODED, KeepPolicy, Layout
+
+NOISE = -2.5
+"""Logarithm of the first policies' standard deviation."""
+
+
+class LayerEncoder(BaseFeaturesExtractor):
+    """An encoder of its own for every layer, as `KeepPolicy` has them; observations say which layer it is.
+
+    Args:
+        observation_space: of `rlprune.envs.gating.RuntimeVecEnv`.
+        layout: of the network.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], layout: Layout) -> None:
+        super().__init__(observation_space, ENCODED + CONTEXT)
+        self.layout, self.places = layout, (max(layout.inputs), max(layout.inputs) + max(layout.channels))
+        self.policy = KeepPolicy(layout.inputs, layout.channels)
+        # Only the encoders are used here; the rest of the policy is Stable-Baselines3's.
+        self.policy.hidden.requires_grad_(False)
+        self.policy.head.requires_grad_(False)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """(observations, ENCODED + CONTEXT)."""
+        first, second = self.places
+        context = observations[:, -CONTEXT:]
+        numbers = observations[:, second:-CONTEXT].argmax(1)
+        found = torch.zeros(len(observations), self.features_dim, device=observations.device)
+        for number in numbers.unique().tolist():
+            rows = numbers == number
+            pooled = observations[rows, : self.layout.inputs[number]]
+            importance = observations[rows, first : first + self.layout.channels[number]]
+            found[rows] = self.policy.encode(number, pooled, importance, context[rows])
+        return found
+
+
+def make_runtime_agent(env: VecEnv, layout: Layout, seed: int) -> PPO:
+    """The agent that decides image by image; its first policy keeps the even ratio everywhere, with a little noise."""
+    return _ppo(
+        env,
+        len(layout.inputs),
+        seed,
+        {
+            "features_extractor_class": LayerEncoder,
+            "features_extractor_kwargs": {"layout": layout},
+            "net_arch": {"pi": [ENCODED], "vf": [2 * ENCODED]},
+        },
+    )
+
+
+def make_static_agent(env: VecEnv, layers: int, seed: int) -> PPO:
+    """The agent that decides what is stored."""
+    return _ppo(env, layers, seed, {"net_arch": [2 * ENCODED]})
+
+
+def _ppo(env: VecEnv, episode: int, seed: int, policy: dict[str, Any]) -> PPO:
+    agent = PPO(
+        "MlpPolicy",
+        env,
+        seed=seed,
+        device="cpu",
+        n_steps=episode,
+        batch_size=max(2, env.num_envs * episode // 4),
+        n_epochs=4,
+        learning_rate=1e-3,
+        gamma=1.0,
+        gae_lambda=0.95,
+        policy_kwargs={"activation_fn": nn.Tanh, "log_std_init": NOISE, **policy},
+    )
+    start_at_zero(agent)
+    return agent
+
+
+def transfer(agent: PPO, policy: KeepPolicy) -> None:
+    """Give a deployed policy what the agent has learnt."""
+    with torch.no_grad():
+        source: Any = agent.policy
+        policy.encoders.load_state_dict(source.features_extractor.policy.encoders.state_dict())
+        policy.hidden.load_state_dict(source.mlp_extractor.policy_net[0].state_dict())
+        policy.head.load_state_dict(source.action_net.state_dict())
+
+
+def static_plan(agent: PPO, env: Any) -> Tensor:
+    """(gates,) keep ratios that the static agent has settled on."""
+    observations = env.reset()
+    while observations is not None:
+        actions, _ = agent.predict(observations, deterministic=True)
+        observations = env.advance(actions.reshape(-1).astype(float))
+    return torch.from_numpy(np.array(env.keeps)[:, 0])

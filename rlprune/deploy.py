@@ -1,0 +1,165 @@
+"""A gated network as a folder: what no image needs is gone from it, and it skips the rest for real."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlprune.errors import UserError
+from rlprune.files import read_json, write_json
+from rlprune.gates import Gate, GatedNetwork
+from rlprune.keeps import Layout, Runtime
+from rlprune.masks import permanent
+from rlprune.models.checkpoint import read_weights, save_weights
+from rlprune.models.registry import rebuild_model
+from rlprune.modules import named_tensors
+from rlprune.plan import PruningPlan
+from rlprune.pruner import install, prune
+from rlprune.skipping import SkippingNetwork
+from rlprune.trace import build_graph
+
+GATES = "gates.json"
+FORMAT = "rlprune-gates"
+VERSION = 1
+
+
+def stored_mask(gated: GatedNetwork, runtime: Runtime) -> np.ndarray:
+    """(all groups' channels,) bool, False for what no image ever needs."""
+    mask = np.ones(sum(gated.graph.sizes), dtype=bool)
+    for number, wire in enumerate(gated.wires):
+        scores = gated.gate(number).static_scores().detach().cpu().numpy()[None]
+        mask[wire.start : wire.stop] = ~permanent(scores, runtime.static.numpy()[number : number + 1], gated.mix)[0]
+    return mask
+
+
+def shrink(gated: GatedNetwork, runtime: Runtime, image_size: int) -> SkippingNetwork:
+    """The network without the channels that no image ever needs, which changes no output.
+
+    Args:
+        gated: of the dense network; its hooks are removed.
+        runtime: its agent.
+        image_size: pixels a side.
+    """
+    mask = stored_mask(gated, runtime)
+    inputs = [_stays(gated, wire.layer, mask) for wire in gated.wires]
+    network = prune(gated.bare(), gated.graph, mask).eval()
+    gates, policy = [], runtime.policy
+    for number, (wire, seen) in enumerate(zip(gated.wires, inputs, strict=True)):
+        gates.append(_cut_gate(gated.gate(number), seen, torch.from_numpy(mask[wire.start : wire.stop])))
+    layout = Layout(
+        tuple(map(len, inputs)), runtime.layout.channels, runtime.layout.shares, runtime.layout.ratios,
+        runtime.layout.macs,
+    )  # fmt: skip
+    smaller = Runtime(layout, runtime.static, policy is not None, len(runtime.budgets))
+    if policy is not None:
+        wide = policy.state_dict()
+        for number, (seen, known) in enumerate(zip(inputs, runtime.layout.channels, strict=True)):
+            name = f"encoders.{number}.weight"
+            columns = torch.cat([seen, runtime.layout.inputs[number] + torch.arange(known)])
+            wide[name] = wide[name][:, columns]
+        assert smaller.policy is not None
+        smaller.policy.load_state_dict(wide)
+    smaller.budget = runtime.budget
+    smaller.budgets.copy_(runtime.budgets)
+    smaller.shifts.copy_(runtime.shifts)
+    return _assemble(network, gates, gated.mix, smaller, image_size)
+
+
+def _stays(gated: GatedNetwork, layer: str, mask: np.ndarray) -> Tensor:
+    """Positions of a layer's inputs that are still there."""
+    axis = next((axis for axis in gated.graph.axes if (axis.layer, axis.side) == (layer, "in")), None)
+    if axis is None:
+        convolution = gated.network.get_submodule(layer)
+        assert isinstance(convolution, nn.Conv2d)
+        return torch.arange(convolution.in_channels)
+    return torch.from_numpy(np.flatnonzero(np.append(mask, True)[axis.slots]))
+
+
+def _cut_gate(gate: Gate, seen: Tensor, stored: Tensor) -> Gate:
+    """The same gate for fewer inputs."""
+    smaller = Gate(len(seen), len(gate.scale), gate.predictor is not None)
+    tensors = gate.state_dict() | {"stored": stored}
+    if gate.predictor is not None:
+        tensors["predictor.weight"] = tensors["predictor.weight"][:, seen.to(gate.scale.device)]
+    smaller.load_state_dict(tensors)
+    return smaller
+
+
+def _assemble(network: nn.Module, gates: list[Gate], mix: float, runtime: Runtime, image_size: int) -> SkippingNetwork:
+    graph = build_graph(network, torch.zeros(1, 3, image_size, image_size))
+    gated = GatedNetwork(network, graph, gates, mix)
+    gated.runtime = runtime
+    return SkippingNetwork(gated).eval()
+
+
+def gate_params(module: SkippingNetwork) -> int:
+    """Parameters of predictors, static importance and policy: what is stored besides the network."""
+    runtime = module.runtime.policy
+    parts: list[nn.Module] = [*module.gated.gates, *([runtime] if runtime is not None else [])]
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+
+
+def save_gated(module: SkippingNetwork, folder: Path) -> None:
+    """Write `model.safetensors` and `gates.json` beside a `plan.json` that says what is stored.
+
+    Args:
+        module: from `shrink`.
+        folder: where to.
+    """
+    gated, runtime = module.gated, module.runtime
+    layout = runtime.layout
+    about: dict[str, Any] = {
+        "mix": gated.mix,
+        "predicts": gated.gate(0).predictor is not None,
+        "acts": runtime.policy is not None,
+        "budget": runtime.budget,
+        "points": len(runtime.budgets),
+        "inputs": list(layout.inputs),
+        "channels": list(layout.channels),
+        "shares": layout.shares.tolist(),
+        "ratios": layout.ratios.tolist(),
+        "macs": layout.macs.tolist(),
+    }
+    save_weights(named_tensors(gated), folder / "model.safetensors")
+    write_json(folder / GATES, {"format": FORMAT, "version": VERSION, **about})
+
+
+def load_gated(folder: Path, plan: PruningPlan) -> SkippingNetwork:
+    """What `save_gated` has written.
+
+    Args:
+        folder: with `gates.json`, `model.safetensors` and `plan.json`.
+        plan: the one in the folder.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    about = read_json(folder / GATES, FORMAT, VERSION)
+    tensors = read_weights(folder / "model.safetensors")
+    try:
+        return _load(about, tensors, plan)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder} is damaged: {GATES} and model.safetensors do not fit plan.json") from error
+
+
+def _load(about: Mapping[str, Any], tensors: Mapping[str, Tensor], plan: PruningPlan) -> SkippingNetwork:
+    inputs, channels = (tuple(map(int, about[name])) for name in ("inputs", "channels"))
+    curves = (np.array(about[name], dtype=float) for name in ("shares", "ratios", "macs"))
+    layout = Layout(inputs, channels, *curves)
+    network = rebuild_model(plan.network)
+    install(network, network, _under("network.", tensors), trainable=True)
+    predicts, acts, points = bool(about["predicts"]), bool(about["acts"]), int(about["points"])
+    gates = [Gate(seen, size, predicts) for seen, size in zip(inputs, channels, strict=True)]
+    runtime = Runtime(layout, torch.ones(len(gates)), acts, points)
+    runtime.budget = float(about["budget"])
+    for number, gate in enumerate(gates):
+        gate.load_state_dict(_under(f"gates.{number}.", tensors))
+    runtime.load_state_dict(_under("runtime.", tensors))
+    return _assemble(network.eval(), gates, float(about["mix"]), runtime, int(plan.network["image_size"]))
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,346 @@
+"""A network whose channels are chosen for every image while it runs (Chen, Chen & Pan, NeurIPS 2020).
+
+Before a gated layer runs, its pooled input foretells how important each of its channels is for this image, as in FBS
+(Gao et al., 2018, arXiv 1810.05331). What is kept is scaled by that importance where it is read; what is not is zero
+there, which is what leaving it out does.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from rlprune.errors import UserError
+from rlprune.graph import Graph, Group
+from rlprune.masks import merge
+
+START = 0.01
+"""Standard deviation of a predictor's first weights: every channel starts about as important as any other."""
+
+
+@dataclass(frozen=True)
+class Keeps:
+    """(images,) keep ratios of one gate, of the runtime agent and of the static agent."""
+
+    runtime: np.ndarray
+    static: np.ndarray
+
+
+Decide = Callable[[int, Tensor, Tensor], Keeps | None]
+"""Number of a gate, (images, inputs) pooled features, (images, channels) importance -> how much runs; None for all."""
+
+
+def keep_all(number: int, pooled: Tensor, importance: Tensor) -> None:
+    """Everything runs."""
+
+
+class Gate(nn.Module):
+    """What is known of the importance of a group's channels.
+
+    Args:
+        inputs: features of the layer's input.
+        channels: of the group in the dense network.
+        predicts: whether it looks at the image; otherwise every channel is as important for all of them.
+
+    Attributes:
+        predictor: one linear layer from the pooled input.
+        scale: (channels,) learned static importance, which scales the features too.
+        prior: (channels,) with mean 1. Rankings are of importance times prior, so that the first are a criterion's.
+        stored: (channels,) bool, the ones that are still there.
+    """
+
+    prior: Tensor
+    stored: Tensor
+
+    def __init__(self, inputs: int, channels: int, predicts: bool) -> None:
+        super().__init__()
+        self.predictor = nn.Linear(inputs, channels) if predicts else None
+        if self.predictor is not None:
+            nn.init.normal_(self.predictor.weight, std=START)
+            nn.init.ones_(self.predictor.bias)
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.register_buffer("prior", torch.ones(channels))
+        self.register_buffer("stored", torch.ones(channels, dtype=torch.bool))
+
+    @property
+    def stays(self) -> Tensor | None:
+        """Positions of the channels that are still there; None for all."""
+        return None if self.stored.all() else self.stored.nonzero()[:, 0]
+
+    def importance(self, pooled: Tensor) -> Tensor:
+        """(images, channels) of these images, around 1."""
+        if self.predictor is None:
+            return torch.ones(len(pooled), len(self.scale), device=pooled.device)
+        found: Tensor = self.predictor(pooled)
+        return found
+
+    def runtime_scores(self, importance: Tensor) -> Tensor:
+        """(images, channels) that rank the channels for these images."""
+        return importance * self.prior if self.predictor is not None else self.static_scores().expand_as(importance)
+
+    def static_scores(self) -> Tensor:
+        """(channels,) that rank the channels for all images."""
+        return self.scale.abs() * self.prior
+
+
+def make_gates(network: nn.Module, graph: Graph, scores: np.ndarray, predicts: bool) -> list[Gate]:
+    """A gate for every group that can have one.
+
+    Args:
+        network: the dense network.
+        graph: its structure.
+        scores: (all groups' channels,) from a criterion, in any unit.
+        predicts: whether the gates look at the image.
+    """
+    gates = []
+    for wire in wires(network, graph):
+        prior = torch.as_tensor(scores[wire.start : wire.stop], dtype=torch.float32)
+        gates.append(Gate(inputs_of_layer(network, wire.layer), len(prior), predicts))
+        gates[-1].prior.copy_(prior / prior.mean().clamp_min(1e-12))
+    return gates
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Where a gate sits.
+
+    Attributes:
+        group: position of its group in the graph.
+        layer: whose channels it chooses, and before which it looks.
+        start, stop: of its channels in the list of all groups' channels.
+    """
+
+    group: int
+    layer: str
+    start: int
+    stop: int
+
+
+def wires(module: nn.Module, graph: Graph) -> tuple[Wire, ...]:
+    """The groups that can be chosen image by image: those that one convolution fills and nothing adds to.
+
+    Where several layers meet in a sum, the first to run would have to decide for all of them.
+
+    Raises:
+        UserError: there is none.
+    """
+    layers = dict(module.named_modules())
+    found = [
+        Wire(number, filled[0], group.start, group.start + group.channels)
+        for number, group in enumerate(graph.groups)
+        if len(filled := _filling(layers, graph, group)) == 1 and _is_plain(layers, group)
+    ]
+    if not found:
+        raise UserError("no layer of this network can be skipped image by image: none fills a group of its own")
+    return tuple(found)
+
+
+def _filling(layers: dict[str, nn.Module], graph: Graph, group: Group) -> list[str]:
+    """The layers that compute a group's channels from others, and not each from itself as depthwise ones do."""
+    return [name for name in graph.layers_of(group) if getattr(layers.get(name), "groups", 1) == 1]
+
+
+def _is_plain(layers: dict[str, nn.Module], group: Group) -> bool:
+    """Whether nothing but convolutions, batch norms and linear layers touches a group."""
+    producers, consumers = ([layers.get(name) for name in names] for names in (group.producers, group.consumers))
+    made = all(isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)) for layer in producers)
+    return made and group.width == 1 and all(isinstance(layer, (nn.Conv2d, nn.Linear)) for layer in consumers)
+
+
+class GatedNetwork(nn.Module):
+    """A network with a gate before every layer that can be skipped in parts.
+
+    Args:
+        network: gets hooks; its layers stay where they are.
+        graph: its structure.
+        gates: one for every wire of the network.
+        mix: 0, the static agent decides alone, to 1, the runtime agent does; see `rlprune.masks.merge`.
+
+    Attributes:
+        wires: where the gates are, in the order in which the network comes to them.
+        runtime: decides how much of every layer runs; without it everything does.
+        masks: for every gate the (images, channels) mask of the last images, as far as they have come.
+        sides: (layer, side) -> the gated channels along it.
+        kept: where only the chosen channels are computed, those of every gate so far; see `rlprune.skipping`.
+    """
+
+    def __init__(self, network: nn.Module, graph: Graph, gates: Sequence[Gate], mix: float) -> None:
+        super().__init__()
+        self.network, self.graph, self.mix = network, graph, mix
+        self.wires = wires(network, graph)
+        self.gates = nn.ModuleList(gates)
+        self.runtime: nn.Module | None = None
+        self._decide: Decide = keep_all
+        self.masks: list[Tensor] = []
+        self.sides = find_sides(graph, self.wires)
+        self.kept: dict[int, Tensor] | None = None
+        self._factors: dict[int, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
+        self._hook(dict(network.named_modules()))
+
+    def forward(self, images: Tensor, decide: Decide | None = None) -> Tensor:
+        """(images, classes) logits, with only the channels that `runtime`, or somebody else, chooses."""
+        # Wrapped, for a module that is assigned becomes a part of this one.
+        self._decide = partial(decide or self.runtime or keep_all)
+        self.masks.clear()
+        self._factors.clear()
+        if self.kept is not None:
+            self.kept.clear()
+        logits: Tensor = self.network(images)
+        return logits
+
+    def counts(self) -> np.ndarray:
+        """(images, groups) channels that ran for the last images; groups without a gate ran whole."""
+        found = np.tile(self.graph.sizes, (len(self.masks[0]), 1))
+        for wire, mask in zip(self.wires, self.masks, strict=True):
+            found[:, wire.group] = mask.sum(-1).cpu().numpy()
+        return found
+
+    def gate(self, number: int) -> Gate:
+        """One of the gates."""
+        found = self.gates[number]
+        assert isinstance(found, Gate)
+        return found
+
+    def _hook(self, layers: dict[str, nn.Module]) -> None:
+        """What is read is scaled first; then a gate looks at it."""
+        for (layer, kind), side in self.sides.items():
+            if kind == "in":
+                self._hooks.append(layers[layer].register_forward_pre_hook(partial(self._scale, side)))
+        for number, wire in enumerate(self.wires):
+            self._hooks.append(layers[wire.layer].register_forward_pre_hook(partial(self._choose, number)))
+
+    def bare(self) -> nn.Module:
+        """The network as it was before, without hooks; this module can no longer be used."""
+        for hook in self._hooks:
+            hook.remove()
+        return self.network
+
+    def _choose(self, number: int, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Before a gated layer runs: how much of it, and which."""
+        gate = self.gate(number)
+        # In full precision, for a channel more or less is a matter of the last digits.
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            pooled = self._whole(number, pool(inputs[0]).float())
+            importance = gate.importance(pooled)
+            factor = importance * gate.scale
+            keeps = self._decide(number, pooled, importance)
+            if keeps is None:
+                mask = torch.ones_like(factor, dtype=torch.bool)
+            else:
+                runtime, static = plain(gate.runtime_scores(importance)), plain(gate.static_scores())
+                runs = merge(runtime, static, keeps.runtime, keeps.static, self.mix)
+                mask = torch.from_numpy(runs).to(factor.device)
+            self.masks.append(mask)
+            if (stays := gate.stays) is not None:
+                mask, factor = mask[:, stays], factor[:, stays]
+            self._factors[number] = factor * mask
+            if self.kept is not None:
+                self.kept[number] = (mask[0] if len(mask) == 1 else mask.any(0)).nonzero()[:, 0]
+
+    def _whole(self, number: int, pooled: Tensor) -> Tensor:
+        """Pooled features with zeros for the channels that were not computed."""
+        side = self.sides.get((self.wires[number].layer, "in"))
+        if self.kept is None or side is None:
+            return pooled
+        whole = pooled.new_zeros(len(pooled), side.size)
+        return whole.index_copy_(1, side.index(self.kept), pooled)
+
+    def _scale(self, side: "Side", layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Before a layer runs that reads gated channels: those that were left out are zero, or not there at all."""
+        images, *rest = inputs
+        factor = side.factor(self._factors, images)
+        if self.kept is not None:
+            factor = factor.index_select(1, side.index(self.kept))
+        return images * factor.reshape(*factor.shape, *[1] * (images.ndim - 2)).to(images.dtype), *rest
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of the channels along one side of a layer: of which gate, -1 for none, and which of its channels."""
+
+    gate: int
+    channels: Tensor
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a layer along which gated channels lie.
+
+    Attributes:
+        parts: its stretches.
+        whole: it is one gate's channels, each once and in order.
+    """
+
+    parts: tuple[Part, ...]
+    whole: bool
+
+    @property
+    def size(self) -> int:
+        """Channels in all."""
+        return sum(len(part.channels) for part in self.parts)
+
+    def factor(self, factors: dict[int, Tensor], images: Tensor) -> Tensor:
+        """(images, size) factors; 1 for channels of no gate."""
+        if self.whole:
+            return factors[self.parts[0].gate]
+        ones = images.new_ones(len(images), self.size)
+        columns = [
+            one if part.gate < 0 else factors[part.gate][:, part.channels.to(images.device)]
+            for part, one in zip(self.parts, ones.split([len(part.channels) for part in self.parts], 1), strict=True)
+        ]
+        return torch.cat(columns, dim=1)
+
+    def index(self, kept: dict[int, Tensor]) -> Tensor:
+        """Positions of the channels that are computed, given those of every gate."""
+        if self.whole:
+            return kept[self.parts[0].gate]
+        stays = [
+            torch.ones_like(part.channels, dtype=torch.bool)
+            if part.gate < 0
+            else torch.isin(part.channels, kept[part.gate].cpu())
+            for part in self.parts
+        ]
+        return torch.cat(stays).nonzero()[:, 0].to(next(iter(kept.values())).device)
+
+
+def find_sides(graph: Graph, wires: Sequence[Wire]) -> dict[tuple[str, str], Side]:
+    """(Layer, side) -> where gated channels lie along it, for all that have any."""
+    gates = np.full(sum(graph.sizes) + 1, -1)
+    for number, wire in enumerate(wires):
+        gates[wire.start : wire.stop] = number
+    found: dict[tuple[str, str], Side] = {}
+    for axis in graph.axes:
+        numbers = gates[axis.slots]
+        if (numbers < 0).all():
+            continue
+        edges = np.flatnonzero(np.diff(numbers)) + 1
+        parts = tuple(
+            Part(int(which[0]), torch.as_tensor(place - (wires[which[0]].start if which[0] >= 0 else 0)))
+            for which, place in zip(np.split(numbers, edges), np.split(axis.slots, edges), strict=True)
+        )
+        wire = wires[numbers[0]]
+        found[axis.layer, axis.side] = Side(parts, np.array_equal(axis.slots, np.arange(wire.start, wire.stop)))
+    return found
+
+
+def plain(tensor: Tensor) -> np.ndarray:
+    """The same numbers without gradients, off the device."""
+    values: np.ndarray = tensor.detach().cpu().numpy()
+    return values
+
+
+def pool(features: Tensor) -> Tensor:
+    """(images, channels) means over all positions."""
+    return features.flatten(2).mean(-1) if features.ndim > 2 else features
+
+
+def inputs_of_layer(network: nn.Module, layer: str) -> int:
+    """Input channels of one of a network's convolutions."""
+    found = network.get_submodule(layer)
+    assert isinstance(found, nn.Conv2d)
+    return found.in_channels

@@ -1,0 +1,210 @@
+"""How much of every gated layer runs: the runtime agent's policy, and the budgets it lands on.
+
+The policy is that of Chen, Chen & Pan (NeurIPS 2020) in the formulation of this package: a residual on the even plan,
+so that doing nothing keeps the same ratio of every layer and meets the budget. Plain PyTorch: what is deployed needs no
+agent library.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlprune.cost import Cost
+from rlprune.gates import Decide, GatedNetwork, Keeps, inputs_of_layer, plain
+from rlprune.masks import kept_count
+
+REACH = math.log(2)
+"""An action of ±1 doubles or halves a keep ratio."""
+LEAST = 0.05
+"""No layer runs with less of its channels, unless the even plan already does."""
+ENCODED = 32
+CHUNK = 250
+"""Images that are measured at once."""
+SPREAD = 0.25
+"""Part of the images of a training batch that get another budget than the one that is asked for."""
+CONTEXT = 3
+"""Even keep ratio, cost of the decisions so far beyond that of the even plan, budget."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the agent's networks are shaped by.
+
+    Attributes:
+        inputs, channels: (gates,) pooled features and channels of every gate.
+        shares: (gates,) how much the MACs ratio rises with the keep ratio of one gate, all others at half.
+        ratios, macs: (points,) keep ratios, the same for all gates, and the MACs ratios they lead to; rising.
+    """
+
+    inputs: tuple[int, ...]
+    channels: tuple[int, ...]
+    shares: np.ndarray
+    ratios: np.ndarray
+    macs: np.ndarray
+
+    def even(self, budget: float | np.ndarray) -> np.ndarray:
+        """The keep ratio, the same for all gates, that meets a budget of MACs; of the shape of the budget."""
+        return np.interp(budget, self.macs, self.ratios)
+
+
+def make_layout(gated: GatedNetwork, cost: Cost) -> Layout:
+    """Measure a gated network's costs."""
+    sizes, groups = cost.sizes.astype(float), [wire.group for wire in gated.wires]
+    ratios = np.linspace(LEAST / 5, 1, 200)
+    counts = np.tile(sizes, (len(ratios), 1))
+    counts[:, groups] = kept_count(ratios[:, None], sizes[groups])
+    half = sizes.copy()
+    half[groups] /= 2
+    more = np.tile(half, (len(groups), 1))
+    more[np.arange(len(groups)), groups] = sizes[groups]
+    shares = 2 * (cost.ratios(more)[:, 0] - cost.ratios(half)[0])
+    inputs = tuple(inputs_of_layer(gated.network, wire.layer) for wire in gated.wires)
+    channels = tuple(wire.stop - wire.start for wire in gated.wires)
+    return Layout(inputs, channels, shares, ratios, cost.ratios(counts)[:, 0])
+
+
+def macs_ratios(gated: GatedNetwork, decide: Decide, cost: Cost, images: Tensor) -> np.ndarray:
+    """(images,) MACs that run for each image, relative to the dense network; both sides of every layer count.
+
+    Args:
+        gated: in eval mode.
+        decide: how much runs.
+        cost: of the dense network.
+        images: (images, C, H, W).
+    """
+    ratios = []
+    with torch.no_grad():
+        for chunk in images.split(CHUNK):
+            gated(chunk, decide)
+            ratios.append(cost.ratios(gated.counts())[:, 0])
+    return np.concatenate(ratios)
+
+
+class KeepPolicy(nn.Module):
+    """Pooled features and importance of a layer, and where the walk stands -> the mean action.
+
+    Every layer has an encoder of its own, since its features mean something else; the rest is shared.
+
+    Args:
+        inputs, channels: of every gate.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: Sequence[int]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(
+            nn.Linear(seen + known, ENCODED) for seen, known in zip(inputs, channels, strict=True)
+        )
+        self.hidden = nn.Linear(ENCODED + CONTEXT, ENCODED)
+        self.head = nn.Linear(ENCODED, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def encode(self, number: int, pooled: Tensor, importance: Tensor, context: Tensor) -> Tensor:
+        """(images, ENCODED + CONTEXT) what the shared part looks at."""
+        encoded = torch.relu(self.encoders[number](torch.cat([pooled, importance], dim=1)))
+        return torch.cat([encoded, context], dim=1)
+
+    def forward(self, number: int, pooled: Tensor, importance: Tensor, context: Tensor) -> Tensor:
+        """(images,) mean actions."""
+        hidden = torch.tanh(self.hidden(self.encode(number, pooled, importance, context)))
+        action: Tensor = self.head(hidden)[:, 0]
+        return action
+
+    def act(self, number: int, pooled: np.ndarray, importance: np.ndarray, context: np.ndarray) -> np.ndarray:
+        """The same in NumPy, which for one image is several times faster."""
+        encoded = np.maximum(_linear(self.encoders[number], np.concatenate([pooled, importance], axis=1)), 0)
+        hidden = np.tanh(_linear(self.hidden, np.concatenate([encoded, context], axis=1)))
+        return _linear(self.head, hidden)[:, 0].astype(float)
+
+
+def _linear(layer: nn.Module, inputs: np.ndarray) -> np.ndarray:
+    assert isinstance(layer, nn.Linear)
+    outputs: np.ndarray = inputs @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+    return outputs
+
+
+def to_keep(even: np.ndarray, action: np.ndarray, shift: np.ndarray | float = 0.0) -> np.ndarray:
+    """The keep ratio an action asks for: the even one times exp(REACH * action + shift), within [LEAST, 1]."""
+    asked = even * np.exp(REACH * np.clip(action, -1, 1) + shift)
+    least = np.minimum(even, LEAST)
+    kept: np.ndarray = np.minimum(np.maximum(asked, least), 1)
+    return kept
+
+
+class Walk:
+    """Where the walk of a batch of images stands; numbers of NumPy, which for one image is faster than tensors.
+
+    Args:
+        layout: of the network.
+        budget: (images,) MACs ratios.
+        shift: added to the logarithm of every keep ratio.
+    """
+
+    def __init__(self, layout: Layout, budget: np.ndarray, shift: np.ndarray | float = 0.0) -> None:
+        self.budget, self.shift, self.even = budget, shift, layout.even(budget)
+        self.shares, self.beyond = layout.shares, np.zeros_like(self.even)
+
+    def context(self) -> np.ndarray:
+        """(images, CONTEXT) float32."""
+        return np.array([self.even, self.beyond, self.budget], dtype=np.float32).T
+
+    def take(self, number: int, action: np.ndarray) -> np.ndarray:
+        """(images,) keep ratios that these actions lead to."""
+        keep = to_keep(self.even, action, self.shift)
+        self.beyond = self.beyond + self.shares[number] * (keep - self.even) / self.budget
+        return keep
+
+
+class Runtime(nn.Module):
+    """Decides how much of every layer runs for an image, and can be told another budget while it is in use.
+
+    Args:
+        layout: of the network.
+        static: (gates,) the static agent's keep ratios.
+        acts: whether there is a policy; without one every layer keeps the even ratio.
+
+    Attributes:
+        budget: MACs ratio that is aimed at.
+        spread: budgets that some of the images get while training, for the network to know them.
+        budgets, shifts: (points,) what is added to the logarithm of the keep ratios, so that the mean over images meets
+            the budget; measured once it is trained.
+    """
+
+    static: Tensor
+    budgets: Tensor
+    shifts: Tensor
+
+    def __init__(self, layout: Layout, static: Tensor, acts: bool, points: int = 1) -> None:
+        super().__init__()
+        self.layout = layout
+        self.policy = KeepPolicy(layout.inputs, layout.channels) if acts else None
+        self.budget = 1.0
+        self.spread: tuple[float, float] | None = None
+        self.register_buffer("static", static.double())
+        self.register_buffer("budgets", torch.ones(points, dtype=torch.float64))
+        self.register_buffer("shifts", torch.zeros(points, dtype=torch.float64))
+        self._walk: Walk | None = None
+        self.requires_grad_(False)
+
+    def forward(self, number: int, pooled: Tensor, importance: Tensor) -> Keeps:
+        """See `rlprune.gates.Decide`."""
+        with torch.no_grad():
+            if number == 0 or self._walk is None:
+                self._walk = self._start(pooled)
+            walk, action = self._walk, np.zeros(len(pooled))
+            if self.policy is not None:
+                action = self.policy.act(number, plain(pooled), plain(importance), walk.context())
+            return Keeps(walk.take(number, action), np.repeat(self.static.numpy()[number], len(pooled)))
+
+    def _start(self, pooled: Tensor) -> Walk:
+        images = len(pooled)
+        budget = np.full(images, self.budget, dtype=float)
+        if self.training and self.spread:
+            low, high = self.spread
+            drawn, chance = torch.rand(2, images).double().numpy()
+            budget = np.where(chance < SPREAD, low + (high - low) * drawn, budget)
+        return Walk(self.layout, budget, np.interp(budget, self.budgets.numpy(), self.shifts.numpy()))

@@ -1,0 +1,172 @@
+"""A network that really skips: of every layer only the channels an image needs are computed.
+
+Before a gated layer runs, its weights for the chosen outputs and for the inputs that are there are gathered, and the
+layer runs with these alone. Several images at once share the union of their channels, and what an image does not need
+is zero for it, as under masks; which way is faster for a number of images is measured at first use.
+"""
+
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlprune.errors import UserError
+from rlprune.gates import GatedNetwork
+from rlprune.keeps import Runtime
+
+REPEATS = 3
+"""Timings of each way."""
+
+
+class SkippingNetwork(nn.Module):
+    """What `rlprune.load` gives for a network with gates; for inference.
+
+    Args:
+        gated: the network, its permanently removed channels gone, with `runtime`.
+
+    Attributes:
+        gated: as given; running it masks and skips nothing.
+    """
+
+    def __init__(self, gated: GatedNetwork) -> None:
+        super().__init__()
+        self.gated = gated
+        layers = dict(gated.network.named_modules())
+        names = dict.fromkeys(layer for layer, _ in gated.sides)
+        self._parts = [_Gathering(gated, layers[name], name) for name in names]
+        self._gathers: dict[tuple[int, ...], bool] = {}
+
+    def set_budget(self, budget: float) -> None:
+        """Aim at another mean of MACs per image, relative to the dense network, from the next image on.
+
+        Args:
+            budget: within `budgets`.
+
+        Raises:
+            UserError: it was never measured there.
+        """
+        low, high = self.budgets
+        if not low <= budget <= high:
+            raise UserError(f"a budget of {budget:g} is out of reach: this network serves {low:.3g} to {high:.3g}")
+        self.runtime.budget = budget
+
+    @property
+    def runtime(self) -> Runtime:
+        """The agent."""
+        assert isinstance(self.gated.runtime, Runtime)
+        return self.gated.runtime
+
+    @property
+    def budgets(self) -> tuple[float, float]:
+        """The lowest and the highest budget it can be told."""
+        points = self.runtime.budgets
+        return float(points.min()), float(points.max())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(images, classes) logits.
+
+        In training mode, and where that is faster, all channels are computed and those an image does not need are
+        zeroed, which gives the same.
+        """
+        if self.training or torch.compiler.is_compiling():
+            return self._masked(images)
+        if len(images) == 1:
+            return self.gathered(images)
+        if (shape := tuple(images.shape)) not in self._gathers:
+            self._gathers[shape] = self._is_faster(images)
+        return self.gathered(images) if self._gathers[shape] else self._masked(images)
+
+    def train(self, mode: bool = True) -> "SkippingNetwork":
+        """As of any module; batch norms are read anew afterwards."""
+        for part in self._parts:
+            part.affine = None
+        super().train(mode)
+        return self
+
+    def _masked(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.gated(images)
+        return logits
+
+    def gathered(self, images: Tensor) -> Tensor:
+        """(images, classes) logits, computing the union of the channels that these images need."""
+        self.gated.kept = {}
+        for part in self._parts:
+            part.layer.forward = part.run  # type: ignore[method-assign]
+        try:
+            with torch.no_grad():
+                return self._masked(images)
+        finally:
+            self.gated.kept = None
+            for part in self._parts:
+                del part.layer.forward
+
+    def _is_faster(self, images: Tensor) -> bool:
+        """Whether gathering takes less time for so many images than masking."""
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(REPEATS):
+            for gathers, times in seconds.items():
+                start = time.perf_counter()
+                with torch.no_grad():
+                    (self.gathered if gathers else self._masked)(images)
+                if images.is_cuda:
+                    torch.cuda.synchronize()
+                times.append(time.perf_counter() - start)
+        return statistics.median(seconds[True]) < statistics.median(seconds[False])
+
+
+class _Gathering:
+    """Runs one layer with the channels that are there and the channels that are wanted.
+
+    Args:
+        gated: the network.
+        layer: one of its layers along whose sides gated channels lie.
+        name: of the layer.
+    """
+
+    def __init__(self, gated: GatedNetwork, layer: nn.Module, name: str) -> None:
+        self.gated, self.layer = gated, layer
+        self.out, self.into = gated.sides.get((name, "out")), gated.sides.get((name, "in"))
+        self.affine: Tensor | None = None
+        runs = {nn.Conv2d: self._conv, nn.Linear: self._linear, nn.BatchNorm2d: self._norm}
+        self.run = next(run for kind, run in runs.items() if isinstance(layer, kind))
+
+    def _conv(self, images: Tensor) -> Tensor:
+        layer = self.layer
+        assert isinstance(layer, nn.Conv2d)
+        weight, bias = self._weights(layer)
+        groups = len(weight) if layer.groups > 1 else 1
+        return F.conv2d(images, weight, bias, layer.stride, layer.padding, layer.dilation, groups)
+
+    def _linear(self, features: Tensor) -> Tensor:
+        assert isinstance(self.layer, nn.Linear)
+        return F.linear(features, *self._weights(self.layer))
+
+    def _weights(self, layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor | None]:
+        weight, bias, kept = layer.weight, layer.bias, self.gated.kept or {}
+        if self.out is not None:
+            index = self.out.index(kept)
+            weight, bias = weight.index_select(0, index), None if bias is None else bias.index_select(0, index)
+        if self.into is not None:
+            weight = weight.index_select(1, self.into.index(kept))
+        return weight, bias
+
+    def _norm(self, images: Tensor) -> Tensor:
+        """A batch norm in eval mode is a scale and a shift."""
+        if self.affine is None:
+            self.affine = _affine(self.layer)
+        assert self.out is not None
+        scale, shift = self.affine.index_select(1, self.out.index(self.gated.kept or {}))[..., None, None]
+        return torch.addcmul(shift, images, scale)
+
+
+def _affine(layer: nn.Module) -> Tensor:
+    """(2, channels) scale and shift of a batch norm with running statistics."""
+    assert isinstance(layer, nn.BatchNorm2d)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    scale = torch.rsqrt(layer.running_var + layer.eps)
+    scale = scale if layer.weight is None else scale * layer.weight
+    shift = -layer.running_mean * scale
+    return torch.stack([scale, shift if layer.bias is None else shift + layer.bias]).detach()

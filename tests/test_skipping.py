@@ -1,0 +1,97 @@
+"""A network that skips, against the same under masks and a counter of operations."""
+
+import pytest
+import torch
+from gated import MODELS, Made, gate, images, network
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rlprune.errors import UserError
+from rlprune.skipping import SkippingNetwork
+
+
+def skipping(made: Made) -> SkippingNetwork:
+    return SkippingNetwork(made.gated).eval()
+
+
+@pytest.mark.parametrize("mix", [0.5, 1.0])
+@pytest.mark.parametrize("name", MODELS)
+def test_gathered_is_masked(name: str, mix: float) -> None:
+    made = gate(network(name), mix)
+    pictures = images(4)
+    with torch.no_grad():
+        masked = made.gated(pictures)
+        masks = [mask.clone() for mask in made.gated.masks]
+    assert any(len(mask.unique(dim=0)) > 1 for mask in masks), "all images alike"
+    module = skipping(made)
+    alone = torch.cat([module(picture[None]) for picture in pictures])
+    torch.testing.assert_close(alone, masked, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module.gathered(pictures), masked, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(pictures), masked, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_only_what_is_counted_is_computed(name: str) -> None:
+    made = gate(network(name), 0.5)
+    module = skipping(made)
+    for picture in images(3):
+        with FlopCounterMode(display=False) as counter:
+            module(picture[None])
+        predictors = sum(each.predictor.weight.numel() for each in made.gated.gates)
+        counted = made.cost(made.gated.counts())[0, 0]
+        assert counter.get_total_flops() // 2 - predictors == counted
+        assert counted < made.cost.dense[0]
+
+
+def test_the_layers_are_as_before_afterwards() -> None:
+    made = gate(network("vgg11"))
+    pictures = images(2)
+    with torch.no_grad():
+        before = made.gated(pictures)
+        skipping(made)(pictures[:1])
+        torch.testing.assert_close(made.gated(pictures), before, rtol=0, atol=0)
+    assert not any("forward" in vars(layer) for layer in made.gated.network.modules())
+
+
+def test_batch_norms_are_read_anew_after_training() -> None:
+    made = gate(network("vgg11"))
+    module = skipping(made)
+    module(images(1))
+    module.train()
+    for layer in made.gated.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean += 0.5
+    module.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(module(images(1)), made.gated(images(1)), rtol=1e-4, atol=1e-5)
+
+
+def test_another_budget_while_in_use() -> None:
+    made = gate(network("vgg11"))
+    made.runtime.budgets = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    made.runtime.shifts = torch.zeros(2, dtype=torch.float64)
+    module, costs = skipping(made), []
+    for budget in (0.2, 0.5, 0.8):
+        module.set_budget(budget)
+        module(images(1))
+        costs.append(made.cost.ratios(made.gated.counts())[0, 0])
+    assert costs == sorted(costs)
+    assert costs[0] < costs[2] - 0.2
+    assert module.budgets == (0.1, 0.9)
+    with pytest.raises(UserError, match=r"0\.95 is out of reach: this network serves 0\.1 to 0\.9"):
+        module.set_budget(0.95)
+
+
+def test_the_faster_way_is_measured_once_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, asked = skipping(gate(network("vgg11"))), []
+    monkeypatch.setattr(module, "_is_faster", lambda pictures: bool(asked.append(len(pictures))))
+    for number in (1, 2, 3, 2, 3):
+        module(images(number))
+    assert asked == [2, 3]
+
+
+def test_training_mode_masks_and_learns() -> None:
+    made = gate(network("vgg11"))
+    module = skipping(made).train()
+    module(images(4)).sum().backward()
+    assert all(each.scale.grad.isfinite().all() for each in made.gated.gates)

@@ -1,0 +1,130 @@
+"""`rlprune search --mode runtime`, from the settings to what is loaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from workshop import Interrupting, flags, same_weights
+
+import rlprune
+from rlprune.data import load_data
+from rlprune.errors import UserError
+from rlprune.skipping import SkippingNetwork
+
+METHODS = ["mix 0", "mix 0.5", "mix 1", "fbs", "rnp"]
+
+
+@pytest.fixture(scope="module")
+def given(shop: Any) -> dict[str, Any]:
+    settings = shop.settings | {"checkpoint": shop.checkpoint, "mode": "runtime", "budget": 0.6, "rounds": 2}
+    return settings | {"rollouts": 2, "finetune_epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def ended(shop: Any, given: dict[str, Any]) -> Any:
+    settings = given | {"mix": "0,0.5,1", "controls": "fbs,rnp", "out": shop.root / "gates"}
+    return SimpleNamespace(settings=settings, folder=shop.root / "gates", result=rlprune.search(**settings))
+
+
+def test_every_method_meets_the_budget_and_says_what_it_costs(ended: Any) -> None:
+    rows = {row["method"]: row for row in ended.result["methods"]}
+    assert list(rows) == METHODS
+    for row in rows.values():
+        assert 0.45 < row["macs_ratio"] < 0.63
+        assert row["macs_p5"] - 1e-9 <= row["macs_ratio"] <= row["macs_p95"] + 1e-9
+        assert row["test_accuracy"] > 1 / 3
+        assert row["stored_ratio"] <= row["stored_with_gates"]
+    assert rows["mix 0"]["stored_ratio"] < rows["mix 0.5"]["stored_ratio"] < rows["mix 1"]["stored_ratio"] == 1
+    assert rows["mix 0"]["macs_p5"] == rows["mix 0"]["macs_p95"] <= 0.6 + 1e-9
+    assert rows["fbs"]["macs_p5"] == rows["fbs"]["macs_p95"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_loaded_is_what_was_measured(ended: Any, method: str) -> None:
+    row = next(row for row in ended.result["methods"] if row["method"] == method)
+    module = rlprune.load(row["folder"])
+    assert isinstance(module, SkippingNetwork)
+    test = load_data(ended.settings["data"]).test
+    images, labels = test.take(torch.arange(len(test)))
+    alone = torch.cat([module(image[None]) for image in images])
+    assert (alone.argmax(1) == labels).float().mean().item() == pytest.approx(row["test_accuracy"])
+    found = rlprune.eval(source=row["folder"], device="cpu")
+    assert found["test_accuracy"] == pytest.approx(row["test_accuracy"])
+    assert found["macs_ratio"] == pytest.approx(row["macs_ratio"], rel=1e-3)
+
+
+def test_a_network_in_use_takes_another_budget(ended: Any) -> None:
+    module = rlprune.load(ended.folder / "mix-1")
+    assert isinstance(module, SkippingNetwork)
+    low, high = module.budgets
+    assert (low, high) == (pytest.approx(0.36), pytest.approx(0.9))
+    test = load_data(ended.settings["data"]).test
+    images, _ = test.take(torch.arange(len(test)))
+    kept = []
+    for budget in (0.45, 0.6, 0.85):
+        module.set_budget(budget)
+        with torch.no_grad():
+            module.gated(images)
+        kept.append(module.gated.counts().mean())
+    assert kept == sorted(set(kept))
+
+
+def test_the_agents_leave_a_course(ended: Any) -> None:
+    course = pd.read_csv(ended.folder / "mix-0.5" / "agents.csv")
+    assert course.groupby("kind").size().to_dict() == {"runtime": 4, "static": 4}
+    assert {"loss", "accuracy", "macs_ratio", "reward"} <= set(course.columns)
+    assert not list(ended.folder.glob("*/state/*.pt"))
+
+
+@pytest.mark.parametrize(
+    "stage", ["runtime agent, round 2 of 2", "training, stage 7 of 7: the network under the final agents"]
+)
+def test_an_interrupted_run_ends_like_any_other(given: dict[str, Any], ended: Any, tmp_path: Path, stage: str) -> None:
+    settings = given | {"mix": "1", "out": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt, match="the same command continues"):
+        rlprune.search(**settings, progress=Interrupting(stage, 2))
+    result = rlprune.search(**settings)
+    whole = next(row for row in ended.result["methods"] if row["method"] == "mix 1")
+    assert result["methods"][0]["test_accuracy"] == whole["test_accuracy"]
+    assert same_weights(tmp_path / "run" / "pruned", ended.folder / "mix-1" / "pruned")
+
+
+def test_a_finished_run_is_read(ended: Any) -> None:
+    assert rlprune.search(**ended.settings)["methods"] == ended.result["methods"]
+
+
+def test_the_command_line(run: Callable[..., Any], ended: Any) -> None:
+    done = run("search", *flags(ended.settings))
+    assert done.code == 0
+    assert "mean over images" in done.out
+    assert all(name in done.out for name in METHODS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": "0.3:0.6"}, "wants one --budget"),
+        ({"budget": "params=0.5"}, "bounds the MACs alone"),
+        ({"budget": "latency=0.5"}, "bounds the MACs alone"),
+        ({"budget": 0.01}, "cannot be met: only 2 of 3 groups can be chosen image by image"),
+        ({"mix": "1.5"}, "expected numbers from 0 to 1"),
+        ({"mix": "a"}, "expected numbers from 0 to 1"),
+        ({"mix": "0.5,0.5"}, "expected numbers from 0 to 1"),
+        ({"controls": "fps"}, "did you mean 'fbs'"),
+        ({"agent": "sac"}, "both agents are ppo"),
+        ({"tunings": 5}, "--tunings 5 is for --mode static"),
+        ({"model": "resnet20,vgg11"}, "works for a single network"),
+        ({"mode": "dynamic"}, "known: runtime, static"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_written(
+    given: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        rlprune.search(**given | {"out": tmp_path / "run"} | change)
+    assert message in str(error.value)
+    assert not (tmp_path / "run").exists()
