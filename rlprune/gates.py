@@ -18,6 +18,8 @@ from rlprune.errors import UserError
 from rlprune.graph import Graph, Group
 from rlprune.masks import merge
 
+Choose = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+"""Number of a gate, (images, inputs) pooled features -> (images, channels) masks and factors."""
 START = 0.01
 """Standard deviation of a predictor's first weights: every channel starts about as important as any other."""
 
@@ -65,11 +67,14 @@ class Gate(nn.Module):
         self.scale = nn.Parameter(torch.ones(channels))
         self.register_buffer("prior", torch.ones(channels))
         self.register_buffer("stored", torch.ones(channels, dtype=torch.bool))
+        self._stays: Tensor | None = None
 
     @property
     def stays(self) -> Tensor | None:
         """Positions of the channels that are still there; None for all."""
-        return None if self.stored.all() else self.stored.nonzero()[:, 0]
+        if self._stays is None:
+            self._stays = self.stored.nonzero()[:, 0]
+        return None if len(self._stays) == len(self.stored) else self._stays
 
     def importance(self, pooled: Tensor) -> Tensor:
         """(images, channels) of these images, around 1."""
@@ -165,6 +170,7 @@ class GatedNetwork(nn.Module):
         runtime: decides how much of every layer runs; without it everything does.
         masks: for every gate the (images, channels) mask of the last images, as far as they have come.
         sides: (layer, side) -> the gated channels along it.
+        choose: chooses in the place of gates and `runtime`; see `rlprune.quick`.
         kept: where only the chosen channels are computed, those of every gate so far; see `rlprune.skipping`.
     """
 
@@ -177,6 +183,7 @@ class GatedNetwork(nn.Module):
         self._decide: Decide = keep_all
         self.masks: list[Tensor] = []
         self.sides = find_sides(graph, self.wires)
+        self.choose: Choose | None = None
         self.kept: dict[int, Tensor] | None = None
         self._factors: dict[int, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
@@ -222,25 +229,31 @@ class GatedNetwork(nn.Module):
 
     def _choose(self, number: int, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Before a gated layer runs: how much of it, and which."""
+        pooled = self._whole(number, pool(inputs[0]).float())
+        mask, factor = (self.choose or self._chosen)(number, pooled)
+        self.masks.append(mask)
+        if (stays := self.gate(number).stays) is not None:
+            mask, factor = mask[:, stays], factor[:, stays]
+        if self.kept is None:
+            self._factors[number] = factor * mask
+        elif len(mask) == 1:
+            self._factors[number], self.kept[number] = factor, mask[0].nonzero()[:, 0]
+        else:
+            self._factors[number], self.kept[number] = factor * mask, mask.any(0).nonzero()[:, 0]
+
+    def _chosen(self, number: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(images, channels) what runs for each image, and what it is scaled by."""
         gate = self.gate(number)
         # In full precision, for a channel more or less is a matter of the last digits.
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            pooled = self._whole(number, pool(inputs[0]).float())
+        with torch.autocast(pooled.device.type, enabled=False):
             importance = gate.importance(pooled)
             factor = importance * gate.scale
-            keeps = self._decide(number, pooled, importance)
-            if keeps is None:
-                mask = torch.ones_like(factor, dtype=torch.bool)
-            else:
-                runtime, static = plain(gate.runtime_scores(importance)), plain(gate.static_scores())
-                runs = merge(runtime, static, keeps.runtime, keeps.static, self.mix)
-                mask = torch.from_numpy(runs).to(factor.device)
-            self.masks.append(mask)
-            if (stays := gate.stays) is not None:
-                mask, factor = mask[:, stays], factor[:, stays]
-            self._factors[number] = factor * mask
-            if self.kept is not None:
-                self.kept[number] = (mask[0] if len(mask) == 1 else mask.any(0)).nonzero()[:, 0]
+        keeps = self._decide(number, pooled, importance)
+        if keeps is None:
+            return torch.ones_like(factor, dtype=torch.bool), factor
+        runtime, static = plain(gate.runtime_scores(importance)), plain(gate.static_scores())
+        runs = merge(runtime, static, keeps.runtime, keeps.static, self.mix)
+        return torch.from_numpy(runs).to(factor.device), factor
 
     def _whole(self, number: int, pooled: Tensor) -> Tensor:
         """Pooled features with zeros for the channels that were not computed."""
@@ -336,7 +349,7 @@ def plain(tensor: Tensor) -> np.ndarray:
 
 def pool(features: Tensor) -> Tensor:
     """(images, channels) means over all positions."""
-    return features.flatten(2).mean(-1) if features.ndim > 2 else features
+    return features.mean(tuple(range(2, features.ndim))) if features.ndim > 2 else features
 
 
 def inputs_of_layer(network: nn.Module, layer: str) -> int:

@@ -8,6 +8,7 @@ agent library.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,9 +131,13 @@ def _linear(layer: nn.Module, inputs: np.ndarray) -> np.ndarray:
 def to_keep(even: np.ndarray, action: np.ndarray, shift: np.ndarray | float = 0.0) -> np.ndarray:
     """The keep ratio an action asks for: the even one times exp(REACH * action + shift), within [LEAST, 1]."""
     asked = even * np.exp(REACH * np.clip(action, -1, 1) + shift)
-    least = np.minimum(even, LEAST)
-    kept: np.ndarray = np.minimum(np.maximum(asked, least), 1)
+    kept: np.ndarray = np.minimum(np.maximum(asked, lowest_ratio(even)), 1)
     return kept
+
+
+def lowest_ratio(even: Any) -> Any:
+    """The least a layer runs with, given the even keep ratio."""
+    return np.minimum(even, LEAST) if isinstance(even, np.ndarray) else min(even, LEAST)
 
 
 class Walk:

@@ -7,6 +7,7 @@ is zero for it, as under masks; which way is faster for a number of images is me
 
 import statistics
 import time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from rlprune.errors import UserError
 from rlprune.gates import GatedNetwork
 from rlprune.keeps import Runtime
+from rlprune.quick import Quick
 
 REPEATS = 3
 """Timings of each way."""
@@ -37,6 +39,7 @@ class SkippingNetwork(nn.Module):
         names = dict.fromkeys(layer for layer, _ in gated.sides)
         self._parts = [_Gathering(gated, layers[name], name) for name in names]
         self._gathers: dict[tuple[int, ...], bool] = {}
+        self._quick: Quick | None = None
 
     def set_budget(self, budget: float) -> None:
         """Aim at another mean of MACs per image, relative to the dense network, from the next image on.
@@ -80,8 +83,7 @@ class SkippingNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> "SkippingNetwork":
         """As of any module; batch norms are read anew afterwards."""
-        for part in self._parts:
-            part.affine = None
+        self._forget()
         super().train(mode)
         return self
 
@@ -92,15 +94,35 @@ class SkippingNetwork(nn.Module):
     def gathered(self, images: Tensor) -> Tensor:
         """(images, classes) logits, computing the union of the channels that these images need."""
         self.gated.kept = {}
+        self.gated.choose = self._choose if len(images) == 1 and images.device.type == "cpu" else None
         for part in self._parts:
             part.layer.forward = part.run  # type: ignore[method-assign]
         try:
             with torch.no_grad():
                 return self._masked(images)
         finally:
-            self.gated.kept = None
+            self.gated.kept = self.gated.choose = None
             for part in self._parts:
                 del part.layer.forward
+
+    def _choose(self, number: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """For a single image."""
+        if self._quick is None:
+            self._quick = Quick(self.gated, self.runtime)
+        mask, factor = self._quick.decide(number, pooled[0].numpy())
+        return torch.from_numpy(mask)[None], torch.from_numpy(factor)[None]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "SkippingNetwork":
+        """Moved to another device or type, a module has other tensors."""
+        super()._apply(*args, **kwargs)
+        self._forget()
+        return self
+
+    def _forget(self) -> None:
+        """What was read from the tensors."""
+        self._quick = None
+        for part in self._parts:
+            part.affine = None
 
     def _is_faster(self, images: Tensor) -> bool:
         """Whether gathering takes less time for so many images than masking."""

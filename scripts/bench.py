@@ -26,6 +26,7 @@ from bench_evaluation import evaluation, evaluation_table
 from bench_latency import latency_table
 from bench_range import range_table
 from bench_replay import replay_table
+from bench_runtime import runtime_table
 from bench_search import search_table
 from bench_structure import structure, structure_table
 from figures import ROOT, command, keep, kept
@@ -204,6 +205,7 @@ OTHERS = {
     "replay": replay_table,
     "latency": latency_table,
     "equal": equal_table,
+    "runtime": runtime_table,
 }
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ def test_only_what_is_counted_is_computed(name: str) -> None:
     for picture in images(3):
         with FlopCounterMode(display=False) as counter:
             module(picture[None])
-        predictors = sum(each.predictor.weight.numel() for each in made.gated.gates)
         counted = made.cost(made.gated.counts())[0, 0]
-        assert counter.get_total_flops() // 2 - predictors == counted
+        # Predictors and policy of a single image are no tensor operations.
+        assert counter.get_total_flops() // 2 == counted
         assert counted < made.cost.dense[0]
 
 

@@ -1,0 +1,133 @@
+"""Runtime pruning on one network: two agents at several mixes beside FBS and RNP, over seeds; and how fast it skips.
+
+    python scripts/bench_runtime.py --model mcifarnet --model-args width=0.5 --checkpoint FILE --data folder:PATH
+
+Everything lies in --out and is continued from there. Writes docs/benchmarks/runtime.json and the README's tables.
+"""
+
+import argparse
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from figures import command, keep
+
+from rlprune.cost import build_cost
+from rlprune.gates import GatedNetwork, make_gates
+from rlprune.keeps import Runtime, make_layout
+from rlprune.models.registry import build_model
+from rlprune.skipping import SkippingNetwork
+from rlprune.timing import interleave, summarise
+from rlprune.trace import build_graph
+
+Record = dict[str, Any]
+COLUMNS = {
+    "test_accuracy": ("test", 100, 2),
+    "macs_ratio": ("MACs", 100, 1),
+    "macs_p5": ("5 %", 100, 1),
+    "macs_p95": ("95 %", 100, 1),
+    "stored_ratio": ("stored", 100, 1),
+    "stored_with_gates": ("with gates", 100, 1),
+}
+TIMED = ("vgg16", "mcifarnet", "resnet20", "mobilenetv2")
+SECONDS = 15.0
+"""Of timing a network dense and skipping."""
+
+
+def main() -> None:
+    """Run every seed, and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "data", "checkpoint"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--model-args")
+    parser.add_argument("--budget", type=float, default=0.25, help="of the MACs, the mean over images")
+    parser.add_argument("--mix", default="0,0.25,0.5,0.75,1")
+    parser.add_argument("--controls", default="fbs,rnp")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rollouts", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=6, help="of the last stage")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-runtime"), help="where the runs lie")
+    given = parser.parse_args()
+    runs = [searched(given, seed)["methods"] for seed in range(given.seeds)]
+    about = {name: getattr(given, name) for name in ("model", "model_args", "budget", "rounds", "rollouts", "epochs")}
+    keep("runtime", {**about, "runs": runs, "times": {name: time_skipping(name) for name in TIMED}})
+
+    from bench import write_tables
+
+    write_tables()
+
+
+def searched(given: argparse.Namespace, seed: int) -> Record:
+    """The result of one seed, from its folder where it is finished."""
+    words = ["--mode", "runtime", "--model", given.model, "--data", given.data, "--checkpoint", given.checkpoint]
+    words += ["--model-args", given.model_args] if given.model_args else []
+    words += ["--budget", given.budget, "--mix", given.mix, "--rounds", given.rounds, "--rollouts", given.rollouts]
+    words += ["--controls", given.controls] if given.controls else []
+    words += ["--finetune-epochs", given.epochs, "--seed", seed, "--out", given.out / f"seed{seed}"]
+    result, _ = command("search", *map(str, words))
+    return result
+
+
+def time_skipping(name: str) -> dict[str, float]:
+    """Median milliseconds for one image: dense in both memory formats, and with half of every gated layer."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    dense = build_model(name, classes=10, image_size=32).eval()
+    graph = build_graph(dense, torch.zeros(1, 3, 32, 32))
+    cost, network = build_cost(graph), copy.deepcopy(dense)
+    scores = np.random.default_rng(0).random(sum(graph.sizes))
+    gated = GatedNetwork(network, graph, make_gates(network, graph, scores, True), 1.0)
+    layout = make_layout(gated, cost)
+    gated.runtime = Runtime(layout, torch.ones(len(gated.wires)), acts=True)
+    gated.runtime.budget = float(np.interp(0.5, layout.ratios, layout.macs))
+    skipping, image = SkippingNetwork(gated).eval(), torch.randn(1, 3, 32, 32)
+    last = copy.deepcopy(dense).to(memory_format=torch.channels_last)
+    image_last = image.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        runs = [lambda: dense(image), lambda: last(image_last), lambda: skipping(image)]
+        times = [found.median for found in summarise(interleave(runs, SECONDS))]
+    return {**dict(zip(("dense", "channels_last", "skipping"), times, strict=True)), "macs": gated.runtime.budget}
+
+
+def runtime_table(figures: Record) -> str:
+    """Means over the seeds, one line a method; then the times."""
+    runs = figures["runs"]
+    width = f" ({figures['model_args']})" if figures["model_args"] else ""
+    title = f"Runtime pruning of `{figures['model']}`{width} to {100 * figures['budget']:g} % of the MACs"
+    dense = f"{100 * runs[0][0]['dense_accuracy']:.2f} %"
+    lines = [
+        f"**{title}** (`python scripts/bench_runtime.py`; the dense network has {dense})",
+        "",
+        "| method | " + " | ".join(title for title, _, _ in COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for rows in zip(*runs, strict=True):
+        cells = [spread([row[name] for row in rows], scale, digits) for name, (_, scale, digits) in COLUMNS.items()]
+        lines.append(f"| {rows[0]['method']} | {' | '.join(cells)} |")
+    rounds = f"{figures['rounds']} rounds of {figures['rollouts']} batches an agent and one epoch"
+    told = f"In %, mean ± sd over {len(runs)} seeds; {rounds}, {figures['epochs']} epochs at the end."
+    return "\n".join([*lines, "", told, "", *times_table(figures["times"])])
+
+
+def times_table(times: dict[str, dict[str, float]]) -> list[str]:
+    """How fast half of every gated layer is, one line a network."""
+    title = "**Half of every layer, chosen for the image: one image, one thread, torch, predictors and agent included**"
+    lines = [title, "", "| network | MACs | dense | dense, channels last | skipping | times faster |", "|---" * 6 + "|"]
+    for name, row in times.items():
+        cells = [f"{row[key]:.1f} ms" for key in ("dense", "channels_last", "skipping")]
+        faster = min(row["dense"], row["channels_last"]) / row["skipping"]
+        lines.append(f"| `{name}` | {100 * row['macs']:.0f} % | {' | '.join(cells)} | {faster:.2f} |")
+    return lines
+
+
+def spread(values: list[float], scale: float, digits: int) -> str:
+    """Mean and standard deviation, where there is any."""
+    deviation = scale * np.std(values, ddof=1) if len(values) > 1 else 0
+    return f"{scale * np.mean(values):.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation > 1e-9 else "")
+
+
+if __name__ == "__main__":
+    main()
