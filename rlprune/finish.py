@@ -14,6 +14,7 @@ from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.budget import Budget, describe
 from rlprune.card import model_card
 from rlprune.config import as_dict
+from rlprune.deploy import save_gated
 from rlprune.evaluator import recalibrate
 from rlprune.files import write_json, write_text
 from rlprune.models.checkpoint import save_weights
@@ -23,6 +24,7 @@ from rlprune.problem import DATA_SETTINGS, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
 from rlprune.settings import Search, Settings
+from rlprune.skipping import SkippingNetwork
 from rlprune.timing import quick_latency
 from rlprune.training import evaluate
 
@@ -74,6 +76,9 @@ def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path, facts: Mappi
     """
     plan.save(folder / "plan.json")
     save_card(plan, facts or {}, folder)
+    if isinstance(module, SkippingNetwork):
+        save_gated(module, folder)
+        return
     # With the buffers that a state dict leaves out: they may be cut.
     save_weights(named_tensors(module), folder / "model.safetensors")
 

@@ -193,12 +193,16 @@ class GatedNetwork(nn.Module):
         """(images, classes) logits, with only the channels that `runtime`, or somebody else, chooses."""
         # Wrapped, for a module that is assigned becomes a part of this one.
         self._decide = partial(decide or self.runtime or keep_all)
+        self.forget()
+        logits: Tensor = self.network(images)
+        return logits
+
+    def forget(self) -> None:
+        """What is left of the last images."""
         self.masks.clear()
         self._factors.clear()
         if self.kept is not None:
             self.kept.clear()
-        logits: Tensor = self.network(images)
-        return logits
 
     def counts(self) -> np.ndarray:
         """(images, groups) channels that ran for the last images; groups without a gate ran whole."""

@@ -101,10 +101,11 @@ def _try(run: Run) -> None:
 
 def _onnxruntime(module: nn.Module, images: torch.Tensor, runtime: Runtime) -> Run:
     from rlprune.onnx_export import INPUT, open_session, save_onnx
+    from rlprune.traceable import traceable
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        save_onnx(copy.deepcopy(module).cpu(), images.shape[-1], path)
+        save_onnx(traceable(copy.deepcopy(module).cpu()), images.shape[-1], path)
         session = open_session(path, runtime.threads, runtime.device)
     feed = {INPUT: images.numpy()}
     return lambda: session.run(None, feed)

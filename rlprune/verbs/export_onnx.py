@@ -9,6 +9,7 @@ from rlprune.onnx_export import onnx_accuracy, quantise, require_onnx, write_onn
 from rlprune.problem import open_pruned
 from rlprune.progress import Progress
 from rlprune.pruner import open_folder, pruned_folder
+from rlprune.traceable import traceable
 
 
 def export_onnx(given: Export, progress: Progress) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def export_onnx(given: Export, progress: Progress) -> dict[str, Any]:
         raise UserError(f"--out {out} is a folder: name a file such as {out / 'model.onnx'}")
     progress.stage("exporting the network")
     module, plan = open_folder(folder)
-    facts = write_onnx(module, plan.network["image_size"], out)
+    facts = write_onnx(traceable(module), plan.network["image_size"], out)
     result: dict[str, Any] = {"path": str(out), **facts}
     return result | _int8(given.source, out, progress) if given.int8 else result
 

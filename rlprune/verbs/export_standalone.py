@@ -7,6 +7,7 @@ from rlprune.errors import UserError
 from rlprune.progress import Progress
 from rlprune.pruner import open_folder, pruned_folder
 from rlprune.standalone import write_program, write_python
+from rlprune.traceable import traceable
 
 
 def export_program(given: Export, progress: Progress) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def export_program(given: Export, progress: Progress) -> dict[str, Any]:
         raise UserError(f"--out {out} is no .pt2 file: name one such as {fix}")
     progress.stage("exporting")
     module, plan = open_folder(folder)
-    write_program(module, plan.network["image_size"], out)
+    write_program(traceable(module), plan.network["image_size"], out)
     return {"path": str(out)}
 
 
@@ -30,5 +31,5 @@ def export_python(given: Export, progress: Progress) -> dict[str, Any]:
         raise UserError(f"--out {out} is a file: name a folder for model.py and model.safetensors")
     progress.stage("exporting")
     module, plan = open_folder(folder)
-    write_python(module, plan.network["image_size"], out, f"{plan.network['model']}, pruned.")
+    write_python(traceable(module), plan.network["image_size"], out, f"{plan.network['model']}, pruned.")
     return {"path": str(out / "model.py")}

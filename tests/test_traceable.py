@@ -1,0 +1,48 @@
+"""What can be exported gives what is deployed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gated import MODELS, PIXELS, gate, images, network
+
+from rlprune.onnx_export import INPUT, open_session, write_onnx
+from rlprune.skipping import SkippingNetwork
+from rlprune.traceable import MaskedNetwork, traceable
+
+
+@pytest.mark.parametrize(("mix", "predicts", "acts"), [
+    (1.0, True, True), (0.5, True, True), (0.0, False, False), (1.0, True, False), (1.0, False, True)
+])  # fmt: skip
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_logits(name: str, mix: float, predicts: bool, acts: bool) -> None:
+    made = gate(network(name), mix, predicts=predicts, acts=acts)
+    made.runtime.budgets, made.runtime.shifts = torch.tensor([0.2, 0.9]).double(), torch.tensor([0.3, -0.1]).double()
+    with torch.no_grad():
+        expected = made.gated(images(4))
+        masked = MaskedNetwork(SkippingNetwork(made.gated)).eval()
+        torch.testing.assert_close(masked(images(4)), expected, rtol=1e-4, atol=1e-5)
+        # Nothing of it stays behind.
+        torch.testing.assert_close(made.gated(images(4)), expected, rtol=0, atol=0)
+
+
+def test_it_can_be_exported_for_any_number_of_images() -> None:
+    made = gate(network("vgg11"), 0.5)
+    masked = MaskedNetwork(SkippingNetwork(made.gated)).eval()
+    program = torch.export.export(masked, (images(2),), dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}})
+    with torch.no_grad():
+        for number in (1, 5):
+            torch.testing.assert_close(program.module()(images(number)), masked(images(number)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mix", [0.5, 1.0])
+def test_onnx_runtime_gives_the_same(mix: float, tmp_path: Path) -> None:
+    made = gate(network("vgg11"), mix)
+    masked = traceable(SkippingNetwork(made.gated))
+    found = write_onnx(masked, PIXELS, tmp_path / "masked.onnx")
+    assert found["max_error"] < 1e-4
+    session = open_session(tmp_path / "masked.onnx")
+    with torch.no_grad():
+        expected = made.gated(images(4)).numpy()
+    np.testing.assert_allclose(session.run(None, {INPUT: images(4).numpy()})[0], expected, rtol=1e-3, atol=1e-4)
