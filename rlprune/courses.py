@@ -12,6 +12,8 @@ from rlprune.vega import WIDE, Chart, Row, colour, run_colour
 from rlprune.words import percent
 
 HEIGHT = 260
+SMOOTH = 10
+"""Batches over which the rewards of agents are averaged."""
 BEST = "best so far"
 LINES = {BEST: ("accent", [1, 0]), "sensitivity rule": ("second", [6, 3]), "uniform": ("ink", [2, 3])}
 SEARCH, PROBE, FRONT, FINAL = "search", "one group cut", "front", "final plan"
@@ -75,6 +77,32 @@ def front(records: Sequence[Record]) -> Chart | None:
     caption += " No plan of the front (line) has a lower loss at no higher cost."
     summary = f"{len(plans)} plans, {len(best)} of them on the front"
     return Chart("front", "Accuracy and cost", caption, summary, drawing, data)
+
+
+def agents(records: Sequence[Record]) -> Chart | None:
+    """The rewards of the agents of runtime pruning, batch by batch, one line an agent."""
+    rows = [row for record in records for row in _turns(record)]
+    if not rows:
+        return None
+    several = len(records) > 1
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    dash = alt.StrokeDash("kind:N", scale=_scale(kinds, [[1, 0], [4, 3]][: len(kinds)]), legend=alt.Legend(title=None))
+    base = alt.Chart(alt.NamedData("agents")).encode(
+        x=alt.X("batch:Q", title="batches of images an agent has learnt from", scale=alt.Scale(nice=False)),
+        y=alt.Y("reward:Q", title="mean reward of the last batches", scale=alt.Scale(zero=False)),
+        color=run_colour([record.name for record in records]),
+    )
+    drawing = alt.layer(
+        base.mark_line(strokeWidth=2, aria=False).encode(detail=["run:N", "kind:N"], strokeDash=dash),
+        base.mark_point(filled=True, size=8, opacity=0.4).encode(description="told:N"),
+    ).properties(height=HEIGHT, **WIDE)
+    last = {(row["run"], row["kind"]): row["told"] for row in rows}
+    summary = ", ".join(f"{run}, {told}" if several else told for (run, _), told in last.items())
+    caption = (
+        f"Minus the loss relative to what is usual, minus what exceeds the budget; means over {SMOOTH} batches. "
+        "Between its turns the network is trained, and what is usual is measured anew."
+    )
+    return Chart("agents", "Agents", caption, summary, drawing, {"agents": rows})
 
 
 def finetune(records: Sequence[Record]) -> Chart | None:
@@ -231,6 +259,17 @@ def _final(record: Record) -> list[Row]:
     taken = record.plans["counts"] == " ".join(map(str, table["kept"]))
     rows = [row for row, here in zip(_plans(record), taken, strict=True) if here]
     return [row | {"kind": FINAL, "told": f"final plan: {row['told']}"} for row in rows]
+
+
+def _turns(record: Record) -> list[Row]:
+    """Smoothed rewards, with the batches of all turns of an agent counted on."""
+    rows = []
+    for kind, turns in record.tables.get("agents.csv", pd.DataFrame({"kind": []})).groupby("kind", sort=False):
+        smooth = turns["reward"].rolling(SMOOTH, min_periods=1).mean()
+        for batch, (reward, macs) in enumerate(zip(smooth, turns["macs_ratio"], strict=True), start=1):
+            told = f"{kind} agent, batch {batch}: reward {reward:.3f}, MACs {percent(macs)}"
+            rows.append({"run": record.name, "kind": str(kind), "batch": batch, "reward": float(reward), "told": told})
+    return rows
 
 
 def _epochs(record: Record) -> list[Row]:

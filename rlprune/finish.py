@@ -41,18 +41,22 @@ def plan_of(
         given: the settings that led to it.
         sensitivity: the network's own curves, where they were measured.
     """
+    rises = None if sensitivity is None else np.array(sensitivity.parts(counts / problem.graph.sizes))
+    mask = top_mask(problem.graph, counts, scores)
+    return make_plan(problem.graph, mask, problem.network, provenance_of(problem, given), scores, rises)
+
+
+def provenance_of(problem: Problem, given: Settings) -> dict[str, Any]:
+    """Where a plan comes from, and what it needs to be used without its run."""
     settings = as_dict(given)
     what = [key for key in (*DATA_SETTINGS, "seed") if key not in ("workers", "download")]
     data = {key: settings[key] for key in what if settings.get(key) not in (None, False)}
-    provenance = {
+    return {
         "budget": str(settings.get("budget")),
         "criterion": settings.get("criterion"),
         "dense_weights": problem.weights(),
         "data_settings": data,
     }
-    rises = None if sensitivity is None else np.array(sensitivity.parts(counts / problem.graph.sizes))
-    mask = top_mask(problem.graph, counts, scores)
-    return make_plan(problem.graph, mask, problem.network, provenance, scores, rises)
 
 
 def save_plan(problem: Problem, plan: PruningPlan, folder: Path) -> pd.DataFrame:
@@ -75,19 +79,14 @@ def save_pruned(module: nn.Module, plan: PruningPlan, folder: Path, facts: Mappi
         facts: accuracies and costs for the card; without any, a card that is there stays.
     """
     plan.save(folder / "plan.json")
-    save_card(plan, facts or {}, folder)
+    write_json(folder / "config.json", {"library_name": "rlprune", "rlprune_version": __version__, **plan.network})
+    if facts or not (folder / "README.md").is_file():
+        write_text(folder / "README.md", model_card(plan, facts or {}))
     if isinstance(module, SkippingNetwork):
         save_gated(module, folder)
         return
     # With the buffers that a state dict leaves out: they may be cut.
     save_weights(named_tensors(module), folder / "model.safetensors")
-
-
-def save_card(plan: PruningPlan, facts: Mapping[str, Any], folder: Path) -> None:
-    """Write what tells people and model hubs of a network: `README.md` and `config.json`."""
-    write_json(folder / "config.json", {"library_name": "rlprune", "rlprune_version": __version__, **plan.network})
-    if facts or not (folder / "README.md").is_file():
-        write_text(folder / "README.md", model_card(plan, facts))
 
 
 @dataclass(frozen=True)

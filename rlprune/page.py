@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.bars import channels, macs, reactions
-from rlprune.courses import finetune, front, search, tunings
+from rlprune.courses import agents, finetune, front, search, tunings
 from rlprune.files import write_text
 from rlprune.record import Record, parts_of, read_records
 from rlprune.tables import summary, tables_of
 from rlprune.vega import CONFIG, DARK, LIGHT, Chart, Row, runtime, save_picture
 from rlprune.words import closing, effort, heading
 
-CHARTS = (channels, macs, search, tunings, front, reactions, finetune)
+CHARTS = (channels, macs, search, tunings, front, reactions, agents, finetune)
 
 
 def write_page(records: Sequence[Record], path: Path, figures: Path | None = None) -> None:

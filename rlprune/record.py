@@ -22,8 +22,9 @@ NEEDED = {
     "front.csv": ("counts",),
     "finetune.csv": ("epoch", "loss", "accuracy"),
     "reactions.csv": ("observation", "change"),
+    "agents.csv": ("kind", "batch", "reward", "macs_ratio"),
 }
-TEXTS = ("stage", "counts", "group", "layers", "observation")
+TEXTS = ("stage", "kind", "counts", "group", "layers", "observation")
 """Columns of words; all others are numbers."""
 
 

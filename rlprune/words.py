@@ -109,8 +109,9 @@ def heading(result: Result) -> str:
 
 def effort(result: Result) -> str:
     """What it took: '300 evaluations, 24 brief fine-tunings, 4 min 12 s in all'."""
+    evaluations = f"{result['evaluations']} evaluations, " if "evaluations" in result else ""
     tunings = f"{result['tunings']} brief fine-tunings, " if result.get("tunings") else ""
-    return f"{result['evaluations']} evaluations, {tunings}{duration(result['seconds'])} in all"
+    return f"{evaluations}{tunings}{duration(result['seconds'])} in all"
 
 
 def closing(result: Result) -> list[Fact]:

@@ -2,27 +2,28 @@
 
 import copy
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from rlprune.agents.alternation import STAGED, Alternation
 from rlprune.budget import Budget, parse_budget
-from rlprune.config import Search, as_dict
+from rlprune.config import Search, as_dict, to_yaml
 from rlprune.criteria import score_channels
-from rlprune.deploy import gate_params, save_gated, shrink, stored_mask
+from rlprune.deploy import gate_params, shrink, stored_mask
 from rlprune.errors import UserError
-from rlprune.files import read_content, room_for, write_json
-from rlprune.finish import described, plan_of, save_card
+from rlprune.files import read_content, room_for, write_json, write_text
+from rlprune.finish import described, provenance_of, save_pruned, sizes
 from rlprune.gates import GatedNetwork, make_gates, wires
-from rlprune.keeps import macs_ratios, make_layout
+from rlprune.keeps import Runtime, make_layout
 from rlprune.lock import locked
-from rlprune.modules import named_tensors
-from rlprune.plan import make_plan
+from rlprune.page import write_run_page
+from rlprune.plan import PruningPlan, make_plan
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
@@ -30,6 +31,7 @@ from rlprune.skipping import SkippingNetwork
 from rlprune.timing import quick_latency
 from rlprune.training import evaluate
 
+METHOD = Path("state") / "method.json"
 FORMAT = "rlprune-method"
 VERSION = 1
 
@@ -49,6 +51,11 @@ class Method:
     mix: float
     predicts: bool
     acts: bool
+
+    @property
+    def control(self) -> str | None:
+        """What --controls calls it."""
+        return self.name if self.name in CONTROLS else None
 
 
 CONTROLS = {
@@ -97,8 +104,11 @@ def search_runtime(given: Search, progress: Progress) -> dict[str, Any]:
             raise KeyboardInterrupt(f"the stages that have ended are in {folder}; the same command continues") from None
         result = {"run": str(folder), "mode": "runtime", **described([budget], problem, time.perf_counter() - start)}
         result |= {"dense_macs": int(problem.cost.dense[0]), "dense_params": int(problem.cost.dense[1])}
-        result |= {"methods": rows}
+        for row in rows:
+            write_result(Path(row["folder"]), _as_run(row, result))
+        result = (_as_run(rows[0], result) if len(rows) == 1 else result) | {"methods": rows}
         write_result(folder, result)
+        write_run_page(folder)
     return result
 
 
@@ -142,66 +152,89 @@ def _one(
     problem: Problem, given: Search, method: Method, budget: Budget, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Everything for one method; what has ended before is read."""
-    kept = folder / "method.json"
-    if kept.is_file():
-        return read_content(kept, FORMAT, VERSION)
+    if (folder / METHOD).is_file():
+        return read_content(folder / METHOD, FORMAT, VERSION)
     start = time.perf_counter()
     progress.note(f"{method.name}: in {folder}")
+    # A run of its own on a page, whichever run it is a part of.
+    write_text(folder / "config.yaml", to_yaml(replace(given, mix=f"{method.mix:g}", controls=method.control)))
     gated = _gated(problem, given, method)
     layout = make_layout(gated, problem.cost)
     course = Alternation(problem, gated, layout, budget.limits["macs"], method.acts, given, folder, progress)
     epochs = problem.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
     course.run(epochs)
-    return _finish(problem, given, method, course, folder, start, progress)
-
-
-def _finish(
-    problem: Problem,
-    given: Search,
-    method: Method,
-    course: Alternation,
-    folder: Path,
-    start: float,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Remove, save and measure; the test images are looked at here and nowhere else."""
     progress.stage("measuring")
+    row = {"method": method.name, "folder": str(folder), **_measure(problem, given, method, course, folder)}
+    row["seconds"] = round(time.perf_counter() - start, 1)
+    write_json(folder / METHOD, {"format": FORMAT, "version": VERSION, **row})
+    (folder / STAGED).unlink(missing_ok=True)
+    return row
+
+
+def _measure(problem: Problem, given: Search, method: Method, course: Alternation, folder: Path) -> dict[str, Any]:
+    """Remove, save and measure; the test images are looked at here and nowhere else."""
     gated, runtime = course.gated, course.runtime
     mask = stored_mask(gated, runtime)
-    provenance = plan_of(problem, problem.graph.sizes, mask.astype(float), given).provenance
-    plan = make_plan(problem.graph, mask, problem.network, provenance)
+    plan = make_plan(problem.graph, mask, problem.network, provenance_of(problem, given))
     gated.runtime = runtime
     _, dense = evaluate(problem.module, problem.data.test, device=problem.device)
     _, accuracy = evaluate(gated, problem.data.test, device=problem.device)
-    batches = problem.data.test.batches(250, device=problem.device)
-    ratios = np.concatenate([macs_ratios(gated, runtime, problem.cost, images) for images, _ in batches])
+    ran = _counts(problem, gated, runtime)
+    ratios = problem.cost.ratios(ran)[:, 0]
+    write_text(folder / "ratios.csv", _table(problem, plan, ran).to_csv(index=False))
     module = shrink(gated, runtime, problem.data.image_size)
-    pruned = folder / "pruned"
     plan.save(folder / "plan.json")
-    plan.save(pruned / "plan.json")
-    save_gated(module, pruned)
-    stored = problem.cost(plan.counts())[1]
-    facts: dict[str, Any] = {
-        **{key: value for key, value in asdict(method).items() if key != "name"},
+    save_pruned(module, plan, folder / "pruned", {"dense_accuracy": dense, "finetuned_accuracy": accuracy})
+    stored, whole = problem.cost(plan.counts())[1], problem.cost.dense
+    return {
+        **{key: value for key, value in asdict(method).items() if key in ("mix", "predicts", "acts")},
         "dense_accuracy": dense,
         "test_accuracy": accuracy,
         "macs_ratio": float(ratios.mean()),
         "macs_p5": float(np.quantile(ratios, 0.05)),
         "macs_p95": float(np.quantile(ratios, 0.95)),
-        "gate_macs_ratio": gate_macs(module) / problem.cost.dense[0],
-        "stored_ratio": float(stored / problem.cost.dense[1]),
-        "stored_with_gates": float((stored + gate_params(module)) / problem.cost.dense[1]),
-        "stored_bytes": (pruned / "model.safetensors").stat().st_size,
-        "dense_bytes": sum(tensor.nbytes for tensor in named_tensors(problem.module).values()),
+        "gate_macs_ratio": gate_macs(module) / whole[0],
+        "stored_ratio": float(stored / whole[1]),
+        "stored_with_gates": float((stored + gate_params(module)) / whole[1]),
+        **sizes(problem.module, folder / "pruned"),
         "latency": quick_latency(problem.module, module, problem.data.image_size),
         "budgets": list(module.budgets),
-        "seconds": round(time.perf_counter() - start, 1),
     }
-    save_card(plan, {"dense_accuracy": dense, "finetuned_accuracy": accuracy}, pruned)
-    row = {"method": method.name, "folder": str(folder), **facts}
-    write_json(folder / "method.json", {"format": FORMAT, "version": VERSION, **row})
-    (folder / STAGED).unlink(missing_ok=True)
-    return row
+
+
+def _counts(problem: Problem, gated: GatedNetwork, runtime: Runtime) -> np.ndarray:
+    """(images, groups) channels that run for every test image."""
+    found = []
+    with torch.no_grad():
+        for images, _ in problem.data.test.batches(250, device=problem.device):
+            gated(images, runtime)
+            found.append(gated.counts())
+    return np.concatenate(found)
+
+
+def _table(problem: Problem, plan: PruningPlan, ran: np.ndarray) -> pd.DataFrame:
+    """One row a group: how many of its channels run in the mean, and how many are stored."""
+    groups, mean = problem.graph.groups, ran.mean(axis=0)
+    return pd.DataFrame(
+        {
+            "group": [group.name for group in groups],
+            "tied": [len(problem.graph.layers_of(group)) - 1 for group in groups],
+            "channels": problem.graph.sizes,
+            "kept": np.round(mean, 2),
+            "keep_ratio": np.round(mean / problem.graph.sizes, 6),
+            "kept_p5": np.quantile(ran, 0.05, axis=0),
+            "kept_p95": np.quantile(ran, 0.95, axis=0),
+            "stored": plan.counts(),
+        }
+    )
+
+
+def _as_run(row: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """A method's row in the words of a result of its own."""
+    macs, params = about["dense_macs"], about["dense_params"]
+    after = {"pruned_macs": int(row["macs_ratio"] * macs), "pruned_params": int(row["stored_with_gates"] * params)}
+    told = {"params_ratio": row["stored_with_gates"], "finetuned_accuracy": row["test_accuracy"], **after}
+    return {**about, **row, **told, "run": row["folder"]}
 
 
 def gate_macs(module: SkippingNetwork) -> float:

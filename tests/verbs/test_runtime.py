@@ -38,6 +38,8 @@ def test_every_method_meets_the_budget_and_says_what_it_costs(ended: Any) -> Non
         assert row["macs_p5"] - 1e-9 <= row["macs_ratio"] <= row["macs_p95"] + 1e-9
         assert row["test_accuracy"] > 1 / 3
         assert row["stored_ratio"] <= row["stored_with_gates"]
+        card = (Path(row["folder"]) / "pruned" / "README.md").read_text(encoding="utf-8")
+        assert "test accuracy" in card
     assert rows["mix 0"]["stored_ratio"] < rows["mix 0.5"]["stored_ratio"] < rows["mix 1"]["stored_ratio"] == 1
     assert rows["mix 0"]["macs_p5"] == rows["mix 0"]["macs_p95"] <= 0.6 + 1e-9
     assert rows["fbs"]["macs_p5"] == rows["fbs"]["macs_p95"]
@@ -91,6 +93,17 @@ def test_an_interrupted_run_ends_like_any_other(given: dict[str, Any], ended: An
     whole = next(row for row in ended.result["methods"] if row["method"] == "mix 1")
     assert result["methods"][0]["test_accuracy"] == whole["test_accuracy"]
     assert same_weights(tmp_path / "run" / "pruned", ended.folder / "mix-1" / "pruned")
+
+
+def test_every_method_stands_on_the_page_beside_the_others(ended: Any) -> None:
+    page = (ended.folder / "report.html").read_text(encoding="utf-8")
+    assert "5 runs side by side" in page
+    assert all(name.replace(" ", "-") in page for name in METHODS)
+    table = pd.read_csv(ended.folder / "mix-0.5" / "ratios.csv")
+    assert (table["kept_p5"] <= table["kept"] + 0.01).all()
+    assert (table["kept_p95"] <= table["stored"]).all()
+    rlprune.report(runs=[ended.folder / "mix-0.5"], out=ended.folder / "one.html")
+    assert "batches of images an agent has learnt from" in (ended.folder / "one.html").read_text(encoding="utf-8")
 
 
 def test_a_finished_run_is_read(ended: Any) -> None:
