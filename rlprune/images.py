@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from rlprune.errors import UserError
 
 SMALL = 64  # pixels a side up to which a whole set is kept in memory: 12 KiB an image
+LARGEST = 89_000_000  # pixels of an image file, of which a small one can claim any number
 Colour = tuple[float, float, float]
 
 
@@ -225,6 +226,8 @@ def opened(path: str) -> Iterator[Image.Image]:
     """
     try:
         with Image.open(path) as image:
+            if (pixels := image.width * image.height) > LARGEST:
+                raise ValueError(f"it has {pixels / 1e6:.0f} million pixels, the most is {LARGEST / 1e6:.0f}")
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"image '{path}' cannot be read: {error}; replace or remove the file") from error

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
+from rlprune.models.checkpoint import read_tensors
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Snapshot:
         if self.path is None or not self.path.exists():
             return []
         try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved = read_tensors(self.path)
             self._agree("setting", saved["settings"], self.settings)
             self._agree("tensor", _shapes(saved["parts"]["module"]), _shapes(self.parts["module"].state_dict()))
         except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:

@@ -1,6 +1,9 @@
 """The image containers: normalisation, order, augmentation and what both containers have in common."""
 
 import pickle
+import struct
+import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +280,17 @@ def test_a_ramp_stays_a_ramp_when_arrays_grow() -> None:
     ramp = (torch.arange(4, dtype=torch.uint8) * 40).expand(1, 1, 4, 4)
     images: Any = open_images(ramp, torch.zeros(1, dtype=torch.int64), 8, augmentable=False, workers=0)
     assert images.pixels[0, 2, 5].tolist() == [0, 10, 30, 50, 70, 90, 110, 120]
+
+
+def test_a_small_file_of_a_huge_image_is_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for side in (9_500, 50_000):
+        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b""))
+        (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with pytest.raises(UserError, match=r"bomb\.png' cannot be read: .*pixels"):
+                read_rgb(str(tmp_path / "bomb.png"))

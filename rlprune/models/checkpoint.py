@@ -6,6 +6,7 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -87,10 +88,7 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors" or _is_safetensors(path):
             return load_file(path)
-        with warnings.catch_warnings():
-            # torch warns of unusual pickle protocols before it reads or refuses them.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return read_tensors(path)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the checkpoint {path} holds more than tensors and plain containers, or is damaged; only weights are "
@@ -100,6 +98,14 @@ def _read(path: Path) -> object:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"the checkpoint {path} is truncated or no checkpoint: {reason}") from error
+
+
+def read_tensors(path: Path) -> Any:
+    """What ``torch.save`` has written, if it is tensors and plain containers and nothing else; to the CPU."""
+    with warnings.catch_warnings():
+        # torch warns of unusual pickle protocols before it reads or refuses them.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _is_safetensors(path: Path) -> bool:
