@@ -105,7 +105,7 @@ class Alternation:
             {"agents": self._learn}.get(kind, self._train)(kind, value, number)
             self.log.append({"stage": number, "kind": kind})
             staged.save(self.log)  # type: ignore[arg-type]
-            (self.folder / "state" / "fit.pt").unlink(missing_ok=True)
+            self._training(number).unlink(missing_ok=True)
             self._write()
         self._settle()
 
@@ -130,11 +130,16 @@ class Alternation:
         self.gated.runtime = None if warm else self.runtime
         self._aim(self.budget)
         self.runtime.spread = (SPREAD[0] * self.budget, min(1.0, SPREAD[1] * self.budget))
-        given, state = replace(self.given, seed=self.given.seed + number), self.folder / "state" / "fit.pt"
+        given = replace(self.given, seed=self.given.seed + number)
         called = f"training, stage {number} of {len(self.stages) + 1}: {TOLD[kind]}"
+        state = self._training(number)
         fit(self.gated, self.problem, epochs, given, state, self.progress, recovery=True, stage=called)
         # A submodule that is frozen must be out of the way before states are compared.
         self.gated.runtime = None
+
+    def _training(self, number: int) -> Path:
+        """Where a stage keeps the state of its training; whoever is killed may leave that of the last stage behind."""
+        return self.folder / "state" / f"stage-{number}.pt"
 
     def _learn(self, kind: str, round_number: int, number: int) -> None:
         """Let each agent learn while the other one and the network stand still."""

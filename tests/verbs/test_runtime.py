@@ -141,3 +141,22 @@ def test_what_cannot_be_is_said_before_anything_is_written(
         rlprune.search(**given | {"out": tmp_path / "run"} | change)
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_kill_leaves_of_the_last_stage_does_no_harm(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = given | {"mix": "1", "rounds": 1, "out": tmp_path / "run"}
+    remove = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "stage-1.pt":
+            raise KeyboardInterrupt
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        rlprune.search(**settings)
+    monkeypatch.setattr(Path, "unlink", remove)
+    assert (tmp_path / "run" / "state" / "stage-1.pt").is_file()
+    assert rlprune.search(**settings)["methods"][0]["test_accuracy"] > 0
