@@ -111,16 +111,16 @@ class Alternation:
 
     def _make_agents(self) -> None:
         """The environments and agents that this kind of run has."""
-        images = min(IMAGES, len(self.problem.data.train))
+        images, seed, log = min(IMAGES, len(self.problem.data.train)), self.given.seed, self.folder / "tensorboard"
         shared = (self.gated, self.layout, self.problem.cost, self._batches, images)
         self.envs: dict[str, BatchVecEnv] = {}
         if self.runtime.policy is not None:
             env = RuntimeVecEnv(*shared, self.runtime.static)
-            self.envs["runtime"], self.agents["runtime"] = env, make_runtime_agent(env, self.layout, self.given.seed)
+            self.envs["runtime"], self.agents["runtime"] = env, make_runtime_agent(env, self.layout, seed, log)
         if self.gated.mix < 1:
             still = StaticVecEnv(*shared, self.runtime)
             self.envs["static"] = still
-            self.agents["static"] = make_static_agent(still, len(self.layout.inputs), self.given.seed)
+            self.agents["static"] = make_static_agent(still, len(self.layout.inputs), seed, log)
 
     def _train(self, kind: str, epochs: int, number: int) -> None:
         """Train the network, with nothing left out before the first agents have learnt."""
@@ -157,7 +157,7 @@ class Alternation:
             # What is a usual loss changes with the network.
             self.envs[name].rewards = Rewards()
             try:
-                agent.learn(steps, callback=watch, reset_num_timesteps=True)
+                agent.learn(steps, callback=watch, tb_log_name=f"{name}-{round_number + 1}")
             finally:
                 self.envs[name].close()
             self.log += [{"stage": number, "kind": name, "batch": batch, **told} for batch, told in watch.taken()]
@@ -253,6 +253,8 @@ class _Watch(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         told = self.env.told[-1]
+        for key, value in told.items():
+            self.logger.record(f"batch/{key}", value)
         facts = {"reward": f"{told['reward']:.3f}", "MACs": f"{100 * told['macs_ratio']:.1f} %"}
         self.teller.update(len(self.env.told), **facts, accuracy=f"{100 * told['accuracy']:.1f} %")
 

@@ -1,5 +1,6 @@
 """The two agents of runtime pruning as Stable-Baselines3 agents (Chen, Chen & Pan, NeurIPS 2020)."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,20 @@ class LayerEncoder(BaseFeaturesExtractor):
         return found
 
 
-def make_runtime_agent(env: VecEnv, layout: Layout, seed: int) -> PPO:
-    """The agent that decides image by image; its first policy keeps the even ratio everywhere, with a little noise."""
+def make_runtime_agent(env: VecEnv, layout: Layout, seed: int, log: Path | None = None) -> PPO:
+    """The agent that decides image by image; its first policy keeps the even ratio everywhere, with a little noise.
+
+    Args:
+        env: a `rlprune.envs.gating.RuntimeVecEnv`.
+        layout: of the network.
+        seed: of its weights and draws.
+        log: folder of its TensorBoard files.
+    """
     return _ppo(
         env,
         len(layout.inputs),
         seed,
+        log,
         {
             "features_extractor_class": LayerEncoder,
             "features_extractor_kwargs": {"layout": layout},
@@ -61,12 +70,12 @@ def make_runtime_agent(env: VecEnv, layout: Layout, seed: int) -> PPO:
     )
 
 
-def make_static_agent(env: VecEnv, layers: int, seed: int) -> PPO:
-    """The agent that decides what is stored."""
-    return _ppo(env, layers, seed, {"net_arch": [2 * ENCODED]})
+def make_static_agent(env: VecEnv, layers: int, seed: int, log: Path | None = None) -> PPO:
+    """The agent that decides what is stored; arguments as above."""
+    return _ppo(env, layers, seed, log, {"net_arch": [2 * ENCODED]})
 
 
-def _ppo(env: VecEnv, episode: int, seed: int, policy: dict[str, Any]) -> PPO:
+def _ppo(env: VecEnv, episode: int, seed: int, log: Path | None, policy: dict[str, Any]) -> PPO:
     agent = PPO(
         "MlpPolicy",
         env,
@@ -78,6 +87,7 @@ def _ppo(env: VecEnv, episode: int, seed: int, policy: dict[str, Any]) -> PPO:
         learning_rate=1e-3,
         gamma=1.0,
         gae_lambda=0.95,
+        tensorboard_log=None if log is None else str(log),
         policy_kwargs={"activation_fn": nn.Tanh, "log_std_init": NOISE, **policy},
     )
     start_at_zero(agent)
