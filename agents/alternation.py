@@ -199,6 +199,7 @@ class Alternation:
         self.gated.eval()
         if self.gated.mix == 0:
             self.runtime.static.copy_(land_static(self.gated, self.problem.cost, self.runtime.static, self.budget))
+            self._set_shifts(np.array([self.budget]), np.zeros(1))
             return
         images, _ = self.problem.calibration()
         found = [bisect(lambda shift: self._fits(images, budget, shift)) for budget in budgets]  # noqa: B023

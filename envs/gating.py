@@ -69,7 +69,7 @@ class BatchVecEnv(ArrayVecEnv):
         super().__init__(images, observations, spaces.Box(-1, 1, (1,), np.float32))
         self.rewards = Rewards()
         self.told: list[dict[str, float]] = []
-        self._actions = np.zeros(images)
+        self._actions, self._features = np.zeros(images), features
 
     def step_async(self, actions: np.ndarray) -> None:
         """Remember the (images, 1) actions."""
@@ -82,7 +82,7 @@ class BatchVecEnv(ArrayVecEnv):
         if observations is not None:
             return observations, nothing, nothing.astype(bool), [{} for _ in range(self.num_envs)]
         rewards = self.finish().astype(np.float32)
-        last = np.zeros(self.observation_space.shape, dtype=np.float32)  # type: ignore[arg-type]
+        last = np.zeros(self._features, dtype=np.float32)
         infos: list[dict[str, Any]] = [{"terminal_observation": last} for _ in rewards]
         return self.reset(), rewards, np.ones(self.num_envs, dtype=bool), infos
 

@@ -45,7 +45,7 @@ def shrink(gated: GatedNetwork, runtime: Runtime, image_size: int) -> SkippingNe
     """
     mask = stored_mask(gated, runtime)
     inputs = [_stays(gated, wire.layer, mask) for wire in gated.wires]
-    network = prune(gated.bare(), gated.graph, mask).eval()
+    network = prune(gated.bare(), gated.graph, mask).cpu().eval()
     gates, policy = [], runtime.policy
     for number, (wire, seen) in enumerate(zip(gated.wires, inputs, strict=True)):
         gates.append(_cut_gate(gated.gate(number), seen, torch.from_numpy(mask[wire.start : wire.stop])))

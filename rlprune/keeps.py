@@ -195,6 +195,10 @@ class Runtime(nn.Module):
         self._walk: Walk | None = None
         self.requires_grad_(False)
 
+    def _apply(self, *_: Any, **__: Any) -> "Runtime":
+        """It stays on the CPU and in its precision, wherever the network goes: it decides with NumPy."""
+        return self
+
     def forward(self, number: int, pooled: Tensor, importance: Tensor) -> Keeps:
         """See `rlprune.gates.Decide`."""
         with torch.no_grad():

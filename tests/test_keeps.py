@@ -91,6 +91,15 @@ def test_shifts_are_linear_between_their_points() -> None:
     assert keep[0] == pytest.approx(float(runtime.layout.even(0.3)) * np.exp(0.3))
 
 
+def test_it_stays_where_it_decides() -> None:
+    made = gate(Chain())
+    made.gated.to("meta")
+    assert made.runtime.static.device.type == "cpu"
+    assert made.runtime.policy.head.weight.device.type == "cpu"
+    made.gated.half()
+    assert made.runtime.static.dtype == torch.float64
+
+
 def test_other_budgets_are_drawn_in_training_only() -> None:
     made = gate(network("vgg11"), acts=False)
     made.runtime.spread = (0.1, 0.9)

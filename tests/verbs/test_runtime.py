@@ -62,6 +62,10 @@ def test_what_is_loaded_is_what_was_measured(ended: Any, method: str) -> None:
 def test_a_network_in_use_takes_another_budget(ended: Any) -> None:
     module = rlprune.load(ended.folder / "mix-1")
     assert isinstance(module, SkippingNetwork)
+    still = rlprune.load(ended.folder / "mix-0")
+    assert isinstance(still, SkippingNetwork)
+    with pytest.raises(UserError, match=r"this network serves 0\.6 to 0\.6"):
+        still.set_budget(0.5)
     low, high = module.budgets
     assert (low, high) == (pytest.approx(0.36), pytest.approx(0.9))
     test = load_data(ended.settings["data"]).test
