@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-runtime"), help="where the runs lie")
     given = parser.parse_args()
-    runs = [searched(given, seed)["methods"] for seed in range(given.seeds)]
+    told = ("method", "dense_accuracy", "seconds", *COLUMNS)
+    results = [searched(given, seed)["methods"] for seed in range(given.seeds)]
+    runs = [[{key: row[key] for key in told} for row in rows] for rows in results]
     about = {name: getattr(given, name) for name in ("model", "model_args", "budget", "rounds", "rollouts", "epochs")}
     keep("runtime", {**about, "runs": runs, "times": {name: time_skipping(name) for name in TIMED}})
 

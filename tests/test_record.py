@@ -17,7 +17,7 @@ def test_a_run_is_read_as_it_was_left(tmp_path: Path) -> None:
     assert record.settings["budget"] == 0.3
     assert record.versions == {"python": "3.11", "torch": "2.9.0"}
     assert record.command == "rlprune search --model vgg16 --seed 0\n"
-    assert set(record.tables) == set(NEEDED) - {"front.csv", "tunings.csv"}
+    assert set(record.tables) == set(NEEDED) - {"front.csv", "tunings.csv", "agents.csv"}
     assert len(record.plans) == 12
 
 

@@ -245,7 +245,7 @@ def test_images_of_other_classes(tell: Callable[..., str], searched: Any) -> Non
 
 @pytest.mark.parametrize("verb", ["train", "search", "prune", "finetune", "eval", "replay", "export", "inspect"])
 def test_functions_refuse_unknown_settings(verb: str) -> None:
-    near = {"source": "sorce", "model": "modle"}
+    near = {"source": "sorce", "model": "modell"}
     name = "source" if verb in ("finetune", "export", "replay") else "model"
     with pytest.raises(UserError, match=f"unknown setting '{near[name]}': did you mean '{name}'"):
         getattr(rlprune, verb)(**{near[name]: "a"})
