@@ -16,6 +16,7 @@ from rlprune.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.errors import UserError
 from rlprune.evaluator import SliceRunner
 from rlprune.files import cache_folder, require_writable
+from rlprune.finite import require_finite_outputs
 from rlprune.graph import Graph
 from rlprune.models.checkpoint import load_checkpoint, save_weights, weights_hash
 from rlprune.models.registry import parse_model_args, rebuild_model
@@ -29,6 +30,8 @@ from rlprune.training import train
 DATA_SETTINGS = (
     "data", "data_root", "download", "image_size", "mean", "std", "search_images", "calibration_images", "workers",
 )  # fmt: skip
+LOOKED_AT = 8
+"""Images that tell whether a network computes anything."""
 RECIPE = 2
 """Raised whenever the training of dense networks changes, so that cached ones are not mistaken for new ones."""
 
@@ -106,6 +109,8 @@ def open_problem(settings: Mapping[str, Any], progress: Progress, data: Dataset 
     progress.stage("tracing the network")
     network, module, graph = open_network(settings, len(data.classes), data.image_size, device)
     _require_logits(module, data.image_size, device)
+    if settings.get("checkpoint"):
+        _require_finite(module, data, device, str(settings["checkpoint"]))
     return Problem(data, module, network, graph, build_cost(graph), device)
 
 
@@ -149,6 +154,12 @@ def _require_logits(module: nn.Module, image_size: int, device: torch.device) ->
         )
 
 
+def _require_finite(module: nn.Module, data: Dataset, device: torch.device, name: str) -> None:
+    """Whether weights from a file compute something for the first calibration images."""
+    images, _ = data.calibration.take(torch.arange(min(LOOKED_AT, len(data.calibration))))
+    require_finite_outputs(module, images.to(device), name)
+
+
 def open_pruned(
     source: Path, settings: Mapping[str, Any], progress: Progress
 ) -> tuple[Problem, nn.Module, PruningPlan]:
@@ -169,6 +180,7 @@ def open_pruned(
     plan = PruningPlan.load(folder / "plan.json")
     problem = open_problem(settings_of_plan(settings, plan) | {"checkpoint": None}, progress)
     module = load(folder, problem.device)
+    _require_finite(module, problem.data, problem.device, str(folder))
     if (here := len(problem.data.classes)) != (there := plan.network["classes"]):
         raise UserError(f"{problem.data.name} has {here} classes and the network in {folder} tells {there} apart")
     return problem, module, plan

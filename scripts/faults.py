@@ -11,6 +11,7 @@ import argparse
 import csv
 import hashlib
 import os
+import re
 import resource
 import signal
 import sys
@@ -40,6 +41,13 @@ EACH = 10
 EXACT = ("plan.json", "ratios.csv", "policy/policy.safetensors", "pruned/model.safetensors", "reactions.csv")
 TABLES = ("episodes.csv", "finetune.csv")
 """They also say how long something took, which is never the same."""
+PAGE = ROOT / "docs" / "reliability.md"
+ABOUT = [
+    "# Reliability",
+    "",
+    "`python scripts/faults.py` provokes all this, fails where anything else happens, and writes this part.",
+    "`python scripts/fuzz.py` feeds damaged files to every reader; only an error for people may come of one.",
+]
 
 
 class Fault(NamedTuple):
@@ -68,10 +76,10 @@ def main() -> None:
         seconds, whole = time.perf_counter() - start, fingerprint(root / "whole")
         faults = [killed(root, whole, given.kills, seconds, np.random.default_rng(given.seed))]
         faults += [fault(root, whole) for fault in OTHERS]
-    text = table(faults)
-    print(text)
+    part = table(ABOUT, faults)
+    print(part)
     if given.kills >= 100:
-        (ROOT / "docs" / "reliability.md").write_text(text)
+        write_part(part)
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -258,23 +266,21 @@ def jumping_clock(root: Path, whole: dict[str, str]) -> Fault:
 OTHERS = (full_disk, read_only, second_process, torn_record, jumping_clock)
 
 
-def table(faults: list[Fault]) -> str:
-    """The page."""
+def table(about: list[str], faults: list[Fault]) -> str:
+    """A part of the page: its heading and a few words, then a line for every fault."""
     head = ["fault", "how it is provoked", "what happens"]
-    rows = [head, ["---"] * 3, *faults]
-    return "\n".join(
-        [
-            "# Reliability",
-            "",
-            "`python scripts/faults.py` provokes all this, fails where anything else happens, and writes this page.",
-            "`python scripts/fuzz.py` feeds damaged files to every reader; only an error for people may come of one.",
-            "",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
-            f"*{machine()}, {date.today().isoformat()}*",
-            "",
-        ]
-    )
+    rows = [f"| {' | '.join(row)} |" for row in (head, ["---"] * 3, *faults)]
+    return "\n".join([*about, "", *rows, "", f"*{machine()}, {date.today().isoformat()}*", ""])
+
+
+def write_part(part: str) -> None:
+    """Replace the part of the page that has the same heading, or append a new one."""
+    heading = part.partition("\n")[0]
+    parts = [old.rstrip("\n") + "\n" for old in re.split(r"(?m)^(?=#)", PAGE.read_text()) if old]
+    others = [old.partition("\n")[0] != heading for old in parts]
+    place = others.index(False) if False in others else len(parts)
+    parts[place : place + 1] = [part]
+    PAGE.write_text("\n".join(parts))
 
 
 if __name__ == "__main__":

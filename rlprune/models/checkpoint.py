@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
+from rlprune.finite import require_finite_weights
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # DataParallel and torch.compile put these before every name.
@@ -29,17 +30,15 @@ def load_checkpoint(module: nn.Module, path: str | os.PathLike[str], *, name: st
         name: what messages call ``module``.
 
     Raises:
-        UserError: no such file, no weights in it, names or shapes other than the module's, NaN or infinite values.
-            Nothing has been copied then.
+        UserError: no such file, no weights in it, names or shapes other than the module's, NaN or infinite values,
+            negative variances. Nothing has been copied then.
     """
     path = Path(path)
     expected = module.state_dict()
     given = _strip(_unwrap(_read(path), path), expected)
     _check_fit(given, expected, path, name)
+    require_finite_weights(given, path)
     state = {key: tensor.to(expected[key].dtype) for key, tensor in given.items()}
-    for key, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: '{key}' holds NaN or infinite values; use a checkpoint from before it diverged")
     # Not strict, for num_batches_tracked alone: everything else has been checked.
     module.load_state_dict(state, strict=False)
 
@@ -48,9 +47,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a file by name, whatever network they are of.
 
     Raises:
-        UserError: no such file, or no weights in it.
+        UserError: no such file, no weights in it, NaN or infinite values, negative variances.
     """
-    return _unwrap(_read(Path(path)), Path(path))
+    found = _unwrap(_read(Path(path)), Path(path))
+    require_finite_weights(found, Path(path))
+    return found
 
 
 def save_weights(module_or_state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

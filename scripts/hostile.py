@@ -1,0 +1,275 @@
+"""Hand rlprune what nobody should hand it, and look whether it works or says what is wrong, and nothing else happens.
+
+    python scripts/hostile.py        # about two minutes; writes its part of docs/reliability.md
+
+Every function here is a line of the table; `tests/test_hostile.py` runs all of them, too.
+"""
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from faults import Fault, table, write_part
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import rlprune.agents.search as agent
+from rlprune.cli import main as rlprune
+
+NET = """
+from torch import nn
+
+
+def make(num_classes, normed=False):
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        *([nn.BatchNorm1d(6)] if normed else []), nn.Linear(6, num_classes),
+    )
+"""
+SIZE = 12
+ABOUT = [
+    "## What is handed over",
+    "",
+    "`python scripts/hostile.py` hands all this to the verbs named, fails where anything else happens, and writes this",
+    "part. Exit code 2 means one sentence for people, no traceback, and that not a single file was made.",
+]
+
+
+class World(NamedTuple):
+    """What is in order: a folder, images in it, how to build a network, its weights, and a finished run."""
+
+    root: Path
+    images: str
+    network: list[str]
+    weights: Path
+    run: Path
+
+
+def main() -> None:
+    """Hand over everything, then write the table."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, small_searches():
+        world = make_world(Path(folder))
+        part = table(ABOUT, [fault(world) for fault in FAULTS])
+    print(part)
+    write_part(part)
+
+
+@contextlib.contextmanager
+def small_searches() -> Iterator[None]:
+    """Within, an agent learns hardly anything, and quickly."""
+    before = agent.WALKS, agent.ROLLOUTS
+    agent.WALKS, agent.ROLLOUTS = 32, 1
+    try:
+        yield
+    finally:
+        agent.WALKS, agent.ROLLOUTS = before
+
+
+def make_world(root: Path) -> World:
+    """Make all that is in order."""
+    (root / "net.py").write_text(NET)
+    world = World(
+        root,
+        write_images(root / "images"),
+        ["--model", f"{root / 'net.py'}:make", "--device", "cpu"],
+        root / "dense.safetensors",
+        root / "run",
+    )
+    works("train", *world.network, "--data", world.images, "--epochs", 1, "--out", world.weights)
+    works(*searching(world, out=world.run))
+    return world
+
+
+def write_images(folder: Path, train: int = 14, test: int = 4, colour: tuple[int, int, int] | None = None) -> str:
+    """Images of three classes, each noise around a grey of its own, or all of one colour; returns what --data takes."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", train), ("test", test)):
+        for grey, name in enumerate("abc", 1):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                noise = np.clip(rng.normal(60 * grey, 50, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+                image = Image.fromarray(noise) if colour is None else Image.new("RGB", (SIZE, SIZE), colour)
+                image.save(folder / part / name / f"{number}.png")
+    return f"folder:{folder}"
+
+
+def searching(world: World, weights: Path | None = None, images: str | None = None, *more: object, out: Path) -> list:
+    """The words of a short search."""
+    words = ["search", *world.network, "--data", images or world.images, "--checkpoint", weights or world.weights]
+    return [*words, "--budget", 0.5, "--evaluations", 34, "--finetune-epochs", 0, *more, "--out", out]
+
+
+def told(*words: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command; what is no error for people is raised."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            rlprune([str(word) for word in words], prog_name="rlprune")
+        except SystemExit as ended:
+            return int(ended.code or 0), out.getvalue(), err.getvalue()
+    raise AssertionError("the command line ends every command")
+
+
+def works(*words: object) -> dict:
+    """What a command that has to work prints, in which every number is one."""
+    code, out, err = told(*words, "--json")
+    assert code == 0, f"{words} ended with {code}: {err}"
+    result: dict = json.loads(out)
+    unknown = [name for name, value in result.items() if value is None and name.endswith(("loss", "accuracy"))]
+    assert set(unknown) <= {"finetuned_accuracy"}, f"{words} told no {unknown}"
+    return result
+
+
+def refuses(world: World, say: str, *words: object) -> None:
+    """Whether a command ends in a sentence that says something, and makes nothing."""
+    before = sorted(world.root.rglob("*"))
+    code, out, err = told(*words)
+    assert (code, out) == (2, ""), f"{words} ended with {code}: {err}"
+    assert say in err.rpartition("rlprune: error: ")[2], f"{words} should say '{say}' and says: {err}"
+    assert sorted(world.root.rglob("*")) == before, f"{words} left something behind"
+
+
+def changed(world: World, path: Path, name: str, change: Callable[[Tensor], object], within: str = "") -> Path:
+    """A file of weights with one tensor, or all those whose name holds something, changed in place."""
+    state = load_file(path)
+    for key in [name] if name else [key for key in state if within in key]:
+        change(state[key])
+    target = world.root / f"changed-{len(list(world.root.iterdir()))}.safetensors"
+    save_file(state, target)
+    return target
+
+
+def sick_weights(world: World) -> Fault:
+    """Numbers that are none."""
+    sick = [
+        ("3.weight", lambda tensor: tensor[0, 0].fill_(torch.nan)),
+        ("0.weight", lambda tensor: tensor[0, 0].fill_(torch.inf)),
+        ("4.running_var", lambda tensor: tensor.fill_(-1)),
+    ]
+    for name, change in sick:
+        path, out = changed(world, world.weights, name, change), world.root / "never"
+        compared = ["--budget", 0.5, "--methods", "uniform", "--seeds", 1, "--out", out]
+        given = [*world.network, "--data", world.images, "--checkpoint", path]
+        refuses(world, f"{path}: '{name}' holds", *searching(world, path, out=out))
+        refuses(world, f"{path}: '{name}' holds", "compare", *given, *compared)
+        refuses(world, f"{path}: '{name}' holds", "eval", *given)
+        refuses(world, f"{path}: '{name}' holds", "prune", "--plan", world.run, "--checkpoint", path, "--out", out)
+        refuses(world, f"{path}: '{name}' holds", "replay", world.run, "--checkpoint", path, "--out", out)
+        pruned = world.run / "pruned" / "model.safetensors"
+        whole = pruned.read_bytes()
+        pruned.write_bytes(changed(world, pruned, name, change).read_bytes())
+        for words in (["eval"], ["finetune", "--out", out], ["export", "--format", "python", "--out", out]):
+            refuses(world, f"{pruned}: '{name}' holds", words[0], world.run, *words[1:])
+        pruned.write_bytes(whole)
+    verbs = "`search`, `compare`, `eval`, `prune`, `replay`; in a pruned folder `eval`, `finetune`, `export`"
+    how = f"a checkpoint or a pruned folder has one of them: {verbs}"
+    return Fault("NaN, infinity or a negative variance among weights", how, "exit code 2: the file and the tensor")
+
+
+def overflow(world: World) -> Fault:
+    """Finite weights that are too large to be computed with."""
+    path = changed(world, world.weights, "3.weight", lambda tensor: tensor.fill_(3e38))
+    for words in (searching(world, path, out=world.root / "never"), ["eval", *world.network, "--checkpoint", path]):
+        words += [] if words[0] == "search" else ["--data", world.images]
+        refuses(world, f"{path} computes NaN or infinite values", *words)
+        refuses(world, "'3' is the first layer that does", *words)
+    how = "a convolution's weights are all 3e38: `search`, `eval`"
+    return Fault("weights that overflow", how, "exit code 2: the file and the first layer whose output is not finite")
+
+
+def dead_layers(world: World) -> Fault:
+    """Layers that tell nothing, and channels that are all alike."""
+    dead = {
+        "zero": changed(world, world.weights, "3.weight", lambda tensor: tensor.zero_()),
+        "alike": changed(world, world.weights, "3.weight", lambda tensor: tensor.fill_(0.1)),
+        "variance": changed(world, world.weights, "", lambda tensor: tensor.zero_(), "running_var"),
+        "all": changed(world, world.weights, "", lambda tensor: tensor.zero_()),
+    }
+    for name, path in dead.items():
+        folder = world.root / f"dead-{name}"
+        works(*searching(world, path, out=folder / "run"))
+        works("eval", folder / "run")
+        works("replay", folder / "run", "--budget", 0.6, "--evaluations", 2, "--out", folder / "replay")
+        for criterion in ("l2", "taylor"):
+            plan = ["--plan", world.run, "--checkpoint", path, "--criterion", criterion, "--budget", 0.4]
+            works("prune", *plan, "--out", folder / criterion)
+        compared = ["--methods", "global-l1,sensitivity,ppo", "--seeds", 1, "--evaluations", 34, "--budget", 0.5]
+        given = [*world.network, "--data", world.images, "--checkpoint", path]
+        works("compare", *given, *compared, "--out", folder / "compare")
+    how = (
+        "a layer's weights are zero, or all its filters alike, or all variances zero, or all weights: `search`, "
+        "`eval`, `replay`, `prune` by other criteria, `compare`"
+    )
+    return Fault("dead layers, equal scores", how, "all work, and every loss is a number")
+
+
+def one_colour(world: World) -> Fault:
+    """Images without anything to see."""
+    images, out = write_images(world.root / "red", colour=(200, 10, 10)), world.root / "never"
+    given = [*world.network, "--data", images]
+    refuses(world, "give the mean and std to use", "train", *given, "--epochs", 1, "--out", out / "a.safetensors")
+    colours = ["--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2"]
+    works("train", *given, *colours, "--epochs", 1, "--out", world.root / "red.safetensors")
+    works(*searching(world, None, images, *colours, "--finetune-epochs", 1, out=world.root / "red-run"))
+    works("eval", world.root / "red-run")
+    how = "all pixels of all images are the same: `train`, `search`, `eval`"
+    return Fault("images of one colour", how, "exit code 2 until `--mean` and `--std` are given; with them all work")
+
+
+def small_splits(world: World) -> Fault:
+    """Splits with a single image, in which classes are absent."""
+    single = ["--search-images", 1, "--calibration-images", 1]
+    few = {"two": write_images(world.root / "two", train=2, test=1), "one": write_images(world.root / "one", 1, 1)}
+    for name, images, more in (("split", None, single), ("two", few["two"], []), ("one", few["one"], single)):
+        folder, given = world.root / f"few-{name}", [*world.network, "--data", images or world.images, *more]
+        works("train", *given, "--epochs", 1, "--out", folder / "dense.safetensors")
+        works(*searching(world, None, images, *more, "--finetune-epochs", 1, out=folder / "run"))
+        works("eval", folder / "run")
+        works("replay", folder / "run", "--budget", 0.6, "--evaluations", 2, "--out", folder / "replay")
+    counts = "one search and one calibration image; two images a class; one image a class"
+    how = f"{counts}: `train`, `search`, `eval`, `replay`"
+    return Fault("splits of one image, without most classes", how, "all work")
+
+
+def no_variance(world: World) -> Fault:
+    """A batch norm that gets one value of one image."""
+    network = [*world.network, "--model-args", "normed=true", "--data", world.images, "--calibration-images", 1]
+    weights = world.root / "normed.safetensors"
+    works("train", *network, "--epochs", 1, "--out", weights)
+    say = "batch norm '10' sees a single value a channel"
+    out = ["--checkpoint", weights, "--budget", 0.5, "--out", world.root / "never"]
+    refuses(world, say, "search", *network, *out)
+    refuses(world, say, "compare", *network, *out, "--methods", "uniform")
+    how = "`--calibration-images 1` and a batch norm after the global pooling: `search`, `compare`"
+    return Fault("a variance of one value", how, "exit code 2: the layer, and to ask for two images")
+
+
+def nothing_to_train_on(world: World) -> Fault:
+    """Everything is held out."""
+    one, out = f"folder:{world.root / 'one'}", world.root / "never"
+    if not (world.root / "one").is_dir():
+        write_images(world.root / "one", 1, 1)
+    refuses(world, "are more than the 3 training images", *searching(world, None, one, out=out))
+    held = ["--search-images", 41, "--calibration-images", 1]
+    refuses(world, "41 search images leave 1 of 42 training images", *searching(world, None, None, *held, out=out))
+    how = "one image a class, or `--search-images` that leave one: `search`"
+    return Fault("nothing left to train on", how, "exit code 2 before any work, and how many there are")
+
+
+FAULTS: list[Callable[[World], Fault]] = [
+    sick_weights, overflow, dead_layers, one_colour, small_splits, no_variance, nothing_to_train_on,
+]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
