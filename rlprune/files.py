@@ -136,7 +136,8 @@ def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    # Also a number of too many digits, and brackets in brackets without end.
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != kind:
         raise UserError(f"{path} is not a file of the format {kind}")

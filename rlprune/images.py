@@ -1,6 +1,7 @@
 """Labelled images that come in normalised batches: small ones rest in memory, large ones are read when needed."""
 
 import multiprocessing
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader
 from rlprune.errors import UserError
 
 SMALL = 64  # pixels a side up to which a whole set is kept in memory: 12 KiB an image
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow knows more of them, and starts another program for PostScript, whatever the file is called."""
 Colour = tuple[float, float, float]
 
 
@@ -216,17 +219,25 @@ def _context() -> Any:
     return context
 
 
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
 @contextmanager
 def opened(path: str) -> Iterator[Image.Image]:
     """An image file, of which Pillow has read only the header.
 
     Raises:
-        UserError: if the file is no image or turns out to be cut short while it is open.
+        UserError: if the file is no image, has more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or turns
+            out to be cut short while it is open.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            # Pillow warns first and refuses twice as many.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+        with image:
             yield image
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, *BOMBS) as error:
         raise UserError(f"image '{path}' cannot be read: {error}; replace or remove the file") from error
 
 

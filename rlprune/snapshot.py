@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlprune.archives import require_stored
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
 
@@ -41,6 +42,7 @@ class Snapshot:
         """
         if self.path is None or not self.path.exists():
             return []
+        require_stored(self.path)
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             self._agree("setting", saved["settings"], self.settings)

@@ -13,6 +13,7 @@ from rlprune.graph import Graph
 from rlprune.plan import check_same_groups
 
 LARGEST = 10**9
+MOST_ROWS = 10**6
 NAMES: dict[str, type] = {"group": str, "layers": str}
 """Columns of names: "1.10" is a layer, not the number 1.1."""
 
@@ -112,12 +113,23 @@ def _read_any(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} {problem}: expected a table of ratios (csv, json or parquet)")
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path, engine="pyarrow")
+            return _read_parquet(path)
         return pd.read_json(path, dtype=NAMES) if path.suffix == ".json" else read_table(path)  # type: ignore[arg-type]
     except ImportError:
         raise UserError("reading parquet needs pyarrow: pip install 'rlprune[parquet]'") from None
     except (ValueError, json.JSONDecodeError, UnicodeDecodeError, pd.errors.ParserError, OSError) as error:
         raise UserError(f"{path} is not a readable table: {error}") from None
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """A table whose size is looked at first: a few bytes can stand for any number of equal rows."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        rows = file.metadata.num_rows
+    if rows > MOST_ROWS:
+        raise ValueError(f"it has {rows:,} rows, and no network has more than {MOST_ROWS:,} groups")
+    return pd.read_parquet(path, engine="pyarrow")
 
 
 def _check_counts(path: Path, table: pd.DataFrame) -> None:

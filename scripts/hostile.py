@@ -8,15 +8,23 @@ Every function here is a line of the table; `tests/test_hostile.py` runs all of 
 import contextlib
 import io
 import json
+import struct
+import tarfile
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from textwrap import indent
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from faults import Fault, table, write_part
 from PIL import Image
+from pyarrow.parquet import write_table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -266,8 +274,89 @@ def nothing_to_train_on(world: World) -> Fault:
     return Fault("nothing left to train on", how, "exit code 2 before any work, and how many there are")
 
 
+def claims(path: Path, side: int) -> None:
+    """A PNG of a few bytes whose header tells of side x side pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+
+
+def image_bombs(world: World) -> Fault:
+    """Images of a few bytes and more pixels than fit anywhere, and a page for a printer."""
+    images, out = write_images(world.root / "bombs"), world.root / "never"
+    path = world.root / "bombs" / "train" / "a" / "0.png"
+    bombs: list[Callable[[], object]] = [
+        lambda: claims(path, 50_000),
+        lambda: Image.new("1", (12_000, 12_000)).save(path),
+        lambda: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(pwned) print\n"),
+    ]
+    whole = path.read_bytes()
+    for make in bombs:
+        make()
+        for size in ([], ["--image-size", 80]):
+            say = f"image '{path}' cannot be read"
+            refuses(world, say, "train", *world.network, "--data", images, *size, "--out", out / "dense.safetensors")
+            refuses(world, say, *searching(world, None, images, *size, out=out))
+            if not size:
+                refuses(world, say, "eval", world.run, "--data", images)
+    path.write_bytes(whole)
+    how = "a PNG that claims 50,000 x 50,000 pixels, a sound one of 12,000 x 12,000 in 18 KB, PostScript named `.png`"
+    return Fault("decompression bombs among images", f"{how}: `train`, `search`, `eval`", "exit code 2: the file")
+
+
+def archive_bombs(world: World) -> Fault:
+    """Weights that unpack to more than the file, and archives of data sets that are not the published ones."""
+    plain, bomb, out = world.root / "plain.pt", world.root / "bomb.pt", world.root / "never"
+    torch.save({"0.weight": torch.zeros(1 << 24)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    refuses(world, f"{bomb} has", *searching(world, bomb, out=out))
+    refuses(world, "unpacks to 67,1", "eval", *world.network, "--data", world.images, "--checkpoint", bomb)
+    folder = world.root / "imagenet"
+    folder.mkdir()
+    with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
+        archive.add(plain, "../escaped")
+    asked = ["--data", "imagenet", "--data-root", folder, "--out", out]
+    refuses(world, "imagenet is not in", "train", *world.network, *asked)
+    how = (
+        "a checkpoint of 65 KB that unpacks to 64 MiB: `search`, `eval`; an archive of ImageNet with a member "
+        "`../escaped`: `train`"
+    )
+    return Fault("decompression bombs and archives that escape", how, "exit code 2, and nothing is unpacked")
+
+
+def text_bombs(world: World) -> Fault:
+    """Text that stands for more than there is memory, or that a reader loses itself in."""
+    many = "\n".join(f"{one}: &{one} [{', '.join([f'*{other}'] * 9)}]" for other, one in pairwise("abcdefghij"))
+    aliases, deep, digits = f"model:\n  a: &a [{'x, ' * 9}]\n" + indent(many, "  "), "[" * 100_000, "9" * 5000
+    out, path = world.root / "never", world.root / "search.yaml"
+    for text, say in ((aliases, "model is "), (f"model: {deep}", "is not YAML"), (f"seed: {digits}", "is not YAML")):
+        path.write_text(text)
+        refuses(world, say, "search", "--config", path, "--out", out)
+    plan = world.root / "plan.json"
+    for text in ('{"a":' * 100_000, f'{{"format": "rlprune-plan", "version": {digits}}}'):
+        plan.write_text(text)
+        refuses(world, f"{plan} is not JSON", "prune", "--plan", plan, "--checkpoint", world.weights, "--out", out)
+        refuses(world, f"{plan} is not JSON", "export", plan)
+    rows = 2_000_000
+    equal = {"group": pa.array(["0"] * rows), "keep_ratio": pa.array(np.full(rows, 0.5))}
+    write_table(pa.table(equal), world.root / "ratios.parquet")
+    given = ["--ratios", world.root / "ratios.parquet", *world.network, "--checkpoint", world.weights, "--out", out]
+    refuses(world, f"it has {rows:,} rows", "prune", *given)
+    how = (
+        "YAML whose aliases stand for 3.5 GB, brackets in 100,000 brackets, a number of 5,000 digits: `--config`, "
+        "`--plan`; a parquet table of two million equal rows: `--ratios`"
+    )
+    return Fault("decompression bombs made of text", how, "exit code 2: the file")
+
+
 FAULTS: list[Callable[[World], Fault]] = [
     sick_weights, overflow, dead_layers, one_colour, small_splits, no_variance, nothing_to_train_on,
+    image_bombs, archive_bombs, text_bombs,
 ]  # fmt: skip
 
 

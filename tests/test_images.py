@@ -277,3 +277,23 @@ def test_a_ramp_stays_a_ramp_when_arrays_grow() -> None:
     ramp = (torch.arange(4, dtype=torch.uint8) * 40).expand(1, 1, 4, 4)
     images: Any = open_images(ramp, torch.zeros(1, dtype=torch.int64), 8, augmentable=False, workers=0)
     assert images.pixels[0, 2, 5].tolist() == [0, 10, 30, 50, 70, 90, 110, 120]
+
+
+def test_more_pixels_than_pillow_allows_are_refused_at_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("1", (40, 30)).save(tmp_path / "large.png")
+    for limit in (1199, 500):  # Pillow itself only warns up to twice the limit
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(UserError, match=r"large.png' cannot be read.*1200 pixels"), opened(f"{tmp_path}/large.png"):
+            pass
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1200)
+    assert read_rgb(str(tmp_path / "large.png")).size == (40, 30)
+
+
+def test_a_program_is_no_image_whatever_it_is_called(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "page.png", format="EPS")
+    with pytest.raises(UserError, match=r"page\.png' cannot be read"):
+        read_rgb(str(tmp_path / "page.png"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "gif.jpg", format="GIF")  # as in some well-known data sets
+    assert read_rgb(str(tmp_path / "gif.jpg")).size == (8, 8)

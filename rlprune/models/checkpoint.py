@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from rlprune.archives import require_stored
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
 from rlprune.finite import require_finite_weights
@@ -88,6 +89,7 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors" or _is_safetensors(path):
             return load_file(path)
+        require_stored(path)
         with warnings.catch_warnings():
             # torch warns of unusual pickle protocols before it reads or refuses them.
             warnings.simplefilter("ignore")
@@ -97,6 +99,8 @@ def _read(path: Path) -> object:
             f"the checkpoint {path} holds more than tensors and plain containers, or is damaged; only weights are "
             f"loaded, since unpickling anything else could run code: {CONVERT}"
         ) from error
+    except UserError:
+        raise
     # Bytes that are no checkpoint make the readers fail in any way at all.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
