@@ -77,6 +77,13 @@ def cache_folder() -> Path:
     return user_cache_path("rlprune")
 
 
+def data_folder() -> Path:
+    """The user's folder for what rlprune must not forget when caches are emptied."""
+    from platformdirs import user_data_path
+
+    return user_data_path("rlprune")
+
+
 def check_writable(folder: Path) -> None:
     """Like `require_writable`, without leaving the folder: so that hours of work do not end in nowhere to put them."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -19,6 +19,7 @@ from rlprune.files import cache_folder, require_writable
 from rlprune.finite import require_finite_outputs
 from rlprune.graph import Graph
 from rlprune.models.checkpoint import load_checkpoint, save_weights, weights_hash
+from rlprune.models.named import remember, require_named
 from rlprune.models.registry import parse_model_args, rebuild_model
 from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
@@ -135,6 +136,8 @@ def open_network(
         "classes": classes,
         "image_size": image_size,
     }
+    # Typed by a person, or found in results and allowed where those were read.
+    remember(network["model"])
     module = rebuild_model(network)
     if settings.get("checkpoint"):
         load_checkpoint(module, settings["checkpoint"], name=network["model"])
@@ -178,6 +181,7 @@ def open_pruned(
     """
     folder = pruned_folder(source)
     plan = PruningPlan.load(folder / "plan.json")
+    require_named(plan.network.get("model"), folder)
     problem = open_problem(settings_of_plan(settings, plan) | {"checkpoint": None}, progress)
     module = load(folder, problem.device)
     _require_finite(module, problem.data, problem.device, str(folder))

@@ -8,6 +8,8 @@ Every function here is a line of the table; `tests/test_hostile.py` runs all of 
 import contextlib
 import io
 import json
+import os
+import shutil
 import struct
 import tarfile
 import tempfile
@@ -30,6 +32,9 @@ from torch import Tensor
 
 import rlprune.agents.search as agent
 from rlprune.cli import main as rlprune
+from rlprune.errors import UserError
+from rlprune.pretrained import from_pretrained
+from rlprune.pruner import load
 
 NET = """
 from torch import nn
@@ -66,6 +71,7 @@ def main() -> None:
     """Hand over everything, then write the table."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, small_searches():
+        os.environ["XDG_DATA_HOME"] = str(Path(folder) / "data")
         world = make_world(Path(folder))
         part = table(ABOUT, [fault(world) for fault in FAULTS])
     print(part)
@@ -354,9 +360,39 @@ def text_bombs(world: World) -> Fault:
     return Fault("decompression bombs made of text", how, "exit code 2: the file")
 
 
+def foreign_code(world: World) -> Fault:
+    """A run that somebody else has made, with code of its own, and one that names a function everybody has."""
+    folder, marker = world.root / "foreign", world.root / "ran"
+    shutil.copytree(world.run, folder)
+    (folder / "net.py").write_text(f"open({str(marker)!r}, 'w')\n{NET}")
+    mine = f"{world.root / 'net.py'}:make"
+    for theirs, args in ((f"{os.__file__}:system", {"command": f"touch {marker}"}), (f"{folder / 'net.py'}:make", {})):
+        for path in ("plan.json", "pruned/plan.json", "pruned/config.json", "policy/policy.json", "config.yaml"):
+            text = (world.run / path).read_text().replace(mine, theirs)
+            (folder / path).write_text(text.replace('"args": {}', f'"args": {json.dumps(args)}'))
+        out = ["--out", world.root / "never"]
+        words = [["eval", folder], ["finetune", folder, *out], ["replay", folder, *out], ["bench", folder]]
+        words += [["replay", folder / "policy", *out], ["prune", "--plan", folder, *out]]
+        words += [["export", folder, "--format", form] for form in ("python", "torch-export", "onnx")]
+        for each in words:
+            refuses(world, f"would run the code of '{theirs}', which you have never named", *each)
+        for reader in (load, from_pretrained):
+            with contextlib.suppress(UserError):
+                reader(folder)
+                raise AssertionError(f"{reader} ran {theirs}")
+        works("export", folder)
+        assert not marker.exists(), f"{theirs} was run"
+    load(folder, model=mine)
+    how = (
+        "a run folder whose files name a `net.py` in it, or `os.py:system` with a command: `eval`, `finetune`, "
+        "`replay`, `prune`, `bench`, `export`, `rlprune.load`"
+    )
+    return Fault("code in a folder from elsewhere", how, "exit code 2: the file, and how to name it. It is not run")
+
+
 FAULTS: list[Callable[[World], Fault]] = [
     sick_weights, overflow, dead_layers, one_colour, small_splits, no_variance, nothing_to_train_on,
-    image_bombs, archive_bombs, text_bombs,
+    image_bombs, archive_bombs, text_bombs, foreign_code,
 ]  # fmt: skip
 
 
