@@ -1,9 +1,26 @@
-"""Files that are small on disk and enormous once they are open."""
+"""What torch has saved, read without unpickling anything but tensors and without unpacking more than there is."""
 
+import warnings
 import zipfile
 from pathlib import Path
 
+import torch
+
 from rlprune.errors import UserError
+
+
+def load_plain(path: Path) -> object:
+    """The tensors and plain containers in a file of `torch.save`, on the CPU.
+
+    Raises:
+        UserError: it would unpack to more than the file.
+        Exception: any at all where it is no such file; pickle.UnpicklingError where it holds something else.
+    """
+    require_stored(path)
+    with warnings.catch_warnings():
+        # torch warns of unusual pickle protocols before it reads or refuses them.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def require_stored(path: Path) -> None:

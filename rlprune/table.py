@@ -30,7 +30,7 @@ def read_ratios(path: Path) -> pd.DataFrame:
         UserError: unreadable, columns missing, a group with two ratios, ratios outside (0, 1], or kept counts that no
             ratio could give.
     """
-    table = _read_any(path)
+    table = read_any(path)
     absent = [column for column in ("group", "keep_ratio") if column not in table.columns]
     if absent:
         raise UserError(f"{path} has no column '{absent[0]}': a ratio table has columns group and keep_ratio")
@@ -107,7 +107,8 @@ def stale_counts(table: pd.DataFrame) -> list[str]:
     return table["group"][stale].tolist()
 
 
-def _read_any(path: Path) -> pd.DataFrame:
+def read_any(path: Path) -> pd.DataFrame:
+    """Read a table by the ending of its name; UserError if that cannot be done."""
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {problem}: expected a table of ratios (csv, json or parquet)")

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import shutil
 import struct
 import tarfile
@@ -32,6 +33,7 @@ from torch import Tensor
 
 import rlprune.agents.search as agent
 from rlprune.cli import main as rlprune
+from rlprune.config import VERBS
 from rlprune.errors import UserError
 from rlprune.pretrained import from_pretrained
 from rlprune.pruner import load
@@ -390,9 +392,206 @@ def foreign_code(world: World) -> Fault:
     return Fault("code in a folder from elsewhere", how, "exit code 2: the file, and how to name it. It is not run")
 
 
+class Bomb:
+    """What makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, (str(self.marker), "w")
+
+
+def bombs_in(world: World, name: str) -> list[bytes]:
+    """Pickles in the forms that a file of some name may be taken for."""
+    bomb, whole, array = Bomb(marker_of(world)), io.BytesIO(), io.BytesIO()
+    torch.save({"0.weight": bomb}, whole)
+    np.save(array, np.array([bomb], dtype=object), allow_pickle=True)
+    plain = [pickle.dumps(bomb), pickle.dumps({"state_dict": bomb}, protocol=2)]
+    return [*plain, whole.getvalue(), array.getvalue()] if Path(name).suffix in WEIGHTS else plain[:1]
+
+
+def marker_of(world: World) -> Path:
+    """What the bombs make."""
+    return world.root / "unpickled"
+
+
+def put(world: World, path: Path) -> Iterator[None]:
+    """Put bombs in the place of a file, one after the other; then it is as it was."""
+    before = path.read_bytes() if path.is_file() else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for bomb in bombs_in(world, path.name):
+        path.write_bytes(bomb)
+        yield
+    path.unlink()
+    if before is not None:
+        path.write_bytes(before)
+
+
+def as_checkpoint(world: World) -> Iterator[list[object]]:
+    """Every verb that takes weights."""
+    network = [*world.network, "--data", world.images]
+    never = ["--budget", 0.5, "--out", world.root / "never"]
+    for name in ("weights.pt", "weights.safetensors", "weights.npz"):
+        for _ in put(world, path := world.root / name):
+            given = ["--checkpoint", path]
+            yield ["train", *network, *given, "--out", world.root / "never.safetensors"]
+            yield ["search", *network, *given, *never]
+            yield ["compare", *network, *given, *never]
+            yield ["eval", *network, *given]
+            yield ["inspect", *network, *given]
+            yield ["prune", "--plan", world.run, *given, *never]
+            yield ["replay", world.run, *given, *never]
+
+
+def as_plan(world: World) -> Iterator[list[object]]:
+    """A plan that is none."""
+    for name in ("plan.json", "plan.pt", "plan.pkl"):
+        for _ in put(world, path := world.root / name):
+            yield [
+                "prune",
+                "--plan",
+                path,
+                *world.network,
+                "--checkpoint",
+                world.weights,
+                "--out",
+                world.root / "never",
+            ]
+
+
+def as_ratios(world: World) -> Iterator[list[object]]:
+    """A table that is none."""
+    given = [*world.network, "--data", world.images, "--checkpoint", world.weights, "--out", world.root / "never"]
+    for name in ("ratios.csv", "ratios.json", "ratios.parquet", "ratios.pkl"):
+        for _ in put(world, path := world.root / name):
+            yield ["prune", "--ratios", path, *given]
+
+
+def as_config(world: World) -> Iterator[list[object]]:
+    """Settings of every verb."""
+    for verb in VERBS:
+        for _ in put(world, path := world.root / "settings.yaml"):
+            yield [verb, "--config", path]
+
+
+def as_source(world: World) -> Iterator[list[object]]:
+    """A file where a folder belongs, and every file in a run folder, also those that an interrupted run leaves."""
+    for name in ("run.pt", "run.json"):
+        for _ in put(world, path := world.root / name):
+            yield from readers(world, path)
+    folder = world.root / "bombed"
+    shutil.copytree(world.run, folder)
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    for name in [*names, Path("finetune.state"), Path("pruned/pytorch_model.bin"), Path("gates.json")]:
+        for _ in put(world, folder / name):
+            yield from readers(world, folder)
+    (folder / "result.json").unlink()
+    for name in ("state/inputs.json", "state/run.json", "state/finetune.pt", "state/stages.pt", "episodes.csv"):
+        for _ in put(world, folder / name):
+            yield searching(world, out=folder)
+    yield from comparisons(world)
+
+
+def comparisons(world: World) -> Iterator[list[object]]:
+    """Every file of a contest."""
+    words = ["compare", *world.network, "--data", world.images, "--checkpoint", world.weights, "--budget", 0.5]
+    words += ["--methods", "uniform", "--seeds", 1, "--out", world.root / "contest"]
+    works(*words)
+    for name in ("comparison.json", "cells.csv", "curves.csv", "state/run.json", "episodes.csv"):
+        for _ in put(world, world.root / "contest" / name):
+            yield words
+        (world.root / "contest" / "comparison.json").unlink(missing_ok=True)
+
+
+def readers(world: World, source: Path) -> Iterator[list[object]]:
+    """Every verb that takes a folder of results."""
+    never = ["--out", world.root / "never"]
+    yield ["eval", source]
+    yield ["finetune", source, "--epochs", 1, *never]
+    yield ["replay", source, *never]
+    yield ["prune", "--plan", source, *never]
+    yield ["export", source]
+    yield ["export", source, "--format", "python", *never]
+    yield ["report", source, *never]
+    yield ["bench", source, "--backend", "nothing"]
+
+
+def as_runs(world: World) -> Iterator[list[object]]:
+    """Several runs on one page."""
+    for name in ("result.json", "episodes.csv"):
+        for _ in put(world, path := world.root / "other" / name):
+            yield ["report", world.run, path.parent, "--out", world.root / "never.html"]
+
+
+def as_data(world: World) -> Iterator[list[object]]:
+    """An image that is none."""
+    images = write_images(world.root / "pictures")
+    for _ in put(world, world.root / "pictures" / "train" / "a" / "0.png"):
+        for size in (12, 80):
+            given = ["--data", images, "--image-size", size, "--epochs", 1]
+            yield ["train", *world.network, *given, "--out", world.root / "never.safetensors"]
+
+
+def as_data_root(world: World) -> Iterator[list[object]]:
+    """Data sets known by name, two of which are pickles where they come from."""
+    files = {
+        "cifar10": [f"cifar-10-batches-py/{name}" for name in ("data_batch_1", "test_batch", "batches.meta")],
+        "cifar100": [f"cifar-100-python/{name}" for name in ("train", "test", "meta")],
+        "fashion-mnist": ["FashionMNIST/processed/training.pt", "FashionMNIST/raw/train-images-idx3-ubyte"],
+        "imagenet": ["meta.bin", "ILSVRC2012_devkit_t12.tar.gz"],
+    }
+    for name, paths in files.items():
+        root = world.root / f"root-{name}"
+        for path in paths:
+            for bomb in bombs_in(world, "any.pt"):
+                for place in paths:
+                    (root / place).parent.mkdir(parents=True, exist_ok=True)
+                    (root / place).write_bytes(bomb)
+                (root / path).write_bytes(bomb)
+                given = ["--data", name, "--data-root", root]
+                yield ["train", *world.network, *given, "--out", world.root / "never.safetensors"]
+
+
+def as_out(world: World) -> Iterator[list[object]]:
+    """What an interrupted training leaves beside its result."""
+    for _ in put(world, world.root / "again.state"):
+        given = [*world.network, "--data", world.images, "--epochs", 1]
+        yield ["train", *given, "--out", world.root / "again.safetensors"]
+    for _ in put(world, world.root / "tuned" / "finetune.state"):
+        yield ["finetune", world.run, "--epochs", 1, "--out", world.root / "tuned"]
+
+
+PICKLED: dict[str, Callable[[World], Iterator[list[object]]]] = {
+    "checkpoint": as_checkpoint, "plan": as_plan, "ratios": as_ratios, "config": as_config, "source": as_source,
+    "runs": as_runs, "data": as_data, "data_root": as_data_root, "out": as_out,
+}  # fmt: skip
+"""Every setting that names a file or a folder, and commands that would open a bomb there."""
+WEIGHTS = (".pt", ".safetensors", ".npz", ".npy", ".state", ".zip", ".bin")
+
+
+def asked_to_unpickle(world: World, setting: str) -> int:
+    """How many commands have left a bomb of a setting as it is."""
+    commands = 0
+    for words in PICKLED[setting](world):
+        commands += 1
+        code, _, err = told(*words)
+        assert code in (0, 2), f"{words} ended with {code}: {err}"
+        assert not marker_of(world).exists(), f"{words} has unpickled a file"
+    return commands
+
+
+def unpickled(world: World) -> Fault:
+    """Files whose unpickling runs code."""
+    total = sum(asked_to_unpickle(world, setting) for setting in PICKLED)
+    every = ", ".join(f"`{name}`" for name in PICKLED)
+    how = f"pickles, torch files and arrays in every file that a setting names ({every}), {total} commands"
+    return Fault("pickles that run code", how, "exit code 2, or the file is not read. No code is run")
+
+
 FAULTS: list[Callable[[World], Fault]] = [
     sick_weights, overflow, dead_layers, one_colour, small_splits, no_variance, nothing_to_train_on,
-    image_bombs, archive_bombs, text_bombs, foreign_code,
+    image_bombs, archive_bombs, text_bombs, foreign_code, unpickled,
 ]  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rlprune.archives import require_stored
+from rlprune.archives import load_plain
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
 from rlprune.finite import require_finite_weights
@@ -89,11 +88,7 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors" or _is_safetensors(path):
             return load_file(path)
-        require_stored(path)
-        with warnings.catch_warnings():
-            # torch warns of unusual pickle protocols before it reads or refuses them.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_plain(path)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the checkpoint {path} holds more than tensors and plain containers, or is damaged; only weights are "
