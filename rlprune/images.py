@@ -176,10 +176,31 @@ class StreamImages(ImageSet):
             multiprocessing_context=_context() if self.workers else None,
             generator=torch.Generator(),  # without one of its own the loader would draw from the global generator
         )
-        for images in loader:
+        with _readers_that_may_die():
+            batches = iter(loader)
+        while True:
+            with _readers_that_may_die():
+                images = next(batches, None)
+            if images is None:
+                return
             if isinstance(images, UserError):
                 raise images
             yield images
+
+
+@contextmanager
+def _readers_that_may_die() -> Iterator[None]:
+    """A process that reads images is the first that a machine without memory kills; people are told so."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        # Whichever comes first: that it is gone, or that the images it has sent cannot be fetched from it.
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            "a process that reads images was killed, maybe since there was no memory left: the same command continues, "
+            f"after the last epoch that ended; fewer --workers need less ({error})"
+        ) from None
 
 
 @dataclass

@@ -1,6 +1,9 @@
 """The image containers: normalisation, order, augmentation and what both containers have in common."""
 
+import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -297,3 +300,15 @@ def test_a_program_is_no_image_whatever_it_is_called(tmp_path: Path) -> None:
         read_rgb(str(tmp_path / "page.png"))
     Image.new("RGB", (8, 8)).save(tmp_path / "gif.jpg", format="GIF")  # as in some well-known data sets
     assert read_rgb(str(tmp_path / "gif.jpg")).size == (8, 8)
+
+
+def test_a_killed_reader_is_told(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.png") for number in range(12)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    images = StreamImages(torch.zeros(12, dtype=torch.int64), paths, 70, workers=1)
+    batches = images.batches(1)
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"a process that reads images was killed.* the same command continues"):
+        list(batches)
