@@ -5,6 +5,7 @@ Which settings there are stands in `rlprune.settings`.
 
 import math
 import operator
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from numbers import Real
@@ -112,7 +113,8 @@ def _read(file: Path) -> dict[str, Any]:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # Also a number of too many digits, and brackets in brackets without end.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if data is None:
         return {}
@@ -147,7 +149,7 @@ def _value(entry: Field[Any], kind: Any, given: object, where: str) -> Any:
         _check_range(entry, value, where)
         return value
     expected = " or ".join(_READERS[reader][1] for reader in readers)
-    raise UserError(f"{entry.name} is {given!r}{where}: expected {expected}")
+    raise UserError(f"{entry.name} is {_SHORT.repr(given)}{where}: expected {expected}")
 
 
 def _check_range(entry: Field[Any], value: Any, where: str) -> None:
@@ -216,6 +218,10 @@ def _text(given: object) -> str:
         raise TypeError
     return given.strip()
 
+
+_SHORT = reprlib.Repr()
+"""A file of a few lines of YAML can stand for more text than there is memory."""
+_SHORT.maxstring = _SHORT.maxother = 200
 
 _READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     bool: (_bool, "true or false"),

@@ -149,6 +149,11 @@ def _split(source: Source, calibration: int | None, search: int | None, seed: in
             f"{search} search images and {calibration} calibration images are more than the {len(labels)} training "
             "images: ask for fewer or add images"
         )
+    if len(labels) - search < 2:
+        raise UserError(
+            f"{search} search images leave {len(labels) - search} of {len(labels)} training images to train on, which "
+            "takes 2 or more: ask for fewer or add images"
+        )
     held_out, kept = stratified(labels, search, generator)
     calibrating, _ = stratified(labels[kept], calibration, generator)
     return kept, kept[calibrating], held_out

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rlprune.finite import require_variance
 from rlprune.graph import Graph
 from rlprune.modules import NORMS, copy_sharing_weights, named_tensors
 from rlprune.plan import plan_key, top_mask
@@ -38,6 +39,9 @@ class SliceRunner:
         calibration: (M, C, H, W) images, one batch.
         chunk: images that are run at once; bounds memory.
         dtype: autocast to this type where the device has matrix units for it.
+
+    Raises:
+        UserError: a batch norm has no variance to take from the calibration images.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class SliceRunner:
         self.slicer = Slicer(graph, named_tensors(module))
         self.module = copy_sharing_weights(module).eval()
         self.norms = _norms(self.module)
+        require_variance(self.module, calibration)
         self.calibration = calibration
         self.chunk = chunk
         self.dtype = dtype
@@ -108,7 +113,12 @@ def _norms(module: nn.Module) -> list[_BatchNorm]:
 
 
 def recalibrate(module: nn.Module, images: Tensor) -> None:
-    """Set a network's batch-norm statistics from one batch of images (N, C, H, W); it ends in eval mode."""
+    """Set a network's batch-norm statistics from one batch of images (N, C, H, W); it ends in eval mode.
+
+    Raises:
+        UserError: a batch norm has no variance to take from them.
+    """
+    require_variance(module.eval(), images)
     if norms := _norms(module.eval()):
         with recalibrating(norms), torch.no_grad():
             module(images)
@@ -168,9 +178,12 @@ def measure(logits: Tensor, labels: Tensor) -> Evaluation:
     from scipy.optimize import minimize_scalar
 
     logits, labels = logits.double().cpu(), labels.cpu()
+    # What overflows says nothing of its image: all classes are alike to it, and its answer is wrong.
+    finite = torch.isfinite(logits).all(1)
+    logits = torch.where(finite[:, None], logits, 0.0)
 
     def loss(log_scale: float) -> float:
         return F.cross_entropy(logits * math.exp(log_scale), labels).item()
 
     best = minimize_scalar(loss, bounds=(-5, 3), method="bounded", options={"xatol": 1e-4})
-    return Evaluation(float(best.fun), (logits.argmax(1) == labels).double().mean().item())
+    return Evaluation(float(best.fun), ((logits.argmax(1) == labels) & finite).double().mean().item())

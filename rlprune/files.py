@@ -77,6 +77,13 @@ def cache_folder() -> Path:
     return user_cache_path("rlprune")
 
 
+def data_folder() -> Path:
+    """The user's folder for what rlprune must not forget when caches are emptied."""
+    from platformdirs import user_data_path
+
+    return user_data_path("rlprune")
+
+
 def check_writable(folder: Path) -> None:
     """Like `require_writable`, without leaving the folder: so that hours of work do not end in nowhere to put them."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -136,7 +143,8 @@ def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    # Also a number of too many digits, and brackets in brackets without end.
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != kind:
         raise UserError(f"{path} is not a file of the format {kind}")

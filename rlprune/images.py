@@ -1,6 +1,7 @@
 """Labelled images that come in normalised batches: small ones rest in memory, large ones are read when needed."""
 
 import multiprocessing
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from torch.utils.data import DataLoader
 from rlprune.errors import UserError
 
 SMALL = 64  # pixels a side up to which a whole set is kept in memory: 12 KiB an image
-LARGEST = 89_000_000  # pixels of an image file, of which a small one can claim any number
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow knows more of them, and starts another program for PostScript, whatever the file is called."""
 Colour = tuple[float, float, float]
 
 
@@ -174,10 +176,31 @@ class StreamImages(ImageSet):
             multiprocessing_context=_context() if self.workers else None,
             generator=torch.Generator(),  # without one of its own the loader would draw from the global generator
         )
-        for images in loader:
+        with _readers_that_may_die():
+            batches = iter(loader)
+        while True:
+            with _readers_that_may_die():
+                images = next(batches, None)
+            if images is None:
+                return
             if isinstance(images, UserError):
                 raise images
             yield images
+
+
+@contextmanager
+def _readers_that_may_die() -> Iterator[None]:
+    """A process that reads images is the first that a machine without memory kills; people are told so."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        # Whichever comes first: that it is gone, or that the images it has sent cannot be fetched from it.
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            "a process that reads images was killed, maybe since there was no memory left: the same command continues, "
+            f"after the last epoch that ended; fewer --workers need less ({error})"
+        ) from None
 
 
 @dataclass
@@ -217,19 +240,25 @@ def _context() -> Any:
     return context
 
 
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
 @contextmanager
 def opened(path: str) -> Iterator[Image.Image]:
     """An image file, of which Pillow has read only the header.
 
     Raises:
-        UserError: if the file is no image or turns out to be cut short while it is open.
+        UserError: if the file is no image, has more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (89 million), or turns
+            out to be cut short while it is open.
     """
     try:
-        with Image.open(path) as image:
-            if (pixels := image.width * image.height) > LARGEST:
-                raise ValueError(f"it has {pixels / 1e6:.0f} million pixels, the most is {LARGEST / 1e6:.0f}")
+        with warnings.catch_warnings():
+            # Pillow warns first and refuses twice as many.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+        with image:
             yield image
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, *BOMBS) as error:
         raise UserError(f"image '{path}' cannot be read: {error}; replace or remove the file") from error
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.errors import UserError
+from rlprune.models.named import allowed, remember
 
 
 def run_isolated(function: Callable[..., Any], *, threads: int, **arguments: Any) -> Any:
@@ -36,7 +37,7 @@ def run_isolated(function: Callable[..., Any], *, threads: int, **arguments: Any
         # What libraries print there is neither ours nor the result.
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "rlprune.isolated", name, str(answer)],
-            input=json.dumps(arguments),
+            input=json.dumps({"arguments": arguments, "named": allowed()}),
             env=environment,
             capture_output=True,
             text=True,
@@ -50,7 +51,9 @@ def run_isolated(function: Callable[..., Any], *, threads: int, **arguments: Any
     return content["result"]
 
 
-def _answer(name: str, path: Path, arguments: dict[str, Any]) -> None:
+def _answer(name: str, path: Path, arguments: dict[str, Any], named: list[str]) -> None:
+    for model in named:
+        remember(model)
     module, _, function = name.partition(":")
     try:
         content = {"result": getattr(import_module(module), function)(**arguments)}
@@ -60,4 +63,4 @@ def _answer(name: str, path: Path, arguments: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _answer(sys.argv[1], Path(sys.argv[2]), json.load(sys.stdin))
+    _answer(sys.argv[1], Path(sys.argv[2]), **json.load(sys.stdin))

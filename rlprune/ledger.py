@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from rlprune.errors import UserError
 from rlprune.files import write_text
 
 
@@ -87,5 +88,8 @@ class Ledger:
 def _read(path: Path, types: Mapping[str, Callable[[str], Any]]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: read(row[name]) for name, read in types.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: read(row[name]) for name, read in types.items()} for row in csv.DictReader(file)]
+    except (LookupError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged, remove its folder to start over: {error!r}") from None

@@ -33,14 +33,15 @@ def save_pretrained(module: nn.Module, folder: str | Path, plan: PruningPlan | N
     save_pruned(module, known, Path(folder))
 
 
-def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+def from_pretrained(folder: str | Path, device: str | torch.device = "cpu", *, model: str | None = None) -> nn.Module:
     """A pruned network from its folder, in eval mode; the same as `rlprune.load`.
 
     Args:
         folder: from `save_pretrained`, a pruned folder, or a run folder that holds one.
         device: where it goes.
+        model: see `rlprune.load`.
 
     Raises:
-        UserError: not such a folder, or its weights do not fit its network.
+        UserError: not such a folder, its weights do not fit its network, or it wants code run that nobody has named.
     """
-    return load(folder, device)
+    return load(folder, device, model=model)

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ from rlprune.cost import Cost, build_cost
 from rlprune.data import Dataset, load_data
 from rlprune.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.errors import UserError
-from rlprune.evaluator import SliceRunner, recalibrate
+from rlprune.evaluator import SliceRunner
 from rlprune.files import cache_folder, require_writable
+from rlprune.finite import require_finite_outputs
 from rlprune.graph import Graph
 from rlprune.models.checkpoint import load_checkpoint, save_weights, weights_hash
+from rlprune.models.named import remember, require_named
 from rlprune.models.registry import parse_model_args, rebuild_model
-from rlprune.modules import copy_sharing_weights
 from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
 from rlprune.pruner import load, pruned_folder
@@ -31,8 +31,8 @@ from rlprune.training import train
 DATA_SETTINGS = (
     "data", "data_root", "download", "image_size", "mean", "std", "search_images", "calibration_images", "workers",
 )  # fmt: skip
-SOME = 16
-"""Images on which a network shows whether it computes numbers."""
+LOOKED_AT = 8
+"""Images that tell whether a network computes anything."""
 RECIPE = 2
 """Raised whenever the training of dense networks changes, so that cached ones are not mistaken for new ones."""
 
@@ -110,10 +110,9 @@ def open_problem(settings: Mapping[str, Any], progress: Progress, data: Dataset 
     progress.stage("tracing the network")
     network, module, graph = open_network(settings, len(data.classes), data.image_size, device)
     _require_logits(module, data.image_size, device)
-    problem = Problem(data, module, network, graph, build_cost(graph), device)
     if settings.get("checkpoint"):
-        _require_finite(problem, settings["checkpoint"])
-    return problem
+        _require_finite(module, data, device, str(settings["checkpoint"]))
+    return Problem(data, module, network, graph, build_cost(graph), device)
 
 
 def open_network(
@@ -137,6 +136,8 @@ def open_network(
         "classes": classes,
         "image_size": image_size,
     }
+    # Typed by a person, or found in results and allowed where those were read.
+    remember(network["model"])
     module = rebuild_model(network)
     if settings.get("checkpoint"):
         load_checkpoint(module, settings["checkpoint"], name=network["model"])
@@ -156,33 +157,10 @@ def _require_logits(module: nn.Module, image_size: int, device: torch.device) ->
         )
 
 
-def _require_finite(problem: Problem, checkpoint: Any) -> None:
-    """Whether the network computes numbers, as it is and after its batch norms were recalibrated."""
-    images = problem.calibration()[0][:SOME]
-    copied = copy_sharing_weights(problem.module)
-    for prepare, when in ((lambda: None, ""), (lambda: recalibrate(copied, images), ", recalibrated on these images,")):
-        prepare()
-        if (layer := _first_not_finite(copied, images)) is not None:
-            raise UserError(
-                f"{checkpoint}: on images of the training split{when} '{layer}' gives NaN or infinite values, although "
-                "all weights are numbers; check its weights and statistics, or use another checkpoint"
-            )
-
-
-def _first_not_finite(module: nn.Module, images: torch.Tensor) -> str | None:
-    """The innermost layer that is the first to give something that is no number."""
-    found: list[str] = []
-
-    def look(name: str, _: nn.Module, __: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and not output.isfinite().all():
-            found.append(name)
-
-    hooks = [part.register_forward_hook(partial(look, name)) for name, part in module.named_modules()]
-    with torch.inference_mode():
-        module(images)
-    for hook in hooks:
-        hook.remove()
-    return found[0] if found else None
+def _require_finite(module: nn.Module, data: Dataset, device: torch.device, name: str) -> None:
+    """Whether weights from a file compute something for the first calibration images."""
+    images, _ = data.calibration.take(torch.arange(min(LOOKED_AT, len(data.calibration))))
+    require_finite_outputs(module, images.to(device), name)
 
 
 def open_pruned(
@@ -203,8 +181,10 @@ def open_pruned(
     """
     folder = pruned_folder(source)
     plan = PruningPlan.load(folder / "plan.json")
+    require_named(plan.network.get("model"), folder)
     problem = open_problem(settings_of_plan(settings, plan) | {"checkpoint": None}, progress)
     module = load(folder, problem.device)
+    _require_finite(module, problem.data, problem.device, str(folder))
     if (here := len(problem.data.classes)) != (there := plan.network["classes"]):
         raise UserError(f"{problem.data.name} has {here} classes and the network in {folder} tells {there} apart")
     return problem, module, plan

@@ -1,6 +1,7 @@
 """Kept channels -> a really smaller network: one slicing serves evaluation and physical pruning alike."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from rlprune.errors import UserError
 from rlprune.graph import WHOLE, Graph
 from rlprune.models.checkpoint import read_weights
+from rlprune.models.named import remember, require_named
 from rlprune.models.registry import rebuild_model
 from rlprune.modules import (
     CONVOLUTIONS,
@@ -137,18 +139,24 @@ def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
     return smaller
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str | None = None) -> nn.Module:
     """A pruned network from its folder, in eval mode; one that skips channels image by image where it was made to.
 
     Args:
         folder: a pruned folder (`plan.json` and `model.safetensors`) or a run folder that holds one.
         device: where it goes.
+        model: `path/to/file.py:factory` that builds the dense network, where its plan names one that was moved or
+            that you have never named yourself; without it such a file is not run.
 
     Raises:
-        UserError: not such a folder, or its weights do not fit its network.
+        UserError: not such a folder, its weights do not fit its network, or it wants code run that nobody has named.
     """
     folder = pruned_folder(Path(folder))
     plan = PruningPlan.load(folder / "plan.json")
+    if model is not None:
+        remember(model)
+        plan = replace(plan, network={**plan.network, "model": model})
+    require_named(plan.network.get("model"), folder)
     if not {"model", "args", "classes", "image_size"} <= set(plan.network):
         raise UserError(f"{folder / 'plan.json'} does not say which network it prunes")
     if (folder / "gates.json").is_file():

@@ -1,6 +1,5 @@
 """The state of an unfinished training, in a file from which it continues."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlprune.archives import load_plain
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
-from rlprune.models.checkpoint import read_tensors
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,13 @@ class Snapshot:
         if self.path is None or not self.path.exists():
             return []
         try:
-            saved = read_tensors(self.path)
+            saved: Any = load_plain(self.path)
             self._agree("setting", saved["settings"], self.settings)
             self._agree("tensor", _shapes(saved["parts"]["module"]), _shapes(self.parts["module"].state_dict()))
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
+        except UserError:
+            raise
+        # Bytes that are no snapshot make the reader fail in any way at all.
+        except Exception as error:
             raise UserError(f"'{self.path}' is no saved training: remove it to start over") from error
         for name, part in self.parts.items():
             part.load_state_dict(saved["parts"][name])

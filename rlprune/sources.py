@@ -95,7 +95,8 @@ def _torchvision(name: str, root: Path, download: bool, image_size: int | None) 
             seen, unseen = (datasets.ImageNet(root, split) for split in ("train", "val"))
         else:
             seen, unseen = (small[name](root, train=train, download=download) for train in (True, False))
-    except (RuntimeError, OSError) as error:
+    # Files that are no such data set make the readers fail in any way at all.
+    except Exception as error:
         message = f"{name} is not in '{root}': {fix}, or name the folder that has it with --data-root ({error})"
         raise UserError(message) from error
     if name == "imagenet":

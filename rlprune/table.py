@@ -13,6 +13,7 @@ from rlprune.graph import Graph
 from rlprune.plan import check_same_groups
 
 LARGEST = 10**9
+MOST_ROWS = 10**6
 NAMES: dict[str, type] = {"group": str, "layers": str}
 """Columns of names: "1.10" is a layer, not the number 1.1."""
 
@@ -29,7 +30,7 @@ def read_ratios(path: Path) -> pd.DataFrame:
         UserError: unreadable, columns missing, a group with two ratios, ratios outside (0, 1], or kept counts that no
             ratio could give.
     """
-    table = _read_any(path)
+    table = read_any(path)
     absent = [column for column in ("group", "keep_ratio") if column not in table.columns]
     if absent:
         raise UserError(f"{path} has no column '{absent[0]}': a ratio table has columns group and keep_ratio")
@@ -106,18 +107,30 @@ def stale_counts(table: pd.DataFrame) -> list[str]:
     return table["group"][stale].tolist()
 
 
-def _read_any(path: Path) -> pd.DataFrame:
+def read_any(path: Path) -> pd.DataFrame:
+    """Read a table by the ending of its name; UserError if that cannot be done."""
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {problem}: expected a table of ratios (csv, json or parquet)")
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path, engine="pyarrow")
+            return _read_parquet(path)
         return pd.read_json(path, dtype=NAMES) if path.suffix == ".json" else read_table(path)  # type: ignore[arg-type]
     except ImportError:
         raise UserError("reading parquet needs pyarrow: pip install 'rlprune[parquet]'") from None
     except (ValueError, json.JSONDecodeError, UnicodeDecodeError, pd.errors.ParserError, OSError) as error:
         raise UserError(f"{path} is not a readable table: {error}") from None
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """A table whose size is looked at first: a few bytes can stand for any number of equal rows."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        rows = file.metadata.num_rows
+    if rows > MOST_ROWS:
+        raise ValueError(f"it has {rows:,} rows, and no network has more than {MOST_ROWS:,} groups")
+    return pd.read_parquet(path, engine="pyarrow")
 
 
 def _check_counts(path: Path, table: pd.DataFrame) -> None:

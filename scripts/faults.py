@@ -10,7 +10,9 @@ command. It must end as one that was never disturbed: the same evaluations, plan
 import argparse
 import csv
 import hashlib
+import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -25,21 +27,32 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from figures import ROOT
+from PIL import Image
 
 import rlprune
 import rlprune.agents.search as agent
 from rlprune.device import machine
 from rlprune.errors import UserError
+from rlprune.progress import Progress
 
 SETTINGS: dict[str, Any] = {
     "model": "resnet20", "model_args": "width=0.25", "data": "digits", "budget": 0.4, "device": "cpu",
     "evaluations": 44, "finetune_epochs": 2,
 }  # fmt: skip
+IMAGES, BATCH = 48, 4
+"""To train on, as many as the readers cannot have read ahead."""
 EACH = 10
 """Kills of one search before it may end."""
 EXACT = ("plan.json", "ratios.csv", "policy/policy.safetensors", "pruned/model.safetensors", "reactions.csv")
 TABLES = ("episodes.csv", "finetune.csv")
 """They also say how long something took, which is never the same."""
+PAGE = ROOT / "docs" / "reliability.md"
+ABOUT = [
+    "# Reliability",
+    "",
+    "`python scripts/faults.py` provokes all this, fails where anything else happens, and writes this part.",
+    "`python scripts/fuzz.py` feeds damaged files to every reader; only an error for people may come of one.",
+]
 
 
 class Fault(NamedTuple):
@@ -68,10 +81,10 @@ def main() -> None:
         seconds, whole = time.perf_counter() - start, fingerprint(root / "whole")
         faults = [killed(root, whole, given.kills, seconds, np.random.default_rng(given.seed))]
         faults += [fault(root, whole) for fault in OTHERS]
-    text = table(faults)
-    print(text)
+    part = table(ABOUT, faults)
+    print(part)
     if given.kills >= 100:
-        (ROOT / "docs" / "reliability.md").write_text(text)
+        write_part(part)
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -255,26 +268,63 @@ def jumping_clock(root: Path, whole: dict[str, str]) -> Fault:
     return Fault("a clock that jumps", how, "nothing: seconds come from a clock that never goes back")
 
 
-OTHERS = (full_disk, read_only, second_process, torn_record, jumping_clock)
+class Killing(Progress):
+    """Kills a process that reads images in the second epoch of a training."""
+
+    def update(self, done: int, **facts: str) -> None:
+        if done == IMAGES // BATCH + 1:
+            os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
 
 
-def table(faults: list[Fault]) -> str:
-    """The page."""
+def dead_reader(root: Path, whole: dict[str, str]) -> Fault:
+    """One of the processes that read images is killed in the midst of an epoch."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", IMAGES // 2 + 2), ("test", 2)):
+        for name in "ab":
+            (root / "photos" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (72, 72, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / "photos" / part / name / f"{number}.png")
+    settings: dict[str, Any] = {
+        "model": "resnet20", "model_args": "width=0.1", "data": f"folder:{root / 'photos'}", "image_size": 72,
+        "mean": "0.5,0.5,0.5", "std": "0.3,0.3,0.3", "search_images": 4, "device": "cpu", "epochs": 2,
+        "batch_size": BATCH,
+    }  # fmt: skip
+    killed, undisturbed = root / "killed.safetensors", root / "undisturbed.safetensors"
+
+    def disturbed() -> None:
+        # Otherwise every reader would import this script with all its libraries.
+        del sys.modules["__main__"].__file__
+        rlprune.train(**settings, workers=2, out=killed, progress=Killing())
+
+    assert ended(child(disturbed)) == 2
+    epochs = len(torch.load(killed.with_suffix(".state"), weights_only=True)["history"])
+    assert (epochs, killed.exists()) == (1, False)
+    assert ended(child(lambda: rlprune.train(**settings, out=killed))) == 0
+    rlprune.train(**settings, out=undisturbed)
+    assert killed.read_bytes() == undisturbed.read_bytes()
+    happens = "exit code 2 and a sentence; the same command, with any `--workers`, repeats that epoch alone"
+    return Fault("a killed reader of images", "`--workers 2`, `kill -9` of one within an epoch", happens)
+
+
+OTHERS = (full_disk, read_only, second_process, torn_record, jumping_clock, dead_reader)
+
+
+def table(about: list[str], faults: list[Fault]) -> str:
+    """A part of the page: its heading and a few words, then a line for every fault."""
     head = ["fault", "how it is provoked", "what happens"]
-    rows = [head, ["---"] * 3, *faults]
-    return "\n".join(
-        [
-            "# Reliability",
-            "",
-            "`python scripts/faults.py` provokes all this, fails where anything else happens, and writes this page.",
-            "`python scripts/fuzz.py` feeds damaged files to every reader; only an error for people may come of one.",
-            "",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
-            f"*{machine()}, {date.today().isoformat()}*",
-            "",
-        ]
-    )
+    rows = [f"| {' | '.join(row)} |" for row in (head, ["---"] * 3, *faults)]
+    return "\n".join([*about, "", *rows, "", f"*{machine()}, {date.today().isoformat()}*", ""])
+
+
+def write_part(part: str) -> None:
+    """Replace the part of the page that has the same heading, or append a new one."""
+    heading = part.partition("\n")[0]
+    parts = [old.rstrip("\n") + "\n" for old in re.split(r"(?m)^(?=#)", PAGE.read_text()) if old]
+    others = [old.partition("\n")[0] != heading for old in parts]
+    place = others.index(False) if False in others else len(parts)
+    parts[place : place + 1] = [part]
+    PAGE.write_text("\n".join(parts))
 
 
 if __name__ == "__main__":

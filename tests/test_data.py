@@ -178,6 +178,7 @@ def test_images_of_one_colour_need_given_numbers(tmp_path: Path) -> None:
     ("options", "match"),
     [
         ({"search_images": 1437, "calibration_images": 1}, "1437 search.*1437 training"),
+        ({"search_images": 1436, "calibration_images": 1}, "1436 search images leave 1 of 1437 training"),
         ({"calibration_images": 2000}, "2000 calibration"),
         ({"search_images": 0}, "search_images is 0"),
         ({"calibration_images": -1}, "calibration_images is -1"),

@@ -11,5 +11,12 @@ def test_nothing_is_lost() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", SCRIPT, "--kills", "4"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "4 kills of 1 searches" in done.stdout
-    for fault in ("full disk", "read-only folder", "two processes", "last record cut short", "a clock that jumps"):
+    for fault in (
+        "full disk",
+        "read-only folder",
+        "two processes",
+        "last record cut short",
+        "a clock that jumps",
+        "a killed reader",
+    ):
         assert fault in done.stdout

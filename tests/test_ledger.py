@@ -2,7 +2,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from rlprune.errors import UserError
 from rlprune.ledger import Cell, Ledger
 
 CELL = Cell("ppo", 0, 0.1 + 0.2, 0.5, 1 / 3, None, 28, 1.5, 0.25, 0.29999, 0.4, "", "3 14 15")
@@ -43,3 +45,10 @@ def test_a_curve_whose_cell_was_not_written_any_more_is_dropped(tmp_path: Path) 
     again = Ledger(tmp_path)
     assert again.cells == [CELL]
     assert [row["method"] for row in again.curves] == ["ppo"]
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04\x95", b"method\nuniform\n", b"method,seed\nuniform,x\n"])
+def test_a_damaged_table_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cells.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"cells\.csv is damaged"):
+        Ledger(tmp_path)

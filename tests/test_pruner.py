@@ -125,15 +125,17 @@ def test_loading_in_a_new_process(
     images = torch.randn(2, 3, 32, 32)
     torch.save(images, tmp_path / "images.pt")
     program = (
-        "import sys, torch, rlprune; torch.set_num_threads(1); net = rlprune.load(sys.argv[1]); "
+        "import sys, torch, rlprune; torch.set_num_threads(1); net = rlprune.load(sys.argv[1], model=sys.argv[4]); "
         "assert not net.training and all(p.requires_grad for p in net.parameters()); "
         "torch.save(net(torch.load(sys.argv[2])).detach(), sys.argv[3])"
     )
     files = [run, tmp_path / "images.pt", tmp_path / "outputs.pt"]
-    subprocess.run([sys.executable, "-c", program, *map(str, files)], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run(
+        [sys.executable, "-c", program, *map(str, files), name], check=True, cwd=Path(__file__).parent.parent
+    )
     assert torch.equal(torch.load(tmp_path / "outputs.pt"), module(images))
     # The inner folder alone will do as well.
-    assert torch.equal(load(run / "pruned")(images), module(images))
+    assert torch.equal(load(run / "pruned", model=name)(images), module(images))
 
 
 def test_no_pruned_network(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 from torch import Tensor, nn
 
-from rlprune.errors import unknown
+from rlprune.errors import UserError, unknown
 from rlprune.graph import Graph
 
 CRITERIA = {"l1": "l1", "l2": "l2", "bn-scale": "bn_scale", "taylor": "taylor", "random": "random"}
@@ -61,11 +61,19 @@ def sum_over_producers(graph: Graph, values: dict[str, np.ndarray]) -> np.ndarra
 
     Returns:
         (all groups' channels,) sums.
+
+    Raises:
+        UserError: some of the numbers are not finite.
     """
     total = np.zeros(int(graph.sizes.sum()))
     for axis in graph.axes:
         if axis.side == "out" and axis.layer in values:
             value = values[axis.layer].astype(np.float64)
+            if not np.isfinite(value).all():
+                raise UserError(
+                    f"the channels of '{axis.layer}' cannot be compared, the criterion gives them NaN or infinite "
+                    "scores: its weights are too large, use a checkpoint from before it diverged"
+                )
             mine = axis.slots >= 0
             np.add.at(total, axis.slots[mine], value[mine] / max(value.mean(), 1e-12))
     return total

@@ -3,17 +3,17 @@
 import hashlib
 import os
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from rlprune.archives import load_plain
 from rlprune.errors import UserError
 from rlprune.files import write_atomic
+from rlprune.finite import require_finite_weights
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # DataParallel and torch.compile put these before every name.
@@ -30,17 +30,15 @@ def load_checkpoint(module: nn.Module, path: str | os.PathLike[str], *, name: st
         name: what messages call ``module``.
 
     Raises:
-        UserError: no such file, no weights in it, names or shapes other than the module's, NaN or infinite values.
-            Nothing has been copied then.
+        UserError: no such file, no weights in it, names or shapes other than the module's, NaN or infinite values,
+            negative variances. Nothing has been copied then.
     """
     path = Path(path)
     expected = module.state_dict()
     given = _strip(_unwrap(_read(path), path), expected)
     _check_fit(given, expected, path, name)
+    require_finite_weights(given, path)
     state = {key: tensor.to(expected[key].dtype) for key, tensor in given.items()}
-    for key, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: '{key}' holds NaN or infinite values; use a checkpoint from before it diverged")
     # Not strict, for num_batches_tracked alone: everything else has been checked.
     module.load_state_dict(state, strict=False)
 
@@ -49,9 +47,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a file by name, whatever network they are of.
 
     Raises:
-        UserError: no such file, or no weights in it.
+        UserError: no such file, no weights in it, NaN or infinite values, negative variances.
     """
-    return _unwrap(_read(Path(path)), Path(path))
+    found = _unwrap(_read(Path(path)), Path(path))
+    require_finite_weights(found, Path(path))
+    return found
 
 
 def save_weights(module_or_state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
@@ -88,24 +88,18 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors" or _is_safetensors(path):
             return load_file(path)
-        return read_tensors(path)
+        return load_plain(path)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the checkpoint {path} holds more than tensors and plain containers, or is damaged; only weights are "
             f"loaded, since unpickling anything else could run code: {CONVERT}"
         ) from error
+    except UserError:
+        raise
     # Bytes that are no checkpoint make the readers fail in any way at all.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"the checkpoint {path} is truncated or no checkpoint: {reason}") from error
-
-
-def read_tensors(path: Path) -> Any:
-    """What ``torch.save`` has written, if it is tensors and plain containers and nothing else; to the CPU."""
-    with warnings.catch_warnings():
-        # torch warns of unusual pickle protocols before it reads or refuses them.
-        warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _is_safetensors(path: Path) -> bool:

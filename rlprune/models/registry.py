@@ -9,6 +9,7 @@ from torch import nn
 from rlprune.errors import UserError, unknown
 from rlprune.models.mcifarnet import mcifarnet
 from rlprune.models.mobilenetv2 import mobilenetv2
+from rlprune.models.named import is_file
 from rlprune.models.resnet import DEPTHS, resnet
 from rlprune.models.userfile import from_file
 from rlprune.models.vgg import CONVS_PER_STAGE, vgg
@@ -51,7 +52,7 @@ def build_model(name: str, *, classes: int, image_size: int, args: Mapping[str, 
     """
     args = dict(args or {})
     source, slash, rest = name.partition("/")
-    if ".py:" in name or name.endswith(".py"):
+    if is_file(name):
         return from_file(name, classes, args)
     if slash and source == "torchvision":
         return from_torchvision(rest, classes, args)

@@ -10,6 +10,8 @@ from rlprune.errors import UserError, unknown
 
 # Without these the two warn about their defaults, and train mode returns a tuple.
 QUIET = {"aux_logits": False, "init_weights": True}
+FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Arguments by which timm reads weights from anywhere, which in some of its releases unpickles them."""
 
 
 def from_torchvision(name: str, classes: int, args: Mapping[str, object]) -> nn.Module:
@@ -56,6 +58,8 @@ def from_timm(name: str, classes: int, args: Mapping[str, object]) -> nn.Module:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UserError(f"unknown timm model '{name}': {hint}timm.list_models() lists them all")
     try:
+        if files := [name for name in FILES if name in args]:
+            raise ValueError(f"{files[0]} names weights, which --checkpoint reads safely")
         settings: dict[str, Any] = {"pretrained": False, "num_classes": classes, **args}
         return timm.create_model(name, **settings)
     except (TypeError, ValueError, KeyError) as error:

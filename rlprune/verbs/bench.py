@@ -13,6 +13,7 @@ from rlprune.device import machine, resolve_device
 from rlprune.errors import UserError
 from rlprune.files import write_json
 from rlprune.isolated import run_isolated
+from rlprune.models.named import require_named
 from rlprune.models.registry import parse_model_args, usual_shape
 from rlprune.plan import PruningPlan
 from rlprune.problem import open_network
@@ -75,6 +76,7 @@ def _subjects(given: Bench) -> tuple[dict[str, Any], list[int] | None, list[dict
     folder = pruned_folder(given.source)
     plan = PruningPlan.load(folder / "plan.json")
     network = dict(plan.network)
+    require_named(network.get("model"), folder)
     return network, plan.counts().tolist(), [{"network": network}, {"folder": str(folder)}]
 
 

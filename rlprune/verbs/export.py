@@ -12,7 +12,7 @@ from rlprune.files import write_atomic
 from rlprune.formats import export_table
 from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
-from rlprune.table import read_table
+from rlprune.table import read_any
 
 Written = Callable[[Export, Progress], dict[str, Any]]
 PRINTED = ("md", "latex", "html")
@@ -46,7 +46,7 @@ def export(*, config: Path | None = None, progress: Progress | None = None, **se
 
 def _table(source: Path, printed: bool) -> pd.DataFrame:
     if source.is_dir() and (source / "ratios.csv").is_file():
-        table = read_table(source / "ratios.csv")
+        table = read_any(source / "ratios.csv")
     else:
         table = PruningPlan.load(source / "plan.json" if source.is_dir() else source).table()
     # What is not known is an empty cell to people, and a missing number to programs.

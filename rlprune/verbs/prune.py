@@ -16,6 +16,7 @@ from rlprune.evaluator import recalibrate
 from rlprune.files import check_new, new_folder
 from rlprune.finish import costs, described, plan_of, save_pruned, sizes
 from rlprune.landing import open_landing
+from rlprune.models.named import require_named
 from rlprune.plan import PruningPlan, make_plan, ratio_table, rows
 from rlprune.problem import DATA_SETTINGS, Problem, open_problem, settings_of_plan, train_dense
 from rlprune.progress import Progress
@@ -137,5 +138,7 @@ def _network_settings(plan: PruningPlan | pd.DataFrame, given: Prune) -> dict[st
         return {}
     data = (*DATA_SETTINGS, "seed") if given.data is None else ()
     keys = (("model", "model_args") if given.model is None else ()) + data + CHOICES
+    if given.model is None:
+        require_named(plan.network.get("model"), given.plan or Path())
     there = settings_of_plan({"model": given.model}, plan)
     return {key: there[key] for key in keys if key in there and getattr(given, key) in (None, False)}

@@ -24,6 +24,7 @@ from rlprune.finish import described, plan_of, prune_and_recover
 from rlprune.front import front
 from rlprune.journal import Known
 from rlprune.landing import open_landing
+from rlprune.models.named import require_named
 from rlprune.plan import plan_key, text_to_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
@@ -55,6 +56,8 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     policy = load_policy(find_policy(given.source))
     trained = settings_for(policy.settings, given.model, given.model_args)
     there = _settings(given, trained)
+    if given.model is None:
+        require_named(there.model, given.source)
     budget = parse_budget(there.budget)
     out = check_new(given.out or _beside(given.source, budget))
     problem = open_problem(as_dict(there), progress)
