@@ -19,7 +19,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -119,8 +118,15 @@ def guided(root: Path, number: int, name: str, read: Read, runs: int, seed: int)
 
     def once(data: bytes) -> None:
         path.write_bytes(data)
-        with suppress(UserError):
+        try:
             read(path)
+        except UserError:
+            pass
+        except Exception:
+            print(f"\n{name}, {data[:300]!r}", file=sys.stderr)
+            traceback.print_exc()
+            # At once, for on its usual way out a copy of this process removes its temporary folder.
+            os._exit(1)
 
     pid = os.fork()
     if not pid:
