@@ -52,6 +52,7 @@ ABOUT = [
     "",
     "`python scripts/faults.py` provokes all this, fails where anything else happens, and writes this part.",
     "`python scripts/fuzz.py` feeds damaged files to every reader; only an error for people may come of one.",
+    "With `--guided` (needs `pip install atheris`) libFuzzer chooses them by the lines of rlprune that they reach.",
 ]
 
 

@@ -2,14 +2,17 @@
 
     python scripts/fuzz.py --inputs 100000        # the long form; needs no GPU and no network
     python scripts/fuzz.py --inputs 500 --seed 1
+    pip install atheris && python scripts/fuzz.py --inputs 100000 --guided
 
 A search makes valid files first. Every input is one of them with bytes flipped, cut, doubled or inserted, or, where it
-holds JSON, YAML or a table, with a value, a name or a cell that does not belong there.
+holds JSON, YAML or a table, with a value, a name or a cell that does not belong there. With `--guided` libFuzzer
+chooses the inputs by the lines of rlprune that they reach.
 """
 
 import argparse
 import copy
 import json
+import os
 import random
 import sys
 import tempfile
@@ -17,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -48,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=2000, help="of all readers together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guided", action="store_true", help="by what inputs reach; needs atheris")
     given = parser.parse_args()
     torch.set_num_threads(1)
     agent.WALKS, agent.ROLLOUTS = 32, 1
@@ -59,6 +64,11 @@ def main() -> None:
         problem = open_problem(settings, Progress())
         rng, found, most = random.Random(given.seed), 0, 0.0
         readers = readers_of(root / "run", problem)
+        if given.guided:
+            runs, each = given.inputs // len(readers), enumerate(readers)
+            escaped = [name for number, (name, read) in each if guided(root, number, name, read, runs, given.seed)]
+            print(f"{runs} guided inputs for each of {len(readers)} readers: {len(escaped)} escaped")
+            sys.exit(f"look above for {escaped}" if escaped else 0)
         for number in range(given.inputs):
             name, read = readers[number % len(readers)]
             start = time.perf_counter()
@@ -92,6 +102,55 @@ def readers_of(run: Path, problem: Problem) -> list[tuple[str, Read]]:
         ("episodes.csv", lambda path: RunFolder(path.parent, config).episodes.known()),
         ("reactions.csv", lambda path: read_records([path.parent])),
     ]
+
+
+def guided(root: Path, number: int, name: str, read: Read, runs: int, seed: int) -> bool:
+    """Whether something else than an error for people came of one of the inputs that libFuzzer makes of a valid file.
+
+    It ends its process, and has one of its own.
+    """
+    import atheris
+
+    path, corpus = root / "run" / name, root / f"corpus-{number}"
+    whole = path.read_bytes()
+    corpus.mkdir()
+    (corpus / "valid").write_bytes(whole)
+
+    def once(data: bytes) -> None:
+        path.write_bytes(data)
+        try:
+            read(path)
+        except UserError:
+            pass
+        except Exception:
+            print(f"\n{name}, {data[:300]!r}", file=sys.stderr)
+            traceback.print_exc()
+            # At once, for on its usual way out a copy of this process removes its temporary folder.
+            os._exit(1)
+
+    pid = os.fork()
+    if not pid:
+        for function in functions_of("rlprune"):
+            atheris.instrument_func(function)
+        options = [f"-runs={runs}", f"-seed={seed + 1}", f"-max_len={2 * len(whole)}", f"-timeout={SLOW:.0f}"]
+        atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={corpus}/", "-verbosity=0", str(corpus)], once)
+        atheris.Fuzz()
+    failed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
+    path.write_bytes(whole)
+    return failed
+
+
+def functions_of(package: str) -> list[FunctionType]:
+    """Every function and method in the modules of a package that are loaded."""
+    found: dict[int, FunctionType] = {}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == package:
+            places = [vars(module), *(vars(kind) for kind in vars(module).values() if isinstance(kind, type))]
+            for each in (value for place in places for value in place.values()):
+                function = getattr(each, "__func__", each)
+                if isinstance(function, FunctionType) and function.__module__.partition(".")[0] == package:
+                    found[id(function)] = function
+    return list(found.values())
 
 
 def survived(path: Path, read: Read, rng: random.Random) -> bool:
