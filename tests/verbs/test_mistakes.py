@@ -193,7 +193,8 @@ def test_images(tell: Callable[..., str], shop: Any, tmp_path: Path) -> None:
             (tmp_path / "images" / part / name).mkdir(parents=True)
     assert "no images in" in tell("search", data="folder:images")
     for folder in (tmp_path / "images").glob("*/*"):
-        (folder / "0.png").write_bytes(b"no image at all")
+        for number in range(3):
+            (folder / f"{number}.png").write_bytes(b"no image at all")
     small = {"search_images": 1, "calibration_images": 1, "image_size": 16}
     assert f"{Path('images') / 'train' / 'a' / '0.png'}" in tell("search", data="folder:images", **small)
 
