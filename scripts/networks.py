@@ -308,15 +308,15 @@ def reloads(case: Case) -> str:
     network["model"] = network.pop("name")
     with tempfile.TemporaryDirectory() as folder:
         save_pruned(smaller, make_plan(case.graph, mask, network), Path(folder))
-        there = case.fresh.submit(outputs_there, folder, case.images.numpy()).result()
+        there = case.fresh.submit(outputs_there, folder, network["model"], case.images.numpy()).result()
     agree([torch.from_numpy(output) for output in there], smaller(case.images))
     return ""
 
 
-def outputs_there(folder: str, images: np.ndarray) -> list[np.ndarray]:
+def outputs_there(folder: str, model: str, images: np.ndarray) -> list[np.ndarray]:
     """What the network in a folder returns; runs in another process."""
     with torch.no_grad():
-        return [output.numpy() for output in output_tensors(load(folder)(torch.from_numpy(images)))]
+        return [output.numpy() for output in output_tensors(load(folder, model=model)(torch.from_numpy(images)))]
 
 
 def reloading() -> ProcessPoolExecutor:
