@@ -133,7 +133,8 @@ class Alternation:
         given = replace(self.given, seed=self.given.seed + number)
         called = f"training, stage {number} of {len(self.stages) + 1}: {TOLD[kind]}"
         state = self._training(number)
-        fit(self.gated, self.problem, epochs, given, state, self.progress, recovery=True, stage=called)
+        teacher = self.problem.module if given.distill else None
+        fit(self.gated, self.problem, epochs, given, state, self.progress, recovery=True, stage=called, teacher=teacher)
         # A submodule that is frozen must be out of the way before states are compared.
         self.gated.runtime = None
 

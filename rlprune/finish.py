@@ -108,7 +108,7 @@ def recover(
         problem: the dense network and its images.
         mask: (all groups' channels,) bool, True where a channel stays.
         epochs: of fine-tuning; 0 leaves it out.
-        options: learning rate, batch size and seed of the fine-tuning.
+        options: learning rate, batch size, seed and teacher of the fine-tuning.
         state: file from which an interrupted fine-tuning continues; whoever has kept the result removes it.
         progress: told how far the fine-tuning is.
     """
@@ -117,7 +117,8 @@ def recover(
     _, oneshot = evaluate(smaller, problem.data.test, device=problem.device)
     if not epochs:
         return Recovered(smaller, oneshot, None, [])
-    history = fit(smaller, problem, epochs, options, state, progress, recovery=True)
+    teacher = problem.module if options.distill else None
+    history = fit(smaller, problem, epochs, options, state, progress, recovery=True, teacher=teacher)
     _, tuned = evaluate(smaller, problem.data.test, device=problem.device)
     return Recovered(smaller, oneshot, tuned, history)
 
@@ -132,7 +133,7 @@ def prune_and_recover(
         plan: what to keep.
         folder: gets `plan.json`, `ratios.csv`, `finetune.csv` and `pruned/`.
         epochs: of fine-tuning; 0 leaves it out.
-        options: learning rate, batch size and seed of the fine-tuning.
+        options: learning rate, batch size, seed and teacher of the fine-tuning.
         progress: told what is going on.
 
     Returns:

@@ -170,11 +170,13 @@ def open_pruned(
 
     Args:
         source: a run folder or a pruned folder.
-        settings: as for `open_problem`; what they leave open is taken from the folder's plan.
+        settings: as for `open_problem`; what they leave open is taken from the folder's plan. A `checkpoint` among them
+            is for the dense network.
         progress: told what is going on.
 
     Returns:
-        The problem (its dense network has fresh weights), the pruned network on its device, and its plan.
+        The problem (its dense network has fresh weights unless a checkpoint is given), the pruned network on its
+        device, and its plan.
 
     Raises:
         UserError: whatever cannot be used.
@@ -182,7 +184,7 @@ def open_pruned(
     folder = pruned_folder(source)
     plan = PruningPlan.load(folder / "plan.json")
     require_named(plan.network.get("model"), folder)
-    problem = open_problem(settings_of_plan(settings, plan) | {"checkpoint": None}, progress)
+    problem = open_problem(settings_of_plan(settings, plan), progress)
     module = load(folder, problem.device)
     _require_finite(module, problem.data, problem.device, str(folder))
     if (here := len(problem.data.classes)) != (there := plan.network["classes"]):
@@ -227,6 +229,7 @@ def fit(
     *,
     recovery: bool = False,
     stage: str = "",
+    teacher: nn.Module | None = None,
 ) -> list[dict[str, float]]:
     """Train a module on a problem's training images.
 
@@ -239,6 +242,7 @@ def fit(
         progress: told how far it is, as a stage of its own.
         recovery: the network is a pruned one that was trained before.
         stage: what this is called to whoever watches.
+        teacher: see `rlprune.training.train`.
 
     Returns:
         One record an epoch.
@@ -269,6 +273,7 @@ def fit(
         batch_size=given.batch_size,
         seed=given.seed,
         device=problem.device,
+        teacher=teacher,
         state=state,
         on_epoch=told,
         on_step=stepped,

@@ -196,6 +196,7 @@ class BothTrainings(Optimiser):
         None, help="epochs of the dense network, if no checkpoint is given", unset="the data set's", minimum=0
     )
     finetune_epochs: int | None = setting(None, help="epochs of the pruned network", unset="the data set's", minimum=0)
+    distill: bool = setting(False, help="the pruned network also learns from the outputs of the dense one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,6 +358,7 @@ class Finetune(Training, Run, RunData):
 
     title: ClassVar[str] = "Source"
     source: Path = setting(help=FOLDER, positional="RUN_OR_PRUNED")
+    teacher: Path | None = setting(None, help=f"{CHECKPOINT}, to learn from its outputs, too", unset="none")
 
 
 @dataclass(frozen=True, kw_only=True)

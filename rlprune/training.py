@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Record = dict[str, float]
 AUXILIARY = 0.3
 """Weight of the losses of auxiliary heads (Szegedy et al. 2014, arXiv 1409.4842)."""
+TEMPERATURE, TAUGHT = 4.0, 0.9
+"""Of distillation: what logits are divided by, and how much the teacher's outputs count beside the labels."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def train(
     augment: bool = True,
     seed: int = 0,
     device: torch.device,
+    teacher: nn.Module | None = None,
     state: Path | None = None,
     on_epoch: Callable[[Record], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
@@ -84,6 +87,8 @@ def train(
         augment: whether the images are augmented.
         seed: not negative.
         device: where to train, in bfloat16 mixed precision if it has matrix units for that.
+        teacher: maps the same images to logits that are learned from beside the labels; on ``device``, in eval mode,
+            left as it is. See `distillation`.
         state: a file that holds the whole training state after every epoch and from which it continues if it exists;
             the caller removes it.
         on_epoch: called with every epoch's record, after the state was saved.
@@ -102,6 +107,7 @@ def train(
         label_smoothing=label_smoothing,
         augment=augment,
         seed=seed,
+        distilled=teacher is not None,
     )
     learner = _Learner(module, settings, _fabric(device))
     snapshot = Snapshot(
@@ -111,7 +117,7 @@ def train(
     for epoch in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
         with safe_backward(module):
-            _epoch([learner], images, epoch, settings, on_step)
+            _epoch([learner], images, epoch, settings, teacher, on_step)
         record = learner.record()
         if not math.isfinite(record["loss"]):
             lr = settings["lr"]
@@ -134,6 +140,7 @@ def recover_together(
     batch_size: int | None = None,
     seed: int = 0,
     device: torch.device,
+    teacher: nn.Module | None = None,
 ) -> None:
     """One epoch of recovery for each of several pruned networks, as `train` does it; they share every batch.
 
@@ -141,20 +148,35 @@ def recover_together(
 
     Args:
         modules: changed in place; each ends where it would have ended alone, if it draws nothing at random.
-        images, lr, batch_size, seed, device: as for `train`.
+        images, lr, batch_size, seed, device, teacher: as for `train`.
 
     Raises:
         UserError: a setting is out of range. A network that diverged is left with weights that are not finite.
     """
-    settings = _settings(images, epochs=1, lr=lr, recovery=True, batch_size=batch_size, seed=seed)
+    settings = _settings(
+        images, epochs=1, lr=lr, recovery=True, batch_size=batch_size, seed=seed, distilled=teacher is not None
+    )
     fabric = _fabric(device)
     learners = [_Learner(module, settings, fabric) for module in modules]
     with ExitStack() as stack:
         for module in modules:
             stack.enter_context(safe_backward(module))
-        _epoch(learners, images, 1, settings)
+        _epoch(learners, images, 1, settings, teacher)
     for module in modules:
         module.eval()
+
+
+def distillation(logits: Tensor, lesson: Tensor) -> Tensor:
+    """How far a network's outputs are from a teacher's, both softened: T^2 KL(teacher || network), in nats.
+
+    Hinton, Vinyals & Dean (2015, arXiv 1503.02531); T^2 keeps the gradients as large as those of the labels.
+
+    Args:
+        logits: (B, classes) of the network.
+        lesson: (B, classes) of the teacher.
+    """
+    mine, theirs = (log_softmax(one.float() / TEMPERATURE, dim=1) for one in (logits, lesson))
+    return TEMPERATURE**2 * kl_div(mine, theirs, reduction="batchmean", log_target=True)
 
 
 def evaluate(
@@ -183,6 +205,7 @@ def _epoch(
     images: ImageSet,
     epoch: int,
     settings: Mapping[str, Any],
+    teacher: nn.Module | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> None:
     """Let every network learn from every batch of more than one image."""
@@ -196,8 +219,9 @@ def _epoch(
         for inputs, labels in batches:
             if len(labels) == 1:
                 continue
+            lesson = None if teacher is None else _logits(teacher, inputs)
             for learner in learners:
-                learner.step(inputs, labels)
+                learner.step(inputs, labels, lesson)
             if on_step:
                 scheduler = learners[0].scheduler
                 on_step(scheduler.last_epoch, scheduler.total_steps - 1)
@@ -220,11 +244,13 @@ class _Learner:
     def _clear(self) -> None:
         self._totals, self._seen = torch.zeros(2, device=self.fabric.device), 0
 
-    def step(self, inputs: Tensor, labels: Tensor) -> None:
-        """Learn from one batch."""
+    def step(self, inputs: Tensor, labels: Tensor, lesson: Tensor | None = None) -> None:
+        """Learn from one batch, and from a teacher's logits for it."""
         logits, *auxiliary = _outputs(self.model(inputs))
         losses = [cross_entropy(one, labels, label_smoothing=self.label_smoothing) for one in (logits, *auxiliary)]
         loss = losses[0] + AUXILIARY * sum(losses[1:])
+        if lesson is not None:
+            loss = (1 - TAUGHT) * loss + TAUGHT * distillation(logits, lesson)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()
@@ -237,6 +263,11 @@ class _Learner:
         loss, accuracy = (self._totals / self._seen).tolist()
         self._clear()
         return {"loss": loss, "accuracy": accuracy, "lr": self._lr}
+
+
+def _logits(teacher: nn.Module, inputs: Tensor) -> Tensor:
+    with torch.no_grad(), _autocast(inputs.device):
+        return teacher(inputs).float()
 
 
 def _outputs(result: Any) -> list[Tensor]:
@@ -258,12 +289,14 @@ def _settings(
     weight_decay: float = 5e-4,
     label_smoothing: float = 0.0,
     augment: bool = True,
+    distilled: bool = False,
 ) -> dict[str, Any]:
     """Every setting of a training, with the defaults that depend on others, checked."""
     batch_size = max(16, min(128, len(images) // 40)) if batch_size is None else batch_size
     lr = (0.03 if recovery else 0.1) * batch_size / 128 if lr is None else lr
     settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
     settings |= {"label_smoothing": label_smoothing, "augment": augment, "seed": seed, "images": len(images)}
+    settings["distilled"] = distilled
     _check(settings)
     return settings
 

@@ -35,6 +35,7 @@ class Tuner:
         scores: (all groups' channels,) from a criterion; decides which channels stay.
         seed: of the choice of images and of the training.
         lr, batch_size: of the training; None for its defaults.
+        distill: whether plans learn from the dense network, too.
         seen: what is known already, by kept counts.
         on_new: told the counts and the evaluation of every plan that had to be tuned.
     """
@@ -46,11 +47,13 @@ class Tuner:
         seed: int = 0,
         lr: float | None = None,
         batch_size: int | None = None,
+        distill: bool = False,
         seen: dict[tuple[int, ...], Evaluation] | None = None,
         on_new: Callable[[np.ndarray, Evaluation], None] = lambda counts, evaluation: None,
     ) -> None:
         self.problem, self.scores, self.seed = problem, scores, seed
         self.lr, self.batch_size = lr, batch_size
+        self.teacher = problem.module if distill else None
         self.seen = {} if seen is None else seen
         self.on_new = on_new
         train = problem.data.train
@@ -77,8 +80,9 @@ class Tuner:
         masks = [top_mask(problem.graph, counts, self.scores) for counts in plans]
         modules = [prune(problem.module, problem.graph, mask) for mask in masks]
         recover_together(
-            modules, self.images, lr=self.lr, batch_size=self.batch_size, seed=self.seed, device=problem.device
-        )
+            modules, self.images, lr=self.lr, batch_size=self.batch_size, seed=self.seed, device=problem.device,
+            teacher=self.teacher,
+        )  # fmt: skip
         for counts, module in zip(plans, modules, strict=True):
             evaluation = self._judge(module)
             self.seen[plan_key(counts)] = evaluation

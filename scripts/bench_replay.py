@@ -3,8 +3,8 @@
     python scripts/bench_replay.py --data folder:PATH --checkpoint FILE
 
 On CIFAR-10 the policy of one search goes to another checkpoint of the same network, which is trained here for four
-epochs unless `--other` names one; on digits it goes to other weights, another depth and another family. What has been
-measured is not measured again.
+epochs unless `--other` names one, and to another depth, trained alike; on digits it goes to other weights, another depth
+and another family. What has been measured is not measured again.
 """
 
 import argparse
@@ -55,6 +55,10 @@ def journeys(given: argparse.Namespace) -> list[Journey]:
     other = given.other or given.out / "other.safetensors"
     if not other.is_file():
         done("train", [*vgg, "--epochs", "4", "--seed", "1"], other)
+    shallow = ["--model", "vgg13", *vgg[2:]]
+    thirteen = given.out / "vgg13.safetensors"
+    if not thirteen.is_file():
+        done("train", [*shallow, "--epochs", "4", "--seed", "1"], thirteen)
     resnet = ["--model", "resnet20", "--model-args", "width=0.5"]
     weights = given.out / "digits-other.safetensors"
     if not weights.is_file():
@@ -63,6 +67,8 @@ def journeys(given: argparse.Namespace) -> list[Journey]:
     return [
         Journey("CIFAR-10, vgg16 ×0.25 → other weights", "0.3",
                 [*vgg, "--checkpoint", given.checkpoint], [*vgg, "--checkpoint", str(other)]),
+        Journey("CIFAR-10, vgg16 ×0.25 → vgg13 ×0.25", "0.3",
+                [*vgg, "--checkpoint", given.checkpoint], [*shallow, "--checkpoint", str(thirteen)]),
         Journey("digits, resnet20 ×0.5 → other weights", "0.4", digits, [*digits, "--checkpoint", str(weights)]),
         Journey("digits, resnet20 ×0.5 → resnet32 ×0.5", "0.4", digits,
                 ["--model", "resnet32", "--model-args", "width=0.5", *SMALL]),

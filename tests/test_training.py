@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlprune import training
 from rlprune.errors import UserError
 from rlprune.models.registry import build_model
-from rlprune.training import evaluate, recover_together, train
+from rlprune.training import distillation, evaluate, recover_together, train
 
 CPU = torch.device("cpu")
 
@@ -88,6 +88,49 @@ def test_one_step_by_hand() -> None:
     assert result.history[0]["loss"] == pytest.approx(-(target * probabilities.log()).sum(1).mean().item(), rel=1e-5)
     hits = (probabilities.argmax(1) == images.labels).double().mean().item()
     assert result.history[0]["accuracy"] == hits
+
+
+def test_one_distilled_step_by_hand() -> None:
+    images: Any = Images(torch.tensor([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]])[:, :, None, None], torch.tensor([0, 1]))
+    module, teacher = linear(), linear()
+    with torch.no_grad():
+        teacher[1].weight.mul_(-2)
+    weight = module[1].weight.detach().double().clone()
+    result = train(
+        module, images, epochs=1, lr=0.3, batch_size=2, weight_decay=0.0, augment=False, device=CPU, teacher=teacher
+    )
+    # The gradient of T^2 KL by the logits is T (softmax(network / T) - softmax(teacher / T)) / batch; here T = 4.
+    inputs, labels = images.inputs.flatten(1).double(), torch.eye(2).double()
+    bias = linear()[1].bias.detach().double()
+    mine, theirs = inputs @ weight.T + bias, inputs @ (-2 * weight).T + bias
+    by_labels = (mine.softmax(1) - labels) / 2
+    by_teacher = 4 * ((mine / 4).softmax(1) - (theirs / 4).softmax(1)) / 2
+    slope = 0.1 * by_labels + 0.9 * by_teacher
+    expected = weight - result.history[0]["lr"] * 1.9 * slope.T @ inputs
+    torch.testing.assert_close(module[1].weight, expected.float())
+    # What is told is the loss by the labels, which other trainings can be compared with.
+    assert result.history[0]["loss"] == pytest.approx(-mine.log_softmax(1).diagonal().mean().item(), rel=1e-5)
+
+
+def test_distillation_ends_where_outputs_differ_by_a_constant() -> None:
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    assert distillation(logits, logits + 3).item() == pytest.approx(0, abs=1e-6)
+    # KL((3/4, 1/4) || (1/2, 1/2)) = log 2 - H(1/4)
+    lesson = torch.tensor([[4 * math.log(3.0), 0.0]])
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert distillation(torch.zeros(1, 2), lesson).item() == pytest.approx(16 * (math.log(2) - entropy), rel=1e-5)
+
+
+def test_a_teacher_stays_as_it_is(tmp_path: Path) -> None:
+    teacher, state = network(seed=1).eval(), tmp_path / "state.pt"
+    pupil, other = network(), network()
+    train(pupil, bright_or_dark(), epochs=2, device=CPU, teacher=teacher, state=state)
+    train(other, bright_or_dark(), epochs=2, device=CPU)
+    assert same(teacher, network(seed=1))
+    assert not teacher.training
+    assert not same(pupil, other)
+    with pytest.raises(UserError, match="distilled is True, here it is False"):
+        train(network(), bright_or_dark(), epochs=2, device=CPU, state=state)
 
 
 def test_evaluation_by_hand() -> None:
@@ -290,11 +333,12 @@ def test_auxiliary_heads(wrap: Any) -> None:
     torch.testing.assert_close(moved / result.history[0]["lr"], 1.9 * gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_networks_that_recover_together_end_as_they_do_alone() -> None:
+@pytest.mark.parametrize("teacher", [None, network(seed=2).eval()])
+def test_networks_that_recover_together_end_as_they_do_alone(teacher: nn.Module | None) -> None:
     together, alone = [steady(0), steady(1)], [steady(0), steady(1)]
-    recover_together(together, bright_or_dark(), seed=3, device=CPU)
+    recover_together(together, bright_or_dark(), seed=3, device=CPU, teacher=teacher)
     for module, other in zip(together, alone, strict=True):
-        train(other, bright_or_dark(), epochs=1, recovery=True, seed=3, device=CPU)
+        train(other, bright_or_dark(), epochs=1, recovery=True, seed=3, device=CPU, teacher=teacher)
         assert same(module, other)
         assert not module.training
     assert not same(*together)

@@ -38,11 +38,14 @@ def plans(problem: Problem) -> list[np.ndarray]:
     return [np.maximum(problem.graph.sizes * share // 4, 1) for share in (1, 2, 3)]
 
 
-def test_a_tuning_is_a_fine_tuning_on_a_part_of_the_images(problem: Problem, scores: np.ndarray) -> None:
-    tuner = Tuner(problem, scores, seed=3, batch_size=32)
+@pytest.mark.parametrize("distill", [False, True])
+def test_a_tuning_is_a_fine_tuning_on_a_part_of_the_images(problem: Problem, scores: np.ndarray, distill: bool) -> None:
+    tuner = Tuner(problem, scores, seed=3, batch_size=32, distill=distill)
     (found,) = tuner([plans(problem)[1]])
     alone = prune(problem.module, problem.graph, top_mask(problem.graph, plans(problem)[1], scores))
-    train(alone, tuner.images, epochs=1, recovery=True, seed=3, batch_size=32, device=problem.device)
+    teacher = problem.module if distill else None
+    steps: dict[str, Any] = {"epochs": 1, "seed": 3, "batch_size": 32}
+    train(alone, tuner.images, recovery=True, device=problem.device, teacher=teacher, **steps)
     batches = [images.take(torch.arange(len(images))) for images in tuner.judged]
     images, labels = torch.cat([pixels for pixels, _ in batches]), torch.cat([truth for _, truth in batches])
     with torch.inference_mode():

@@ -30,11 +30,12 @@ def finetune(*, config: Path | None = None, progress: Progress | None = None, **
     start, progress = time.perf_counter(), progress or Progress()
     given = resolve(Finetune, settings, config)
     out = _out(given)
-    problem, module, plan = open_pruned(given.source, as_dict(given), progress)
+    problem, module, plan = open_pruned(given.source, as_dict(given) | {"checkpoint": given.teacher}, progress)
     epochs = problem.data.finetune_epochs if given.epochs is None else given.epochs
     _, before = evaluate(module, problem.data.test, device=problem.device)
     state = out / STATE
-    fit(module, problem, epochs, given, state, progress, recovery=True)
+    teacher = problem.module if given.teacher else None
+    fit(module, problem, epochs, given, state, progress, recovery=True, teacher=teacher)
     _, after = evaluate(module, problem.data.test, device=problem.device)
     facts = {"oneshot_accuracy": before, "finetuned_accuracy": after, **costs(problem, plan.counts())}
     save_pruned(module, plan, out, facts)

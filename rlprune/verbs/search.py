@@ -120,7 +120,7 @@ def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progr
     for one, run in zip(opened, runs, strict=True):
         one.landing.save(one.folder)
         run.same_inputs(inputs_of(one.problem))
-        tuner = Tuner(one.problem, one.evaluator.scores, given.seed, given.lr, given.batch_size)
+        tuner = Tuner(one.problem, one.evaluator.scores, given.seed, given.lr, given.batch_size, given.distill)
         logs.append(SearchLog(run, one.problem, one.evaluator, tuner, given, progress, alone, start))
     known = sum(len(one.evaluator.seen) for one in opened)
     if known:

@@ -89,15 +89,15 @@ def test_curves_end_where_the_cells_do_and_every_evaluation_is_in_the_log_once(c
 
 
 def test_the_agent_is_the_one_of_the_search(shop: Any, contest: Any, tmp_path: Path) -> None:
-    settings = shop.search | {"evaluations": EVALUATIONS, "finetune_epochs": 1}
+    ending = {"finetune_epochs": 1, "distill": True}
+    settings = shop.search | {"evaluations": EVALUATIONS} | ending
     found = rlprune.search(**settings, out=tmp_path / "run")
     here = cells(contest.folder)["ppo", 0]
     assert float(here["search_loss"]) == found["search_loss"]
     assert float(here["test_accuracy"]) == found["oneshot_accuracy"]
     assert here["counts"] == " ".join(str(row["kept"]) for row in found["table"])
     assert contest.result["dense_accuracy"] == found["dense_accuracy"]
-    tuned = rlprune.compare(**contest.settings | {"methods": "ppo", "seeds": 1, "finetune_epochs": 1},
-                            out=tmp_path / "tuned")  # fmt: skip
+    tuned = rlprune.compare(**contest.settings | {"methods": "ppo", "seeds": 1} | ending, out=tmp_path / "tuned")
     assert tuned["methods"][0]["tuned_accuracy"] == found["finetuned_accuracy"]
     assert tuned["methods"][0]["test_accuracy"] == found["oneshot_accuracy"]
     assert not (tmp_path / "tuned" / "state" / "ppo-0.pt").exists()

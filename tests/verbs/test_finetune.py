@@ -6,6 +6,7 @@ import pytest
 from workshop import Interrupting, same_weights
 
 import rlprune
+from rlprune.errors import UserError
 
 
 @pytest.fixture
@@ -53,3 +54,21 @@ def test_a_run_is_fine_tuned_in_its_pruned_folder(searched: Any, pruned: Path, t
     result = rlprune.finetune(source=run, epochs=1, lr=1e-3, device="cpu")
     assert result["pruned"] == str(run / "pruned")
     assert rlprune.eval(source=run, device="cpu")["test_accuracy"] == result["after"]
+
+
+def test_a_teacher_is_the_dense_network(searched: Any, shop: Any, tmp_path: Path) -> None:
+    replayed = tmp_path / "replayed"
+    told = rlprune.replay(source=searched.folder, device="cpu", finetune_epochs=2, distill=True, out=replayed)
+    rlprune.prune(plan=replayed, checkpoint=shop.checkpoint, device="cpu", out=tmp_path / "pruned")
+    settings: dict[str, Any] = {"source": tmp_path / "pruned", "epochs": 2, "device": "cpu"}
+    rlprune.finetune(**settings, out=tmp_path / "alone")
+    taught = rlprune.finetune(**settings, out=tmp_path / "taught", teacher=shop.checkpoint)
+    assert same_weights(tmp_path / "taught", replayed)
+    assert not same_weights(tmp_path / "taught", tmp_path / "alone")
+    assert taught["after"] == told["finetuned_accuracy"]
+
+
+def test_a_teacher_is_of_the_same_network(pruned: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        rlprune.finetune(source=pruned, teacher=pruned / "model.safetensors", device="cpu", out=tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
