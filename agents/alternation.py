@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from rlprune.gates import GatedNetwork
 from rlprune.keeps import Layout, Runtime, macs_ratios
 from rlprune.problem import Problem, fit
 from rlprune.progress import Progress
-from rlprune.settings import Search
+from rlprune.settings import RECURRENT, Search
 from rlprune.snapshot import Snapshot
 
 IMAGES = 128
@@ -77,8 +77,9 @@ class Alternation:
         self.given, self.folder, self.progress = given, folder, progress
         even = torch.full((len(layout.inputs),), float(layout.even(budget)), dtype=torch.float64)
         predicts = gated.gate(0).predictor is not None
-        self.runtime = Runtime(layout, even, acts=acts and gated.mix > 0, points=POINTS + 1)
-        self.agents: dict[str, PPO] = {}
+        recurrent = given.agent == RECURRENT
+        self.runtime = Runtime(layout, even, acts and gated.mix > 0, POINTS + 1, recurrent)
+        self.agents: dict[str, BaseAlgorithm] = {}
         self.log: list[dict[str, float | str]] = []
         self._make_agents()
         self.stages: list[tuple[str, int]] = [("predictors", WARM)] * predicts + [("importance", WARM)]
@@ -116,7 +117,9 @@ class Alternation:
         self.envs: dict[str, BatchVecEnv] = {}
         if self.runtime.policy is not None:
             env = RuntimeVecEnv(*shared, self.runtime.static)
-            self.envs["runtime"], self.agents["runtime"] = env, make_runtime_agent(env, self.layout, seed, log)
+            recurrent = self.runtime.policy.recurrent
+            self.envs["runtime"] = env
+            self.agents["runtime"] = make_runtime_agent(env, self.layout, seed, log, recurrent)
         if self.gated.mix < 1:
             still = StaticVecEnv(*shared, self.runtime)
             self.envs["static"] = still
@@ -269,7 +272,7 @@ class _Watch(BaseCallback):
 class _State:
     """What an agent brings from one round to the next."""
 
-    agent: PPO
+    agent: BaseAlgorithm
 
     def state_dict(self) -> dict[str, Any]:
         policy: Any = self.agent.policy

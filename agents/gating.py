@@ -7,12 +7,15 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from rlprune.agents.agents import start_at_zero
-from rlprune.keeps import CONTEXT, ENCODED, KeepPolicy, Layout
+from rlprune.errors import UserError
+from rlprune.keep_policy import CONTEXT, ENCODED, KeepPolicy
+from rlprune.keeps import Layout
 
 NOISE = -2.5
 """Logarithm of the first policies' standard deviation."""
@@ -48,7 +51,9 @@ class LayerEncoder(BaseFeaturesExtractor):
         return found
 
 
-def make_runtime_agent(env: VecEnv, layout: Layout, seed: int, log: Path | None = None) -> PPO:
+def make_runtime_agent(
+    env: VecEnv, layout: Layout, seed: int, log: Path | None = None, recurrent: bool = False
+) -> BaseAlgorithm:
     """The agent that decides image by image; its first policy keeps the even ratio everywhere, with a little noise.
 
     Args:
@@ -56,28 +61,43 @@ def make_runtime_agent(env: VecEnv, layout: Layout, seed: int, log: Path | None 
         layout: of the network.
         seed: of its weights and draws.
         log: folder of its TensorBoard files.
+        recurrent: whether an LSTM in its policy and another in its value function remember the layers before.
+
+    Raises:
+        UserError: it is recurrent and sb3-contrib is missing.
     """
-    return _ppo(
-        env,
-        len(layout.inputs),
-        seed,
-        log,
-        {
-            "features_extractor_class": LayerEncoder,
-            "features_extractor_kwargs": {"layout": layout},
-            "net_arch": {"pi": [ENCODED], "vf": [2 * ENCODED]},
-        },
-    )
+    policy: dict[str, Any] = {"features_extractor_class": LayerEncoder, "features_extractor_kwargs": {"layout": layout}}
+    if recurrent:
+        policy |= {"lstm_hidden_size": ENCODED, "net_arch": {"pi": [], "vf": [2 * ENCODED]}}
+        return _ppo(_recurrent_ppo(), "MlpLstmPolicy", env, len(layout.inputs), seed, log, policy)
+    policy["net_arch"] = {"pi": [ENCODED], "vf": [2 * ENCODED]}
+    return _ppo(PPO, "MlpPolicy", env, len(layout.inputs), seed, log, policy)
 
 
-def make_static_agent(env: VecEnv, layers: int, seed: int, log: Path | None = None) -> PPO:
+def make_static_agent(env: VecEnv, layers: int, seed: int, log: Path | None = None) -> BaseAlgorithm:
     """The agent that decides what is stored; arguments as above."""
-    return _ppo(env, layers, seed, log, {"net_arch": [2 * ENCODED]})
+    return _ppo(PPO, "MlpPolicy", env, layers, seed, log, {"net_arch": [2 * ENCODED]})
 
 
-def _ppo(env: VecEnv, episode: int, seed: int, log: Path | None, policy: dict[str, Any]) -> PPO:
-    agent = PPO(
-        "MlpPolicy",
+def require_recurrent() -> None:
+    """Raise UserError if there is no recurrent agent here."""
+    _recurrent_ppo()
+
+
+def _recurrent_ppo() -> type[BaseAlgorithm]:
+    try:
+        from sb3_contrib import RecurrentPPO
+    except ImportError:
+        raise UserError("--agent recurrent-ppo needs sb3-contrib: pip install 'rlprune[recurrent]'") from None
+    found: type[BaseAlgorithm] = RecurrentPPO
+    return found
+
+
+def _ppo(
+    kind: Any, network: str, env: VecEnv, episode: int, seed: int, log: Path | None, policy: dict[str, Any]
+) -> BaseAlgorithm:
+    agent: BaseAlgorithm = kind(
+        network,
         env,
         seed=seed,
         device="cpu",
@@ -94,16 +114,18 @@ def _ppo(env: VecEnv, episode: int, seed: int, log: Path | None, policy: dict[st
     return agent
 
 
-def transfer(agent: PPO, policy: KeepPolicy) -> None:
+def transfer(agent: BaseAlgorithm, policy: KeepPolicy) -> None:
     """Give a deployed policy what the agent has learnt."""
-    with torch.no_grad():
-        source: Any = agent.policy
-        policy.encoders.load_state_dict(source.features_extractor.policy.encoders.state_dict())
-        policy.hidden.load_state_dict(source.mlp_extractor.policy_net[0].state_dict())
-        policy.head.load_state_dict(source.action_net.state_dict())
+    source: Any = agent.policy
+    middle = source.lstm_actor if policy.recurrent else source.mlp_extractor.policy_net[0]
+    # An LSTM numbers its layers; a cell is one of them.
+    learnt = {name.removesuffix("_l0"): tensor for name, tensor in middle.state_dict().items()}
+    policy.hidden.load_state_dict(learnt)
+    policy.encoders.load_state_dict(source.features_extractor.policy.encoders.state_dict())
+    policy.head.load_state_dict(source.action_net.state_dict())
 
 
-def static_plan(agent: PPO, env: Any) -> Tensor:
+def static_plan(agent: BaseAlgorithm, env: Any) -> Tensor:
     """(gates,) keep ratios that the static agent has settled on."""
     observations = env.reset()
     while observations is not None:

@@ -19,7 +19,8 @@ from rlprune.cost import Cost
 from rlprune.envs.arrays import ArrayVecEnv
 from rlprune.envs.paused import Asked, PausedForward
 from rlprune.gates import GatedNetwork, Keeps
-from rlprune.keeps import CONTEXT, Layout, Walk, to_keep
+from rlprune.keep_policy import CONTEXT
+from rlprune.keeps import Layout, Walk, to_keep
 from rlprune.masks import removed_count
 
 Batches = Callable[[], tuple[Tensor, Tensor, np.ndarray]]

@@ -53,7 +53,8 @@ def shrink(gated: GatedNetwork, runtime: Runtime, image_size: int) -> SkippingNe
         tuple(map(len, inputs)), runtime.layout.channels, runtime.layout.shares, runtime.layout.ratios,
         runtime.layout.macs,
     )  # fmt: skip
-    smaller = Runtime(layout, runtime.static, policy is not None, len(runtime.budgets))
+    recurrent = policy is not None and policy.recurrent
+    smaller = Runtime(layout, runtime.static, policy is not None, len(runtime.budgets), recurrent)
     if policy is not None:
         wide = policy.state_dict()
         for number, (seen, known) in enumerate(zip(inputs, runtime.layout.channels, strict=True)):
@@ -115,6 +116,7 @@ def save_gated(module: SkippingNetwork, folder: Path) -> None:
         "mix": gated.mix,
         "predicts": gated.gate(0).predictor is not None,
         "acts": runtime.policy is not None,
+        "recurrent": runtime.policy is not None and runtime.policy.recurrent,
         "budget": runtime.budget,
         "points": len(runtime.budgets),
         "inputs": list(layout.inputs),
@@ -153,7 +155,7 @@ def _load(about: Mapping[str, Any], tensors: Mapping[str, Tensor], plan: Pruning
     install(network, network, _under("network.", tensors), trainable=True)
     predicts, acts, points = bool(about["predicts"]), bool(about["acts"]), int(about["points"])
     gates = [Gate(seen, size, predicts) for seen, size in zip(inputs, channels, strict=True)]
-    runtime = Runtime(layout, torch.ones(len(gates)), acts, points)
+    runtime = Runtime(layout, torch.ones(len(gates)), acts, points, bool(about.get("recurrent")))
     runtime.budget = float(about["budget"])
     for number, gate in enumerate(gates):
         gate.load_state_dict(_under(f"gates.{number}.", tensors))

@@ -1,12 +1,10 @@
-"""How much of every gated layer runs: the runtime agent's policy, and the budgets it lands on.
+"""How much of every gated layer runs: what the runtime agent's actions come to, and the budgets they land on.
 
-The policy is that of Chen, Chen & Pan (NeurIPS 2020) in the formulation of this package: a residual on the even plan,
-so that doing nothing keeps the same ratio of every layer and meets the budget. Plain PyTorch: what is deployed needs no
-agent library.
+Actions are those of Chen, Chen & Pan (NeurIPS 2020) in the formulation of this package: residuals on the even plan, so
+that doing nothing keeps the same ratio of every layer and meets the budget.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +14,17 @@ from torch import Tensor, nn
 
 from rlprune.cost import Cost
 from rlprune.gates import Decide, GatedNetwork, Keeps, inputs_of_layer, plain
+from rlprune.keep_policy import KeepPolicy, Memory
 from rlprune.masks import kept_count
 
 REACH = math.log(2)
 """An action of ±1 doubles or halves a keep ratio."""
 LEAST = 0.05
 """No layer runs with less of its channels, unless the even plan already does."""
-ENCODED = 32
 CHUNK = 250
 """Images that are measured at once."""
 SPREAD = 0.25
 """Part of the images of a training batch that get another budget than the one that is asked for."""
-CONTEXT = 3
-"""Even keep ratio, cost of the decisions so far beyond that of the even plan, budget."""
 
 
 @dataclass(frozen=True)
@@ -85,49 +81,6 @@ def macs_ratios(gated: GatedNetwork, decide: Decide, cost: Cost, images: Tensor)
     return np.concatenate(ratios)
 
 
-class KeepPolicy(nn.Module):
-    """Pooled features and importance of a layer, and where the walk stands -> the mean action.
-
-    Every layer has an encoder of its own, since its features mean something else; the rest is shared.
-
-    Args:
-        inputs, channels: of every gate.
-    """
-
-    def __init__(self, inputs: Sequence[int], channels: Sequence[int]) -> None:
-        super().__init__()
-        self.encoders = nn.ModuleList(
-            nn.Linear(seen + known, ENCODED) for seen, known in zip(inputs, channels, strict=True)
-        )
-        self.hidden = nn.Linear(ENCODED + CONTEXT, ENCODED)
-        self.head = nn.Linear(ENCODED, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def encode(self, number: int, pooled: Tensor, importance: Tensor, context: Tensor) -> Tensor:
-        """(images, ENCODED + CONTEXT) what the shared part looks at."""
-        encoded = torch.relu(self.encoders[number](torch.cat([pooled, importance], dim=1)))
-        return torch.cat([encoded, context], dim=1)
-
-    def forward(self, number: int, pooled: Tensor, importance: Tensor, context: Tensor) -> Tensor:
-        """(images,) mean actions."""
-        hidden = torch.tanh(self.hidden(self.encode(number, pooled, importance, context)))
-        action: Tensor = self.head(hidden)[:, 0]
-        return action
-
-    def act(self, number: int, pooled: np.ndarray, importance: np.ndarray, context: np.ndarray) -> np.ndarray:
-        """The same in NumPy, which for one image is several times faster."""
-        encoded = np.maximum(_linear(self.encoders[number], np.concatenate([pooled, importance], axis=1)), 0)
-        hidden = np.tanh(_linear(self.hidden, np.concatenate([encoded, context], axis=1)))
-        return _linear(self.head, hidden)[:, 0].astype(float)
-
-
-def _linear(layer: nn.Module, inputs: np.ndarray) -> np.ndarray:
-    assert isinstance(layer, nn.Linear)
-    outputs: np.ndarray = inputs @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
-    return outputs
-
-
 def to_keep(even: np.ndarray, action: np.ndarray, shift: np.ndarray | float = 0.0) -> np.ndarray:
     """The keep ratio an action asks for: the even one times exp(REACH * action + shift), within [LEAST, 1]."""
     asked = even * np.exp(REACH * np.clip(action, -1, 1) + shift)
@@ -147,11 +100,15 @@ class Walk:
         layout: of the network.
         budget: (images,) MACs ratios.
         shift: added to the logarithm of every keep ratio.
+
+    Attributes:
+        memory: what the policy remembers of it.
     """
 
     def __init__(self, layout: Layout, budget: np.ndarray, shift: np.ndarray | float = 0.0) -> None:
         self.budget, self.shift, self.even = budget, shift, layout.even(budget)
         self.shares, self.beyond = layout.shares, np.zeros_like(self.even)
+        self.memory: Memory[np.ndarray] | None = None
 
     def context(self) -> np.ndarray:
         """(images, CONTEXT) float32."""
@@ -171,6 +128,8 @@ class Runtime(nn.Module):
         layout: of the network.
         static: (gates,) the static agent's keep ratios.
         acts: whether there is a policy; without one every layer keeps the even ratio.
+        points: budgets at which shifts are known.
+        recurrent: whether the policy remembers; see `rlprune.keep_policy`.
 
     Attributes:
         budget: MACs ratio that is aimed at.
@@ -183,10 +142,10 @@ class Runtime(nn.Module):
     budgets: Tensor
     shifts: Tensor
 
-    def __init__(self, layout: Layout, static: Tensor, acts: bool, points: int = 1) -> None:
+    def __init__(self, layout: Layout, static: Tensor, acts: bool, points: int = 1, recurrent: bool = False) -> None:
         super().__init__()
         self.layout = layout
-        self.policy = KeepPolicy(layout.inputs, layout.channels) if acts else None
+        self.policy = KeepPolicy(layout.inputs, layout.channels, recurrent) if acts else None
         self.budget = 1.0
         self.spread: tuple[float, float] | None = None
         self.register_buffer("static", static.double())
@@ -206,7 +165,8 @@ class Runtime(nn.Module):
                 self._walk = self._start(pooled)
             walk, action = self._walk, np.zeros(len(pooled))
             if self.policy is not None:
-                action = self.policy.act(number, plain(pooled), plain(importance), walk.context())
+                seen = (plain(pooled), plain(importance), walk.context())
+                action, walk.memory = self.policy.act(number, *seen, walk.memory)
             return Keeps(walk.take(number, action), np.repeat(self.static.numpy()[number], len(pooled)))
 
     def _start(self, pooled: Tensor) -> Walk:

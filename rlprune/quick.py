@@ -7,9 +7,9 @@ numbers the same decisions take a fifth of it. The arrays are views of the netwo
 import math
 
 import numpy as np
-from torch import nn
 
 from rlprune.gates import Gate, GatedNetwork, plain
+from rlprune.keep_policy import Memory, arrays, linear, think
 from rlprune.keeps import REACH, Runtime, lowest_ratio
 from rlprune.masks import merge
 
@@ -27,8 +27,8 @@ class Quick:
         self.gates = [_Arrays(gated.gate(number)) for number in range(len(gated.gates))]
         self.static = runtime.static.numpy()
         policy = runtime.policy
-        self.encoders = [_linear(layer) for layer in policy.encoders] if policy is not None else []
-        self.layers = [_linear(policy.hidden), _linear(policy.head)] if policy is not None else []
+        self.encoders = [arrays(layer) for layer in policy.encoders] if policy is not None else []
+        self.layers = [arrays(policy.hidden), arrays(policy.head)] if policy is not None else []
 
     def decide(self, number: int, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What of a gated layer runs for an image, and how its channels are scaled.
@@ -54,18 +54,18 @@ class Quick:
         self.even = float(runtime.layout.even(runtime.budget))
         self.shift = float(np.interp(runtime.budget, runtime.budgets.numpy(), runtime.shifts.numpy()))
         self.beyond = 0.0
+        self.memory: Memory[np.ndarray] | None = None
 
     def _keep(self, number: int, pooled: np.ndarray, importance: np.ndarray) -> float:
         """As `rlprune.keeps.Walk.take` of the action of `rlprune.keeps.KeepPolicy.act`."""
         action = 0.0
         if self.layers:
-            (encoder, shift), (hidden, hidden_shift), (head, head_shift) = self.encoders[number], *self.layers
+            (encoder, shift), (hidden, head) = self.encoders[number], self.layers
             seen = len(pooled)
             encoded = np.maximum(encoder[:, :seen] @ pooled + encoder[:, seen:] @ importance + shift, 0)
             context = np.array([self.even, self.beyond, self.runtime.budget], dtype=np.float32)
-            size = len(encoded)
-            inner = np.tanh(hidden[:, :size] @ encoded + hidden[:, size:] @ context + hidden_shift)
-            action = float(head[0] @ inner + head_shift[0])
+            inner, self.memory = think(hidden, np.concatenate([encoded, context]), self.memory)
+            action = float(linear(head, inner)[0])
         asked = self.even * math.exp(REACH * min(max(action, -1), 1) + self.shift)
         keep = min(max(asked, lowest_ratio(self.even)), 1.0)
         self.beyond += float(self.runtime.layout.shares[number]) * (keep - self.even) / self.runtime.budget
@@ -88,7 +88,7 @@ class _Arrays:
         self.weight: np.ndarray | None = None
         self.bias: np.ndarray | None = None
         if gate.predictor is not None:
-            self.weight, self.bias = _linear(gate.predictor)
+            self.weight, self.bias = arrays(gate.predictor)
         self.scale, self.prior = plain(gate.scale), plain(gate.prior)
 
     def importance(self, pooled: np.ndarray) -> np.ndarray:
@@ -101,8 +101,3 @@ class _Arrays:
     def static(self) -> np.ndarray:
         """(channels,) that rank the channels for all images."""
         return np.abs(self.scale) * self.prior
-
-
-def _linear(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
-    assert isinstance(layer, nn.Linear)
-    return plain(layer.weight), plain(layer.bias)

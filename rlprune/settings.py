@@ -23,6 +23,7 @@ CRITERIA = ("l1", "l2", "bn-scale", "taylor", "random")
 FOLDER = "a run folder or a pruned folder"
 TABLES = ("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni", "amc")
 AGENTS = ("ppo", "ddpg", "td3", "sac")
+RECURRENT = "recurrent-ppo"
 MODES = ("static", "runtime")
 CONTROLS = ("fbs", "rnp")
 BACKENDS = ("torch", "compile", "onnxruntime")
@@ -221,7 +222,11 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         help=f"{BUDGET}, or a range such as 0.2:0.8 for one policy that serves all of it",
         unset="none; needed for the reward 'loss'",
     )
-    agent: str = setting("ppo", help="the agent that walks the network", choices=AGENTS)
+    agent: str = setting(
+        "ppo",
+        help=f"the agent that walks the network; {RECURRENT}, which remembers, is for --mode runtime",
+        choices=(*AGENTS, RECURRENT),
+    )
     reward: str = setting(
         "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"
     )
@@ -255,6 +260,8 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     def __post_init__(self) -> None:
         if self.mode == "runtime":
             self._check_runtime()
+        elif self.agent == RECURRENT:
+            raise UserError(f"--agent {RECURRENT} is for --mode runtime: take one of {', '.join(AGENTS)}")
         kind = self.reward.partition(":")[0]
         if kind not in ("loss", "balance"):
             raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
@@ -277,8 +284,8 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         for name, value in given.items():
             if value is not None:
                 raise UserError(f"{name} {value} is for --mode static")
-        if self.agent != "ppo":
-            raise UserError(f"--agent {self.agent}: with --mode runtime both agents are ppo")
+        if self.agent not in ("ppo", RECURRENT):
+            raise UserError(f"--agent {self.agent}: with --mode runtime agents are ppo, or {RECURRENT}")
         for name in self.compared:
             if name not in CONTROLS:
                 raise unknown("control", name, CONTROLS)

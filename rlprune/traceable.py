@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.gates import Gate
+from rlprune.keep_policy import Memory
 from rlprune.keeps import REACH, lowest_ratio
 from rlprune.masks import kept_count, lowest, permanent
 from rlprune.skipping import SkippingNetwork
@@ -29,6 +30,7 @@ class MaskedNetwork(nn.Module):
         self.gated = skipping.gated
         runtime = skipping.runtime
         self.beyond: Tensor | None = None
+        self.memory: Memory[Tensor] | None = None
         self.even = float(runtime.layout.even(runtime.budget))
         self.budget, self.shares = runtime.budget, runtime.layout.shares.tolist()
         self.shift = float(np.interp(runtime.budget, runtime.budgets.numpy(), runtime.shifts.numpy()))
@@ -51,7 +53,7 @@ class MaskedNetwork(nn.Module):
             logits: Tensor = self.gated(images)
         finally:
             # Whoever exports objects to what a pass leaves behind.
-            self.gated.choose, self.beyond = None, None
+            self.gated.choose = self.beyond = self.memory = None
             self.gated.forget()
         return logits
 
@@ -73,7 +75,7 @@ class MaskedNetwork(nn.Module):
         policy: Any = self.gated.runtime.policy  # type: ignore[union-attr]
         if policy is not None:
             context = torch.stack([even, self.beyond, torch.full_like(even, self.budget)], dim=1)
-            action = policy(number, pooled, importance, context)
+            action, self.memory = policy(number, pooled, importance, context, self.memory)
         asked = even * torch.exp(REACH * action.clamp(-1.0, 1.0) + self.shift)
         keep = asked.clamp(lowest_ratio(self.even), 1.0)
         self.beyond = self.beyond + self.shares[number] * (keep - even) / self.budget

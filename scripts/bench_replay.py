@@ -3,8 +3,8 @@
     python scripts/bench_replay.py --data folder:PATH --checkpoint FILE
 
 On CIFAR-10 the policy of one search goes to another checkpoint of the same network, which is trained here for four
-epochs unless `--other` names one, and to another depth, trained alike; on digits it goes to other weights, another depth
-and another family. What has been measured is not measured again.
+epochs unless `--other` names one, and to another depth, trained alike; on digits it goes to other weights, another
+depth and another family. What has been measured is not measured again.
 """
 
 import argparse

@@ -28,7 +28,15 @@ class Made:
     cost: Cost
 
 
-def gate(dense: nn.Module, mix: float = 1.0, *, predicts: bool = True, acts: bool = True, seed: int = 0) -> Made:
+def gate(
+    dense: nn.Module,
+    mix: float = 1.0,
+    *,
+    predicts: bool = True,
+    acts: bool = True,
+    recurrent: bool = False,
+    seed: int = 0,
+) -> Made:
     """Gates with opinions of their own, so that images differ in what they keep."""
     import copy
 
@@ -40,7 +48,7 @@ def gate(dense: nn.Module, mix: float = 1.0, *, predicts: bool = True, acts: boo
     gated = GatedNetwork(network, graph, gates, mix)
     layout = make_layout(gated, cost)
     static = torch.as_tensor(rng.uniform(0.4, 0.9, len(gates)))
-    runtime = Runtime(layout, static, acts)
+    runtime = Runtime(layout, static, acts, recurrent=recurrent)
     runtime.budget = float(np.interp(0.6, layout.ratios, layout.macs))
     with torch.no_grad():
         for each in gated.gates:

@@ -98,7 +98,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"evalutions": 3}, r"unknown setting 'evalutions': did you mean 'evaluations'\?"),
-        ({"agent": "pppo"}, r"unknown agent 'pppo': did you mean 'ppo'\? known: ddpg, ppo, sac, td3"),
+        ({"agent": "recurrent-ppo"}, r"is for --mode runtime: take one of ppo, ddpg, td3, sac"),
+        ({"agent": "pppo"}, r"unknown agent 'pppo': did you mean 'ppo'\? known: ddpg, ppo, recurrent-ppo, sac, td3"),
         ({"criterion": "bn_scale"}, r"unknown criterion 'bn_scale': did you mean 'bn-scale'\?"),
         ({"reward": "los"}, r"unknown reward 'los': did you mean 'loss'\?"),
         ({"evaluations": "3.5"}, r"evaluations is '3\.5': expected a whole number"),
@@ -243,4 +244,4 @@ def test_choices_are_those_of_the_parts_that_take_them() -> None:
 
     choices = {entry.name: entry.metadata["choices"] for entry in fields(Search)}
     assert set(choices["criterion"]) == set(KNOWN)
-    assert set(choices["agent"]) == set(AGENTS)
+    assert set(choices["agent"]) == {*AGENTS, "recurrent-ppo"}

@@ -57,9 +57,11 @@ def test_gates_are_counted() -> None:
     assert gate_params(SkippingNetwork(made.gated)) == predictors + policy + 36 * 32 + 33
 
 
-@pytest.mark.parametrize(("mix", "acts"), [(0.0, False), (0.4, True), (1.0, True)])
-def test_a_folder_loads_as_it_was_saved(mix: float, acts: bool, tmp_path: Path) -> None:
-    folder, module = folder_of(gate(network("vgg11"), mix, predicts=mix > 0, acts=acts), "vgg11", tmp_path)
+@pytest.mark.parametrize(
+    ("mix", "kind"), [(0.0, {"predicts": False, "acts": False}), (0.4, {}), (1.0, {}), (0.4, {"recurrent": True})]
+)
+def test_a_folder_loads_as_it_was_saved(mix: float, kind: dict[str, bool], tmp_path: Path) -> None:
+    folder, module = folder_of(gate(network("vgg11"), mix, **kind), "vgg11", tmp_path)
     loaded = rlprune.load(folder)
     assert isinstance(loaded, SkippingNetwork)
     assert not loaded.training
@@ -75,6 +77,7 @@ def test_a_folder_loads_as_it_was_saved(mix: float, acts: bool, tmp_path: Path) 
         lambda about: about.update(inputs="many"),
         lambda about: about["channels"].pop(),
         lambda about: about.update(predicts=False),
+        lambda about: about.update(recurrent=True),
         lambda about: about.update(points=7),
         lambda about: about.update(mix=None),
     ],

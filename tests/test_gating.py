@@ -1,6 +1,8 @@
 """Environments that are images of a batch, against a forward pass and rewards by hand."""
 
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlprune.agents.gating import make_runtime_agent, make_static_agent, static_plan, transfer
+from rlprune.agents.gating import make_runtime_agent, make_static_agent, require_recurrent, static_plan, transfer
 from rlprune.envs.gating import BONUS, Rewards, RuntimeVecEnv, StaticVecEnv, observation_size, penalty, stored_counts
+from rlprune.errors import UserError
 from rlprune.gates import Keeps
-from rlprune.keeps import CONTEXT, Walk, to_keep
+from rlprune.keep_policy import CONTEXT, KeepPolicy
+from rlprune.keeps import Walk, to_keep
 
 LABELS = torch.tensor([0, 1, 2, 3])
 BUDGET = 0.5
@@ -77,19 +81,22 @@ def test_an_episode_is_a_forward_pass(env: RuntimeVecEnv, made: Made) -> None:
     assert env.told[-1]["macs_ratio"] == pytest.approx(over.mean() + BUDGET)
 
 
-def test_a_new_agent_keeps_the_even_plan_and_moves_into_the_policy(env: RuntimeVecEnv, made: Made) -> None:
-    agent = make_runtime_agent(env, made.runtime.layout, 0)
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_new_agent_keeps_the_even_plan_and_moves_into_the_policy(
+    env: RuntimeVecEnv, made: Made, recurrent: bool
+) -> None:
+    agent: Any = make_runtime_agent(env, made.runtime.layout, 0, recurrent=recurrent)
     assert np.abs(agent.predict(env.reset(), deterministic=True)[0]).max() < 0.1
     agent.learn(2 * 8 * 4)
-    assert made.runtime.policy is not None
-    transfer(agent, made.runtime.policy)
-    seen = env.reset()
+    policy = KeepPolicy(made.runtime.layout.inputs, made.runtime.layout.channels, recurrent)
+    transfer(agent, policy)
+    seen, states, memory = env.reset(), None, None
     for number in range(3):
-        expected, _ = agent.predict(seen, deterministic=True)
+        expected, states = agent.predict(seen, states, np.full(4, number == 0), deterministic=True)
         inputs, channels = (made.runtime.layout.inputs, made.runtime.layout.channels)
         pooled = seen[:, : inputs[number]]
         importance = seen[:, max(inputs) : max(inputs) + channels[number]]
-        found = made.runtime.policy.act(number, pooled, importance, seen[:, -CONTEXT:])
+        found, memory = policy.act(number, pooled, importance, seen[:, -CONTEXT:], memory)
         np.testing.assert_allclose(np.clip(found, -1, 1), expected[:, 0], rtol=1e-3, atol=1e-5)
         seen = env.step(expected)[0]
 
@@ -131,3 +138,9 @@ def test_wrappers_find_what_they_ask_for(env: RuntimeVecEnv) -> None:
         env.set_attr("gated", None)
     with pytest.raises(AttributeError, match="they are arrays"):
         env.env_method("reset")
+
+
+def test_without_its_library_there_is_no_recurrent_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    with pytest.raises(UserError, match=r"pip install 'rlprune\[recurrent\]'"):
+        require_recurrent()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rlprune.keeps import LEAST, REACH, KeepPolicy, Walk, make_layout, to_keep
+from rlprune.keeps import LEAST, REACH, Walk, make_layout, to_keep
 
 
 class Chain(nn.Module):
@@ -62,15 +62,6 @@ def test_a_walk_by_hand() -> None:
     keep = walk.take(0, np.array([0.0, -1.0]))
     np.testing.assert_allclose(keep, [even[0], even[1] / 2])
     np.testing.assert_allclose(walk.context()[:, 1], [0, -layout.shares[0] * even[1] / 2 / 0.6], rtol=1e-6)
-
-
-def test_the_fast_policy_is_the_policy() -> None:
-    torch.manual_seed(0)
-    policy = KeepPolicy((3, 8), (8, 6))
-    nn.init.normal_(policy.head.weight)
-    pooled, importance, context = torch.randn(5, 8), torch.randn(5, 6), torch.randn(5, 3)
-    expected = policy(1, pooled, importance, context).detach().numpy()
-    np.testing.assert_allclose(policy.act(1, *(x.numpy() for x in (pooled, importance, context))), expected, rtol=1e-4)
 
 
 def test_a_new_policy_keeps_the_even_ratio() -> None:

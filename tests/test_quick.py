@@ -8,11 +8,12 @@ from gated import gate, images, network
 from rlprune.quick import Quick
 
 
-@pytest.mark.parametrize(("mix", "predicts", "acts"), [
-    (1.0, True, True), (0.5, True, True), (0.0, False, False), (1.0, True, False), (1.0, False, True)
+@pytest.mark.parametrize(("mix", "kind"), [
+    (1.0, {}), (0.5, {"recurrent": True}), (0.0, {"predicts": False, "acts": False}), (1.0, {"acts": False}),
+    (1.0, {"predicts": False})
 ])  # fmt: skip
-def test_the_same_channels_and_factors(mix: float, predicts: bool, acts: bool) -> None:
-    made = gate(network("vgg11"), mix, predicts=predicts, acts=acts)
+def test_the_same_channels_and_factors(mix: float, kind: dict[str, bool]) -> None:
+    made = gate(network("vgg11"), mix, **kind)
     made.runtime.budgets, made.runtime.shifts = torch.tensor([0.2, 0.9]).double(), torch.tensor([0.3, -0.1]).double()
     quick, seen = Quick(made.gated, made.runtime), []
 

@@ -12,12 +12,13 @@ from rlprune.skipping import SkippingNetwork
 from rlprune.traceable import MaskedNetwork, traceable
 
 
-@pytest.mark.parametrize(("mix", "predicts", "acts"), [
-    (1.0, True, True), (0.5, True, True), (0.0, False, False), (1.0, True, False), (1.0, False, True)
+@pytest.mark.parametrize(("mix", "kind"), [
+    (1.0, {}), (0.5, {"recurrent": True}), (0.0, {"predicts": False, "acts": False}), (1.0, {"acts": False}),
+    (1.0, {"predicts": False})
 ])  # fmt: skip
 @pytest.mark.parametrize("name", MODELS)
-def test_the_same_logits(name: str, mix: float, predicts: bool, acts: bool) -> None:
-    made = gate(network(name), mix, predicts=predicts, acts=acts)
+def test_the_same_logits(name: str, mix: float, kind: dict[str, bool]) -> None:
+    made = gate(network(name), mix, **kind)
     made.runtime.budgets, made.runtime.shifts = torch.tensor([0.2, 0.9]).double(), torch.tensor([0.3, -0.1]).double()
     with torch.no_grad():
         expected = made.gated(images(4))
@@ -36,9 +37,9 @@ def test_it_can_be_exported_for_any_number_of_images() -> None:
             torch.testing.assert_close(program.module()(images(number)), masked(images(number)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mix", [0.5, 1.0])
-def test_onnx_runtime_gives_the_same(mix: float, tmp_path: Path) -> None:
-    made = gate(network("vgg11"), mix)
+@pytest.mark.parametrize(("mix", "recurrent"), [(0.5, False), (1.0, True)])
+def test_onnx_runtime_gives_the_same(mix: float, recurrent: bool, tmp_path: Path) -> None:
+    made = gate(network("vgg11"), mix, recurrent=recurrent)
     masked = traceable(SkippingNetwork(made.gated))
     found = write_onnx(masked, PIXELS, tmp_path / "masked.onnx")
     assert found["max_error"] < 1e-4

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rlprune.agents.alternation import STAGED, Alternation
+from rlprune.agents.gating import require_recurrent
 from rlprune.budget import Budget, parse_budget
 from rlprune.config import Search, as_dict, to_yaml
 from rlprune.criteria import score_channels
@@ -27,6 +28,7 @@ from rlprune.plan import PruningPlan, make_plan
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
 from rlprune.run import RunFolder, default_folder, finished, read_result, write_result
+from rlprune.settings import RECURRENT
 from rlprune.skipping import SkippingNetwork
 from rlprune.timing import quick_latency
 from rlprune.training import evaluate
@@ -84,6 +86,8 @@ def search_runtime(given: Search, progress: Progress) -> dict[str, Any]:
     """
     start = time.perf_counter()
     budget = _budget(given)
+    if given.agent == RECURRENT:
+        require_recurrent()
     folder = given.out or default_folder(given)
     RunFolder.check(folder, given)
     if finished(folder):
@@ -239,7 +243,14 @@ def _as_run(row: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
 
 def gate_macs(module: SkippingNetwork) -> float:
     """Multiply-accumulates of predictors and policy for an image."""
-    policy = module.runtime.policy
-    parts: list[nn.Module] = [*module.gated.gates, *([policy] if policy is not None else [])]
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear)]
-    return float(sum(layer.weight.numel() for layer in layers))
+    policy, gates = module.runtime.policy, module.gated.gates
+    if policy is None:
+        return float(_weights(gates))
+    # What all layers share is gone through at every one of them.
+    shared = _weights(policy.hidden) + _weights(policy.head)
+    return float(_weights(gates) + _weights(policy.encoders) + len(gates) * shared)
+
+
+def _weights(part: nn.Module) -> int:
+    """Weights of the linear layers in a part, each of which is one multiply-accumulate."""
+    return sum(parameter.numel() for parameter in part.parameters() if parameter.ndim > 1)

@@ -99,6 +99,22 @@ def test_an_interrupted_run_ends_like_any_other(given: dict[str, Any], ended: An
     assert same_weights(tmp_path / "run" / "pruned", ended.folder / "mix-1" / "pruned")
 
 
+def test_an_agent_that_remembers(given: dict[str, Any], tmp_path: Path) -> None:
+    settings = given | {"mix": "0.5", "agent": "recurrent-ppo", "rounds": 1}
+    whole = rlprune.search(**settings, out=tmp_path / "whole")
+    last = "training, stage 5 of 5: the network under the final agents"
+    with pytest.raises(KeyboardInterrupt):
+        rlprune.search(**settings, out=tmp_path / "run", progress=Interrupting(last, 2))
+    rlprune.search(**settings, out=tmp_path / "run")
+    assert same_weights(tmp_path / "run" / "pruned", tmp_path / "whole" / "pruned")
+    module = rlprune.load(tmp_path / "whole")
+    assert isinstance(module, SkippingNetwork)
+    assert module.runtime.policy is not None
+    assert module.runtime.policy.recurrent
+    found = rlprune.eval(source=tmp_path / "whole", device="cpu")
+    assert found["test_accuracy"] == pytest.approx(whole["methods"][0]["test_accuracy"])
+
+
 def test_every_method_stands_on_the_page_beside_the_others(ended: Any) -> None:
     page = (ended.folder / "report.html").read_text(encoding="utf-8")
     assert "5 runs side by side" in page
@@ -132,7 +148,7 @@ def test_the_command_line(run: Callable[..., Any], ended: Any) -> None:
         ({"mix": "a"}, "expected numbers from 0 to 1"),
         ({"mix": "0.5,0.5"}, "expected numbers from 0 to 1"),
         ({"controls": "fps"}, "did you mean 'fbs'"),
-        ({"agent": "sac"}, "both agents are ppo"),
+        ({"agent": "sac"}, "agents are ppo, or recurrent-ppo"),
         ({"tunings": 5}, "--tunings 5 is for --mode static"),
         ({"model": "resnet20,vgg11"}, "works for a single network"),
         ({"mode": "dynamic"}, "known: runtime, static"),
