@@ -2,9 +2,11 @@
 
 Before a gated layer runs, its weights for the chosen outputs and for the inputs that are there are gathered, and the
 layer runs with these alone. Several images at once share the union of their channels, and what an image does not need
-is zero for it, as under masks; which way is faster for a number of images is measured at first use.
+is zero for it, as under masks. The union grows with the number of images and with how much they differ, so that many
+images go in groups of similar ones; into how many, or whether under masks, is measured at first use.
 """
 
+import math
 import statistics
 import time
 from typing import Any
@@ -20,6 +22,8 @@ from rlprune.quick import Quick
 
 REPEATS = 3
 """Timings of each way."""
+SIZES = (4, 16)
+"""Images of a group, where there is more than one group."""
 
 
 class SkippingNetwork(nn.Module):
@@ -38,7 +42,7 @@ class SkippingNetwork(nn.Module):
         layers = dict(gated.network.named_modules())
         names = dict.fromkeys(layer for layer, _ in gated.sides)
         self._parts = [_Gathering(gated, layers[name], name) for name in names]
-        self._gathers: dict[tuple[int, ...], bool] = {}
+        self._groups: dict[tuple[int, ...], int] = {}
         self._quick: Quick | None = None
 
     def set_budget(self, budget: float) -> None:
@@ -77,9 +81,9 @@ class SkippingNetwork(nn.Module):
             return self._masked(images)
         if len(images) == 1:
             return self.gathered(images)
-        if (shape := tuple(images.shape)) not in self._gathers:
-            self._gathers[shape] = self._is_faster(images)
-        return self.gathered(images) if self._gathers[shape] else self._masked(images)
+        if (shape := tuple(images.shape)) not in self._groups:
+            self._groups[shape] = self._fastest(images)
+        return self._in_groups(images, self._groups[shape])
 
     def train(self, mode: bool = True) -> "SkippingNetwork":
         """As of any module; batch norms are read anew afterwards."""
@@ -90,6 +94,21 @@ class SkippingNetwork(nn.Module):
     def _masked(self, images: Tensor) -> Tensor:
         logits: Tensor = self.gated(images)
         return logits
+
+    def _in_groups(self, images: Tensor, groups: int) -> Tensor:
+        """As `forward`, in so many groups, or all together under masks where there are none."""
+        return self.grouped(images, groups) if groups else self._masked(images)
+
+    def grouped(self, images: Tensor, groups: int) -> Tensor:
+        """(images, classes) logits, for every group computing the union of the channels that its images need.
+
+        Images that are about as bright look alike to the first gates, and these foretell what the later ones keep.
+        """
+        if groups == 1:
+            return self.gathered(images)
+        order = images.mean(dim=(1, 2, 3)).argsort()
+        logits = torch.cat([self.gathered(images[part]) for part in order.chunk(groups)])
+        return torch.empty_like(logits).index_copy(0, order, logits)
 
     def gathered(self, images: Tensor) -> Tensor:
         """(images, classes) logits, computing the union of the channels that these images need."""
@@ -124,18 +143,19 @@ class SkippingNetwork(nn.Module):
         for part in self._parts:
             part.affine = None
 
-    def _is_faster(self, images: Tensor) -> bool:
-        """Whether gathering takes less time for so many images than masking."""
-        seconds: dict[bool, list[float]] = {True: [], False: []}
+    def _fastest(self, images: Tensor) -> int:
+        """The number of groups that takes the least time for so many images."""
+        seconds: dict[int, list[float]] = {0: [], 1: []}
+        seconds |= {math.ceil(len(images) / size): [] for size in SIZES}
         for _ in range(REPEATS):
-            for gathers, times in seconds.items():
+            for groups, times in seconds.items():
                 start = time.perf_counter()
                 with torch.no_grad():
-                    (self.gathered if gathers else self._masked)(images)
+                    self._in_groups(images, groups)
                 if images.is_cuda:
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - start)
-        return statistics.median(seconds[True]) < statistics.median(seconds[False])
+        return min(seconds, key=lambda groups: statistics.median(seconds[groups]))
 
 
 class _Gathering:

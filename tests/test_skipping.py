@@ -26,7 +26,8 @@ def test_gathered_is_masked(name: str, mix: float) -> None:
     module = skipping(made)
     alone = torch.cat([module(picture[None]) for picture in pictures])
     torch.testing.assert_close(alone, masked, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(module.gathered(pictures), masked, rtol=1e-4, atol=1e-5)
+    for groups in (1, 2, 3):
+        torch.testing.assert_close(module.grouped(pictures, groups), masked, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(module(pictures), masked, rtol=1e-4, atol=1e-5)
 
 
@@ -82,9 +83,20 @@ def test_another_budget_while_in_use() -> None:
         module.set_budget(0.95)
 
 
-def test_the_faster_way_is_measured_once_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_a_group_needs_no_more_than_all_images_together(name: str) -> None:
+    module, pictures, done = skipping(gate(network(name))), images(8), []
+    for groups in (1, 2, 8):
+        with FlopCounterMode(display=False) as counter:
+            module.grouped(pictures, groups)
+        done.append(counter.get_total_flops())
+    assert done[0] >= done[1] >= done[2]
+    assert done[0] > done[2]
+
+
+def test_the_fastest_way_is_measured_once_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     module, asked = skipping(gate(network("vgg11"))), []
-    monkeypatch.setattr(module, "_is_faster", lambda pictures: bool(asked.append(len(pictures))))
+    monkeypatch.setattr(module, "_fastest", lambda pictures: asked.append(len(pictures)) or 1)
     for number in (1, 2, 3, 2, 3):
         module(images(number))
     assert asked == [2, 3]
@@ -95,3 +107,17 @@ def test_training_mode_masks_and_learns() -> None:
     module = skipping(made).train()
     module(images(4)).sum().backward()
     assert all(each.scale.grad.isfinite().all() for each in made.gated.gates)
+
+
+@pytest.mark.parametrize("fastest", [0, 1, 2, 5])
+def test_the_fastest_way_is_taken(monkeypatch: pytest.MonkeyPatch, fastest: int) -> None:
+    module, clock = skipping(gate(network("vgg11"))), [0.0]
+
+    def run(pictures: torch.Tensor, groups: int) -> torch.Tensor:
+        clock[0] += 1 + abs(groups - fastest)
+        return pictures
+
+    monkeypatch.setattr(module, "_in_groups", run)
+    monkeypatch.setattr("rlprune.skipping.time.perf_counter", lambda: clock[0])
+    # 20 images in groups of 4 and of 16.
+    assert module._fastest(images(20)) == fastest
