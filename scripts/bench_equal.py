@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=0.5, help="of the latency")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=300)
+    parser.add_argument("--search-images", type=int, help="images that plans are scored on; few make noisy losses")
     parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-equal"), help="where the runs lie")
     given = parser.parse_args()
@@ -59,6 +60,7 @@ def searched(given: argparse.Namespace, runtime: Runtime, budget: str, seed: int
     """The result of a search, from its folder where it is finished."""
     words = ["--model", given.model, "--data", given.data, "--checkpoint", given.checkpoint, "--budget", budget]
     words += ["--model-args", given.model_args] if given.model_args else []
+    words += ["--search-images", str(given.search_images)] if given.search_images else []
     words += ["--evaluations", str(given.evaluations), "--finetune-epochs", str(given.epochs), "--seed", str(seed)]
     words += ["--backend", runtime.backend, "--batch", str(runtime.batch), "--threads", str(runtime.threads)]
     result, _ = command("search", *words, "--out", str(given.out / f"{budget}-seed{seed}"))
