@@ -101,13 +101,13 @@ class Alternation:
         if done:
             self.progress.note(f"continuing {self.folder}: {done} of {len(self.stages) + 1} stages are done")
         for number, (kind, value) in enumerate([*self.stages, ("final", epochs)], 1):
-            if number <= done:
-                continue
-            {"agents": self._learn}.get(kind, self._train)(kind, value, number)
-            self.log.append({"stage": number, "kind": kind})
-            staged.save(self.log)  # type: ignore[arg-type]
+            if number > done:
+                {"agents": self._learn}.get(kind, self._train)(kind, value, number)
+                self.log.append({"stage": number, "kind": kind})
+                staged.save(self.log)  # type: ignore[arg-type]
+                self._write()
+            # Also of a stage after which nothing else was done any more.
             self._training(number).unlink(missing_ok=True)
-            self._write()
         self._settle()
 
     def _make_agents(self) -> None:

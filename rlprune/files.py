@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from rlprune.errors import UserError
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 FULL_WORDS = ("No space left", "File too large", "unexpected pos", "failed writing file")
 """The writers of tensors have errors of their own for a disk that is full."""
+UNFINISHED = re.compile(r"\.[0-9]+\..+")
+"""Names of temporary files, with the process that writes them."""
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -33,6 +36,18 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is no file in a folder, but for what a process that was killed had begun to write."""
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    return all(UNFINISHED.fullmatch(path.name) for path in files)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write to a folder."""
+    for path in [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)]:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

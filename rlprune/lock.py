@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rlprune.errors import UserError
-from rlprune.files import read_json, require_writable, write_json
+from rlprune.files import read_json, remove_unfinished, require_writable, write_json
 
 FORMAT = "rlprune-owner"
 VERSION = 1
@@ -18,7 +18,7 @@ VERSION = 1
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this process.
+    """Keep a run folder to this process, and remove what others had begun to write there when they were killed.
 
     The operating system holds the lock, and lets it go when the process ends in whatever way: none is ever left behind.
 
@@ -36,6 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise UserError(f"{folder} is in use{_owner(owner)}: wait until it ends, or choose another --out") from None
     try:
+        remove_unfinished(folder)
         about = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now().isoformat(" ", "seconds")}
         write_json(owner, {"format": FORMAT, "version": VERSION, **about})
         yield

@@ -10,6 +10,7 @@ from typing import Any
 from rlprune.bars import channels, macs, reactions
 from rlprune.courses import agents, finetune, front, search, tunings
 from rlprune.files import write_text
+from rlprune.lock import locked
 from rlprune.record import Record, parts_of, read_records
 from rlprune.tables import summary, tables_of
 from rlprune.vega import CONFIG, DARK, LIGHT, Chart, Row, runtime, save_picture
@@ -39,6 +40,13 @@ def write_page(records: Sequence[Record], path: Path, figures: Path | None = Non
 def write_run_page(folder: Path) -> None:
     """Write `report.html` of a run folder, finished or not; of several networks side by side."""
     write_page(read_records(parts_of(folder)), folder / "report.html")
+
+
+def complete_run_page(folder: Path) -> None:
+    """Write `report.html` of a finished run where a kill came before it."""
+    if not (folder / "report.html").is_file():
+        with locked(folder):
+            write_run_page(folder)
 
 
 def charts_of(records: Sequence[Record]) -> list[Chart]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from rlprune.config import Search, Settings, as_dict, differences, to_yaml
 from rlprune.errors import UserError
-from rlprune.files import check_writable, read_content, read_json, write_json, write_text
+from rlprune.files import check_writable, is_empty, read_content, read_json, write_json, write_text
 from rlprune.journal import Journal, Known
 from rlprune.record import FORMAT, VERSION
 
@@ -61,7 +61,7 @@ class RunFolder:
             if different := differences(there, identity(config)):
                 lines = "\n  ".join(different)
                 raise UserError(f"{path} belongs to a different run; choose another --out\n  {lines}")
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif path.exists() and not (path.is_dir() and is_empty(path)):
             raise UserError(f"{path} exists and is not a run folder: choose another --out")
         check_writable(path)
 

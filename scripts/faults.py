@@ -4,12 +4,13 @@
     python scripts/faults.py --kills 6       # to see that it works; writes nothing
 
 A search of a small network is killed again and again, at random moments and at chosen ones, and continued by the same
-command. It must end as one that was never disturbed: the same evaluations, plan, policy and weights, to the bit.
+command. It must end as one that was never disturbed: the same files with the same content, but for times, to the bit.
 """
 
 import argparse
 import csv
 import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -35,17 +37,22 @@ from rlprune.device import machine
 from rlprune.errors import UserError
 from rlprune.progress import Progress
 
-SETTINGS: dict[str, Any] = {
-    "model": "resnet20", "model_args": "width=0.25", "data": "digits", "budget": 0.4, "device": "cpu",
-    "evaluations": 44, "finetune_epochs": 2,
+SETTINGS: dict[str, Any] = {"model": "resnet20", "model_args": "width=0.25", "data": "digits", "device": "cpu"}
+STATIC: dict[str, Any] = {"budget": 0.4, "evaluations": 44, "finetune_epochs": 2}
+RUNTIME: dict[str, Any] = {
+    "mode": "runtime", "budget": 0.6, "search_images": 900, "rounds": 2, "rollouts": 2, "finetune_epochs": 2,
 }  # fmt: skip
+"""Every image its own channels; all that is not held out to search with is trained on, which is few."""
 IMAGES, BATCH = 48, 4
 """To train on, as many as the readers cannot have read ahead."""
 EACH = 10
 """Kills of one search before it may end."""
-EXACT = ("plan.json", "ratios.csv", "policy/policy.safetensors", "pruned/model.safetensors", "reactions.csv")
-TABLES = ("episodes.csv", "finetune.csv")
-"""They also say how long something took, which is never the same."""
+SHARE = 0.3
+"""Of the kills, those of runtime searches."""
+CHANGING = ("environment.json", "command.txt", "report.html", "agent.zip", "owner.json", "tensorboard")
+"""They say by whom and when they were made; that they are there is enough, where that may be seen at all."""
+TIMES = ("seconds", "latency", "run", "plan", "folder", "out")
+"""What is never the same, or another in every folder."""
 PAGE = ROOT / "docs" / "reliability.md"
 ABOUT = [
     "# Reliability",
@@ -54,6 +61,15 @@ ABOUT = [
     "`python scripts/fuzz.py` feeds damaged files to every reader; only an error for people may come of one.",
     "With `--guided` (needs `pip install atheris`) libFuzzer chooses them by the lines of rlprune that they reach.",
 ]
+
+
+class Kind(NamedTuple):
+    """A kind of search: what it is called, its settings, how it is killed besides, and what it leaves."""
+
+    name: str
+    settings: dict[str, Any]
+    points: dict[str, tuple[Callable[[int], None], int]]
+    left: str
 
 
 class Fault(NamedTuple):
@@ -77,10 +93,10 @@ def main() -> None:
         SETTINGS["checkpoint"] = root / "dense.safetensors"
         network = {key: SETTINGS[key] for key in ("model", "model_args", "data", "device")}
         rlprune.train(**network, epochs=2, out=SETTINGS["checkpoint"])
-        start = time.perf_counter()
-        rlprune.search(**SETTINGS, out=root / "whole")
-        seconds, whole = time.perf_counter() - start, fingerprint(root / "whole")
-        faults = [killed(root, whole, given.kills, seconds, np.random.default_rng(given.seed))]
+        rng, some = np.random.default_rng(given.seed), round(SHARE * given.kills)
+        faults = [killed(root / "static", KINDS[0], given.kills - some, rng)]
+        faults += [killed(root / "runtime", KINDS[1], some, rng)]
+        whole = fingerprint(root / "static" / "whole")
         faults += [fault(root, whole) for fault in OTHERS]
     part = table(ABOUT, faults)
     print(part)
@@ -89,18 +105,39 @@ def main() -> None:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """What a run has left, without the times."""
-    found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in EXACT}
-    for name in TABLES:
-        with (folder / name).open(newline="") as file:
-            rows = [{key: text for key, text in row.items() if key != "seconds"} for row in csv.DictReader(file)]
-        found[name] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    """Every file that a run has left, without the times."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if path.name == "owner.json" or "tensorboard" in path.parts:
+            continue
+        found[name] = "" if path.name in CHANGING else hashlib.sha256(lasting(path)).hexdigest()
     return found
+
+
+def lasting(path: Path) -> bytes:
+    """The content of a file without what is never the same."""
+    if path.suffix not in (".csv", ".json", ".yaml"):
+        return path.read_bytes()
+    text = path.read_text()
+    if path.suffix == ".json":
+        return repr(without_times(json.loads(text))).encode()
+    if path.suffix == ".yaml":
+        return "\n".join(line for line in text.splitlines() if not line.startswith("out:")).encode()
+    return repr([without_times(row) for row in csv.DictReader(text.splitlines())]).encode()
+
+
+def without_times(data: Any) -> Any:
+    """JSON, a row or a part of it, without what is never the same."""
+    if isinstance(data, dict):
+        return {key: without_times(value) for key, value in data.items() if key not in TIMES}
+    return [without_times(value) for value in data] if isinstance(data, list) else data
 
 
 def require_same(folder: Path, whole: dict[str, str]) -> None:
     """Whether a run has ended like the undisturbed one."""
-    different = [name for name, mark in fingerprint(folder).items() if mark != whole[name]]
+    here = fingerprint(folder)
+    different = sorted(name for name in {**here, **whole} if here.get(name) != whole.get(name))
     assert not different, f"{folder} differs in {different}"
 
 
@@ -126,48 +163,60 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def searching(folder: Path, provoke: Callable[[], None] = lambda: None) -> Callable[[], object]:
+def searching(
+    folder: Path, provoke: Callable[[], None] = lambda: None, settings: dict[str, Any] = STATIC
+) -> Callable[[], object]:
     """The search, after something was broken for this process."""
 
     def work() -> object:
         provoke()
-        return rlprune.search(**SETTINGS, out=folder)
+        return rlprune.search(**SETTINGS, **settings, out=folder)
 
     return work
 
 
-def killed(root: Path, whole: dict[str, str], kills: int, seconds: float, rng: np.random.Generator) -> Fault:
-    """Kill searches at random moments, before and after a file is moved into place, and within a line of the log."""
-    done: dict[str, int] = {}
-    for number in range(-(-kills // EACH)):
-        folder = root / f"killed-{number}"
-        for _ in range(min(EACH, kills - sum(done.values()))):
-            kind = str(rng.choice(["at a random moment", *POINTS]))
-            if kind in POINTS:
-                place = int(rng.integers(1, POINTS[kind][1]))
-                status = ended(child(searching(folder, lambda kind=kind, place=place: POINTS[kind][0](place))))
-            else:
-                pid = child(searching(folder))
-                time.sleep(rng.uniform(0.1, seconds))
-                os.kill(pid, signal.SIGKILL)
-                status = ended(pid)
-            assert status in (0, -signal.SIGKILL), f"{kind}: the search ended with {status}"
-            done[kind] = done.get(kind, 0) + 1
-        assert ended(child(searching(folder))) == 0
+def killed(root: Path, kind: Kind, kills: int, rng: np.random.Generator) -> Fault:
+    """Kill searches at random moments and at chosen ones, until there were so many kills."""
+    start = time.perf_counter()
+    rlprune.search(**SETTINGS, **kind.settings, out=root / "whole")
+    seconds, whole = time.perf_counter() - start, fingerprint(root / "whole")
+    done: Counter[str] = Counter()
+    searches = 0
+    while done.total() < kills:
+        folder, searches, before = root / f"killed-{searches}", searches + 1, done.total()
+        while done.total() < min(before + EACH, kills) and (when := kill(folder, kind, seconds, rng)):
+            done[when] += 1
+        assert ended(child(searching(folder, settings=kind.settings))) == 0
         require_same(folder, whole)
-    told = ", ".join(f"{times} {kind}" for kind, times in sorted(done.items()))
-    happens = "the same command continues and ends with the same evaluations, plan, policy and weights, to the bit"
-    return Fault("`kill -9`", f"{sum(done.values())} kills of {number + 1} searches: {told}", happens)
+    told = ", ".join(f"{times} {when}" for when, times in sorted(done.items()))
+    happens = f"the same command continues and ends with the same files, but for times: {kind.left}, to the bit"
+    return Fault(f"`kill -9` of {kind.name}", f"{kills} kills of {searches} searches: {told}", happens)
 
 
-def at_replace(place: int, after: bool) -> None:
-    """Die when a file is moved into place for the n-th time."""
+def kill(folder: Path, kind: Kind, seconds: float, rng: np.random.Generator) -> str:
+    """Begin or continue a search and kill it; returns at what kind of moment, or nothing where it ended before."""
+    when = str(rng.choice(["at a random moment", *kind.points]))
+    if when in kind.points:
+        provoke, places = kind.points[when]
+        place = int(rng.integers(1, places))
+        status = ended(child(searching(folder, lambda: provoke(place), kind.settings)))
+    else:
+        pid = child(searching(folder, settings=kind.settings))
+        time.sleep(rng.uniform(0.1, seconds))
+        os.kill(pid, signal.SIGKILL)
+        status = ended(pid)
+    assert status in (0, -signal.SIGKILL), f"killed {when} the search ended with {status}"
+    return when if status else ""
+
+
+def at_replace(place: int, after: bool, name: str = "") -> None:
+    """Die when a file of that name, or any, is moved into place for the n-th time."""
     move, left = os.replace, iter(range(place - 1, -1, -1))
 
-    def replace(*paths: Any) -> None:
-        last = next(left) == 0
+    def replace(source: Any, target: Any) -> None:
+        last = name in str(target) and next(left) == 0
         if not last or after:
-            move(*paths)
+            move(source, target)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -187,12 +236,30 @@ def within_a_line(place: int) -> None:
     csv.DictWriter.writerow = writerow  # type: ignore[method-assign]
 
 
-POINTS: dict[str, tuple[Callable[[int], None], int]] = {
-    "before a file is moved into place": (lambda place: at_replace(place, after=False), 14),
-    "after a file is moved into place": (lambda place: at_replace(place, after=True), 14),
-    "within a line of the log": (within_a_line, 40),
-}
-"""What breaks the process, and how many such places there are."""
+BEFORE, AFTER = "before a file is moved into place", "after a file is moved into place"
+KINDS = (
+    Kind(
+        "a search",
+        STATIC,
+        {
+            BEFORE: (lambda place: at_replace(place, after=False), 14),
+            AFTER: (lambda place: at_replace(place, after=True), 14),
+            "within a line of the log": (within_a_line, 40),
+        },
+        "evaluations, plan, policy, weights",
+    ),
+    Kind(
+        "a search with `--mode runtime`",
+        RUNTIME,
+        {
+            BEFORE: (lambda place: at_replace(place, after=False), 20),
+            AFTER: (lambda place: at_replace(place, after=True), 20),
+            "between two stages": (lambda place: at_replace(place, after=True, name="stages.pt"), 7),
+        },
+        "plan, gates, agents' policy, weights, rewards",
+    ),
+)
+"""With what breaks the process for each kind of moment, and how many such moments are tried."""
 
 
 def full_disk(root: Path, whole: dict[str, str]) -> Fault:

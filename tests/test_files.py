@@ -2,6 +2,8 @@ import json
 import re
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,16 @@ import torch
 from safetensors.torch import save_file
 
 from rlprune.errors import UserError
-from rlprune.files import new_folder, read_json, require_writable, write_atomic, write_json, write_text
+from rlprune.files import (
+    is_empty,
+    new_folder,
+    read_json,
+    remove_unfinished,
+    require_writable,
+    write_atomic,
+    write_json,
+    write_text,
+)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -31,6 +42,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_atomic(path, fails)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_had_begun_to_write_does_not_count_and_goes(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom rlprune.files import write_atomic\n"
+        "write_atomic(Path(sys.argv[1]), lambda path: (path.write_text('half'), os.kill(os.getpid(), signal.SIGKILL)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run" / "state" / "run.json")])
+    assert done.returncode == -signal.SIGKILL
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+    assert is_empty(tmp_path)
+    for name in (".hidden", ".5", "1.csv"):
+        write_text(tmp_path / name, "mine")
+        assert not is_empty(tmp_path)
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".5", ".hidden", "1.csv"]
 
 
 def test_the_temporary_file_has_the_suffix(tmp_path: Path) -> None:

@@ -40,6 +40,14 @@ def test_a_second_process_is_refused_until_the_first_one_is_killed(tmp_path: Pat
             assert str(os.getpid()) in (tmp_path / "run" / "state" / "owner.json").read_text()
 
 
+def test_what_those_before_had_begun_to_write_is_gone(tmp_path: Path) -> None:
+    half = tmp_path / "pruned" / ".4711.model.safetensors"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    with locked(tmp_path):
+        assert not half.exists()
+
+
 def test_it_is_free_again_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), locked(tmp_path):
         raise ZeroDivisionError

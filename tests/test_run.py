@@ -50,6 +50,13 @@ def test_a_run_that_was_stopped_while_it_began_begins_again(tmp_path: Path) -> N
         RunFolder(tmp_path, Search(model="vgg16", budget=0.3, agent="td3"))
 
 
+def test_a_run_that_was_killed_before_its_first_file_was_there_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".4711.run.json").write_text("{")
+    RunFolder(tmp_path, CONFIG)
+    assert (tmp_path / "state" / "run.json").is_file()
+
+
 def test_inputs_must_stay_the_same(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, CONFIG)
     run.same_inputs({"images": "abc"})

@@ -23,7 +23,7 @@ from rlprune.finish import described, provenance_of, save_pruned, sizes
 from rlprune.gates import GatedNetwork, make_gates, wires
 from rlprune.keeps import Runtime, make_layout
 from rlprune.lock import locked
-from rlprune.page import write_run_page
+from rlprune.page import complete_run_page, write_run_page
 from rlprune.plan import PruningPlan, make_plan
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
@@ -92,6 +92,7 @@ def search_runtime(given: Search, progress: Progress) -> dict[str, Any]:
     RunFolder.check(folder, given)
     if finished(folder):
         progress.note(f"{folder} is finished already; this is its result")
+        complete_run_page(folder)
         return read_result(folder)
     problem = open_problem(as_dict(given), progress)
     _require_reachable(problem, given, budget)
@@ -108,9 +109,12 @@ def search_runtime(given: Search, progress: Progress) -> dict[str, Any]:
             raise KeyboardInterrupt(f"the stages that have ended are in {folder}; the same command continues") from None
         result = {"run": str(folder), "mode": "runtime", **described([budget], problem, time.perf_counter() - start)}
         result |= {"dense_macs": int(problem.cost.dense[0]), "dense_params": int(problem.cost.dense[1])}
-        for row in rows:
-            write_result(Path(row["folder"]), _as_run(row, result))
-        result = (_as_run(rows[0], result) if len(rows) == 1 else result) | {"methods": rows}
+        if len(rows) == 1:
+            result = _as_run(rows[0], result)
+        else:
+            for row in rows:
+                write_result(Path(row["folder"]), _as_run(row, result))
+        result |= {"methods": rows}
         write_result(folder, result)
         write_run_page(folder)
     return result
@@ -157,6 +161,7 @@ def _one(
 ) -> dict[str, Any]:
     """Everything for one method; what has ended before is read."""
     if (folder / METHOD).is_file():
+        (folder / STAGED).unlink(missing_ok=True)
         return read_content(folder / METHOD, FORMAT, VERSION)
     start = time.perf_counter()
     progress.note(f"{method.name}: in {folder}")

@@ -28,7 +28,7 @@ from rlprune.finish import described, plan_of, prune_and_recover, save_plan
 from rlprune.front import front
 from rlprune.landing import Landing, open_landing
 from rlprune.lock import locked
-from rlprune.page import write_run_page
+from rlprune.page import complete_run_page, write_run_page
 from rlprune.plan import plan_key
 from rlprune.problem import Problem, inputs_of, open_problem, train_dense
 from rlprune.progress import Progress
@@ -66,6 +66,7 @@ def search(*, config: Path | None = None, progress: Progress | None = None, **se
     RunFolder.check(folder, given)
     if finished(folder):
         progress.note(f"{folder} is finished already; this is its result")
+        complete_run_page(folder)
         return read_result(folder)
     opened = _open(networks, budgets, folder, progress)
     # Only now, when nothing in the settings can be wrong any more, is a folder made.

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,19 @@ def test_an_interrupted_search_ends_like_one_that_was_not(
     assert len(measured) == shop.search["evaluations"] + torn
     assert result | {"seconds": 0, "run": "", "plan": ""} == searched.result | {"seconds": 0, "run": "", "plan": ""}
     assert_same(folder, searched)
+
+
+def test_a_search_that_was_killed_before_its_page_was_written_writes_it(
+    shop: Any, searched: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(searched.folder, folder)
+    (folder / "report.html").unlink()
+    (folder / "state" / "owner.json").write_text("{}")
+    (folder / ".4711.report.html").write_text("<html>")
+    rlprune.search(**shop.search, out=folder)
+    assert (folder / "report.html").read_text().endswith("</html>")
+    assert not [path for path in folder.rglob("*") if path.name in ("owner.json", ".4711.report.html")]
 
 
 def test_a_log_with_half_a_header_starts_over(shop: Any, searched: Any, tmp_path: Path) -> None:

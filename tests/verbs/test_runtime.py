@@ -14,6 +14,7 @@ import rlprune
 from rlprune.data import load_data
 from rlprune.errors import UserError
 from rlprune.skipping import SkippingNetwork
+from rlprune.verbs import runtime
 
 METHODS = ["mix 0", "mix 0.5", "mix 1", "fbs", "rnp"]
 
@@ -180,3 +181,29 @@ def test_what_a_kill_leaves_of_the_last_stage_does_no_harm(
     monkeypatch.setattr(Path, "unlink", remove)
     assert (tmp_path / "run" / "state" / "stage-1.pt").is_file()
     assert rlprune.search(**settings)["methods"][0]["test_accuracy"] > 0
+    assert not list((tmp_path / "run" / "state").glob("*.pt"))
+
+
+@pytest.mark.parametrize("place", ["write_json", "write_result", "write_run_page"])
+def test_a_kill_among_the_last_files_does_no_harm(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    settings = given | {"mix": "1", "rounds": 1}
+    whole = rlprune.search(**settings, out=tmp_path / "whole")
+    write = getattr(runtime, place)
+
+    def killed(*arguments: Any) -> None:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # The first of such files is there, and nothing more.
+        patch.setattr(runtime, place, killed)
+        with pytest.raises(KeyboardInterrupt):
+            rlprune.search(**settings, out=tmp_path / "run")
+    result = rlprune.search(**settings, out=tmp_path / "run")
+    assert list(result) == list(whole)
+    assert [row["test_accuracy"] for row in result["methods"]] == [row["test_accuracy"] for row in whole["methods"]]
+    left, expected = ({path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*")
+                       if path.is_file() and "tensorboard" not in path.parts} for name in ("run", "whole"))  # fmt: skip
+    assert left == expected
