@@ -38,11 +38,11 @@ def make_evaluator(
     criterion: str,
     seed: int,
     seen: dict[tuple[int, ...], Evaluation] | None = None,
-    on_new: Callable[[np.ndarray, Evaluation], None] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Evaluator:
-    """The evaluator of a problem: slices by a criterion, scored on the search split."""
+    """The evaluator of a problem: slices by a criterion, scored on the search split; `tell` as for the runner."""
     scores = score_channels(criterion, problem.module, problem.graph, problem.calibration(), seed)
-    return Evaluator(problem.runner(), scores, *problem.search(), seen, on_new)
+    return Evaluator(problem.runner(tell), scores, *problem.search(), seen)
 
 
 def prepare(

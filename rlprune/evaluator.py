@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlprune.finite import require_variance
 from rlprune.graph import Graph
+from rlprune.memory import Chunks, all_at_once
 from rlprune.modules import NORMS, copy_sharing_weights, named_tensors
 from rlprune.plan import plan_key, top_mask
 from rlprune.pruner import Slicer, install
@@ -37,15 +38,22 @@ class SliceRunner:
         module: the dense network, on its device; left as it was.
         graph: its structure.
         calibration: (M, C, H, W) images, one batch.
-        chunk: images that are run at once; bounds memory.
+        chunk: images that are run at once; bounds memory. Where there is none, they become fewer.
         dtype: autocast to this type where the device has matrix units for it.
+        tell: told that there are fewer.
 
     Raises:
         UserError: a batch norm has no variance to take from the calibration images.
     """
 
     def __init__(
-        self, module: nn.Module, graph: Graph, calibration: Tensor, chunk: int = 250, dtype: torch.dtype | None = None
+        self,
+        module: nn.Module,
+        graph: Graph,
+        calibration: Tensor,
+        chunk: int = 250,
+        dtype: torch.dtype | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.graph = graph
         self.dense = module
@@ -54,7 +62,7 @@ class SliceRunner:
         self.norms = _norms(self.module)
         require_variance(self.module, calibration)
         self.calibration = calibration
-        self.chunk = chunk
+        self.chunks = Chunks(chunk, tell)
         self.dtype = dtype
 
     def logits(self, kept: np.ndarray, images: Tensor) -> Tensor:
@@ -63,29 +71,16 @@ class SliceRunner:
         Args:
             kept: (all groups' channels,) bool.
             images: (N, C, H, W).
+
+        Raises:
+            UserError: there is no memory for the calibration images, or for a single one.
         """
         install(self.module, self.dense, self.slicer.slices(kept))
         with torch.inference_mode(), torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             if self.norms:
-                with recalibrating(self.norms):
+                with recalibrating(self.norms), all_at_once(self.calibration):
                     self.module(self.calibration)
-            return self._in_chunks(images)
-
-    def _in_chunks(self, images: Tensor) -> Tensor:
-        """Logits of all images, as many at once as there is memory for."""
-        while True:
-            try:
-                return torch.cat([self.module(chunk).float() for chunk in images.split(self.chunk)])
-            except RuntimeError as error:
-                if self.chunk == 1 or not out_of_memory(error):
-                    raise
-            # Outside of the handler, which holds on to all that the forward pass had allocated.
-            self.chunk = -(-self.chunk // 2)
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device or the machine had no memory left."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+            return self.chunks(self.module, images)
 
 
 @contextmanager
@@ -116,11 +111,11 @@ def recalibrate(module: nn.Module, images: Tensor) -> None:
     """Set a network's batch-norm statistics from one batch of images (N, C, H, W); it ends in eval mode.
 
     Raises:
-        UserError: a batch norm has no variance to take from them.
+        UserError: a batch norm has no variance to take from them, or there is no memory for them.
     """
     require_variance(module.eval(), images)
     if norms := _norms(module.eval()):
-        with recalibrating(norms), torch.no_grad():
+        with recalibrating(norms), all_at_once(images), torch.no_grad():
             module(images)
 
 

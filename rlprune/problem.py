@@ -1,7 +1,7 @@
 """Data, network and structure brought together, checked before any work starts."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,10 @@ class Problem:
     cost: Cost
     device: torch.device
 
-    def runner(self) -> SliceRunner:
-        """The sliced network with the calibration images on the device."""
+    def runner(self, tell: Callable[[str], None] = lambda text: None) -> SliceRunner:
+        """The sliced network with the calibration images on the device; `tell` hears of too little memory."""
         images, _ = self.calibration()
-        return SliceRunner(self.module, self.graph, images, dtype=evaluation_dtype(self.device))
+        return SliceRunner(self.module, self.graph, images, dtype=evaluation_dtype(self.device), tell=tell)
 
     def calibration(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Calibration images and labels on the device."""

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from rlprune.device import evaluation_dtype
 from rlprune.errors import UserError
+from rlprune.memory import Chunks
 from rlprune.modules import evaluating, safe_backward
 from rlprune.snapshot import Snapshot
 
@@ -188,13 +189,14 @@ def evaluate(
         module: maps images (B, 3, S, S) to logits (B, classes); moved to ``device``, its training modes are kept.
         images: at least one image, taken in order and without augmentation.
         device: where to compute, in bfloat16 if it has matrix units for that.
-        batch_size: images at a time; it does not change the result beyond rounding.
+        batch_size: images at a time, fewer where there is no memory; it does not change the result beyond rounding.
     """
+    chunks = Chunks(batch_size)
     module.to(device).to(memory_format=torch.channels_last)
     totals = torch.zeros(2, device=device)
     with evaluating(module), torch.inference_mode(), _autocast(device):
         for inputs, labels in images.batches(batch_size, device=device):
-            logits = module(inputs).float()
+            logits = chunks(module, inputs)
             totals += _tally(cross_entropy(logits, labels), logits, labels)
     loss, accuracy = (totals / len(images)).tolist()
     return loss, accuracy

@@ -9,6 +9,7 @@ command. It must end as one that was never disturbed: the same files with the sa
 
 import argparse
 import csv
+import ctypes
 import hashlib
 import json
 import multiprocessing
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from figures import ROOT
 from PIL import Image
@@ -35,6 +37,8 @@ import rlprune
 import rlprune.agents.search as agent
 from rlprune.device import machine
 from rlprune.errors import UserError
+from rlprune.memory import Chunks
+from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
 
 SETTINGS: dict[str, Any] = {"model": "resnet20", "model_args": "width=0.25", "data": "digits", "device": "cpu"}
@@ -336,6 +340,95 @@ def jumping_clock(root: Path, whole: dict[str, str]) -> Fault:
     return Fault("a clock that jumps", how, "nothing: seconds come from a clock that never goes back")
 
 
+NET = """
+from torch import nn
+
+
+def make(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 1), nn.BatchNorm2d(64), nn.ReLU(), nn.AvgPool2d(8), nn.Conv2d(64, 16, 3), nn.BatchNorm2d(16),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes),
+    )
+"""
+"""Little work, and an MB and more an image."""
+ROOM = 0.8
+"""Of the memory that as many images as usual take at once: enough for half of them, with something to spare."""
+
+M_MMAP_THRESHOLD = -3
+"""As malloc.h has it."""
+CLOSE = 1e-7
+"""Sums over other numbers of images may be taken in another order."""
+
+
+class Saying(Progress):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def in_kib(name: str) -> int:
+    """What the system knows of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def crowd() -> None:
+    """From the first evaluation on there is no memory for as many images as it would run at once."""
+    run = Chunks.__call__
+    # Whatever is large goes back to the system at once, and cannot serve as a reserve.
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+    def limited(self: Chunks, module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        Chunks.__call__ = run  # type: ignore[method-assign]
+        Path("/proc/self/clear_refs").write_text("5")
+        before = in_kib("VmRSS")
+        module(images[: self.size])
+        room = in_kib("VmData") + int(ROOM * (in_kib("VmHWM") - before))
+        resource.setrlimit(resource.RLIMIT_DATA, (room << 10, resource.RLIM_INFINITY))
+        return run(self, module, images)
+
+    Chunks.__call__ = limited  # type: ignore[method-assign]
+
+
+def no_memory(root: Path, whole: dict[str, str]) -> Fault:
+    """There is no memory for an evaluation of as many images at once as usual."""
+    (root / "net.py").write_text(NET)
+    settings = {
+        "model": f"{root / 'net.py'}:make", "data": "digits", "image_size": 64, "search_images": 260, "device": "cpu",
+        "train_epochs": 1, **STATIC, "finetune_epochs": 0,
+    }  # fmt: skip
+    told = Saying()
+
+    def crowded() -> None:
+        crowd()
+        rlprune.search(**settings, out=root / "crowded", progress=told)
+        assert "no memory for 250 images at once: going on with 125" in told.said, told.said
+
+    def in_halves() -> None:
+        begin = Chunks.__init__
+        Chunks.__init__ = lambda self, size, *tell: begin(self, size // 2, *tell)  # type: ignore[method-assign]
+        rlprune.search(**settings, out=root / "halves")
+
+    for work in (lambda: rlprune.search(**settings, out=root / "roomy"), crowded, in_halves):
+        assert ended(child(work)) == 0
+    require_same(root / "crowded", fingerprint(root / "halves"))
+    plans = [PruningPlan.load(root / name / "plan.json").kept for name in ("crowded", "roomy")]
+    assert plans[0] == plans[1]
+    few, many = (pd.read_csv(root / name / "episodes.csv") for name in ("crowded", "roomy"))
+    assert list(few["counts"]) == list(many["counts"])
+    np.testing.assert_allclose(few["loss"], many["loss"], rtol=CLOSE)
+    how = f"a limit on the memory of the process, {100 * ROOM:.0f} % of what evaluating 250 images at once takes"
+    happens = (
+        "a remark, and it goes on with 125 at once: to the bit as if it had begun so; the plans that are evaluated and "
+        f"the one that is found are those of a search with enough memory, losses within {CLOSE:g} of its"
+    )
+    return Fault("out of memory in an evaluation", how, happens)
+
+
 class Killing(Progress):
     """Kills a process that reads images in the second epoch of a training."""
 
@@ -375,7 +468,7 @@ def dead_reader(root: Path, whole: dict[str, str]) -> Fault:
     return Fault("a killed reader of images", "`--workers 2`, `kill -9` of one within an epoch", happens)
 
 
-OTHERS = (full_disk, read_only, second_process, torn_record, jumping_clock, dead_reader)
+OTHERS = (full_disk, read_only, second_process, torn_record, jumping_clock, no_memory, dead_reader)
 
 
 def table(about: list[str], faults: list[Fault]) -> str:

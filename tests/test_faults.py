@@ -19,6 +19,7 @@ def test_nothing_is_lost() -> None:
         "two processes",
         "last record cut short",
         "a clock that jumps",
+        "out of memory in an evaluation",
         "a killed reader",
     ):
         assert fault in done.stdout

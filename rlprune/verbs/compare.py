@@ -59,7 +59,7 @@ def compare(*, config: Path | None = None, progress: Progress | None = None, **s
     lander = landing.landers[0]
     if given.checkpoint is None:
         train_dense(problem, _as_search(given, given.seed), given.train_epochs, progress)
-    bank = Bank(make_evaluator(problem, given.criterion, given.seed))
+    bank = Bank(make_evaluator(problem, given.criterion, given.seed, tell=progress.note))
     run = RunFolder(folder, given)
     with locked(folder), room_for(folder):
         run.same_inputs(inputs_of(problem))

@@ -67,7 +67,7 @@ def replay(*, config: Path | None = None, progress: Progress | None = None, **se
     home, same = nearest_home(policy.homes, problem), _asks_the_same(there, trained)
     known = known_in(given.source, inputs_of(problem)) if same else {}
     progress.stage("walking the network", given.evaluations or None)
-    evaluator = make_evaluator(problem, there.criterion, there.seed, dict(known))
+    evaluator = make_evaluator(problem, there.criterion, there.seed, dict(known), progress.note)
     evaluator.on_new = lambda counts, evaluation: progress.update(len(evaluator.seen) - len(known))
     found = _find(given, policy, home, there, problem, evaluator, landing.landers[0], known)
     found = replace(found, counts=landing.settle(found.counts, progress))

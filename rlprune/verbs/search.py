@@ -109,7 +109,8 @@ def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress:
         landing = open_landing(one, problem, budgets, progress, place)
         if one.checkpoint is None:
             train_dense(problem, one, one.train_epochs, progress)
-        opened.append(Opened(one, place, problem, landing, make_evaluator(problem, one.criterion, one.seed)))
+        evaluator = make_evaluator(problem, one.criterion, one.seed, tell=progress.note)
+        opened.append(Opened(one, place, problem, landing, evaluator))
     return opened
 
 
