@@ -16,6 +16,7 @@ from rlprune.allocators.sensitivity import Sensitivity
 from rlprune.cost import Cost
 from rlprune.envs.observation import Features, layer_facts
 from rlprune.graph import Graph
+from rlprune.plan import check_network
 from rlprune.problem import Problem, inputs_of
 
 HERE = "the very network it was trained on"
@@ -146,6 +147,7 @@ class Home:
         channels = {str(group["group"]): int(group["channels"]) for group in groups}
         sensitivity = Sensitivity(ratios, rises)
         about = (data["network"], data["data"], data["inputs"])
+        check_network(data["network"])
         return Home(*about, channels, tuple(names), facts, sensitivity, bool(data["even"]))
 
 

@@ -20,7 +20,7 @@ from rlprune.files import write_json, write_text
 from rlprune.models.checkpoint import save_weights
 from rlprune.modules import named_tensors
 from rlprune.plan import PruningPlan, make_plan, ratio_table, rows, top_mask
-from rlprune.problem import DATA_SETTINGS, Problem, fit
+from rlprune.problem import KEPT, Problem, fit
 from rlprune.progress import Progress
 from rlprune.pruner import prune
 from rlprune.settings import Search, Settings
@@ -49,8 +49,7 @@ def plan_of(
 def provenance_of(problem: Problem, given: Settings) -> dict[str, Any]:
     """Where a plan comes from, and what it needs to be used without its run."""
     settings = as_dict(given)
-    what = [key for key in (*DATA_SETTINGS, "seed") if key not in ("workers", "download")]
-    data = {key: settings[key] for key in what if settings.get(key) not in (None, False)}
+    data = {key: settings[key] for key in KEPT if settings.get(key) not in (None, False)}
     return {
         "budget": str(settings.get("budget")),
         "criterion": settings.get("criterion"),

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rlprune.config import resolve
 from rlprune.cost import Cost, group_costs
 from rlprune.errors import UserError, unknown
 from rlprune.files import read_json, write_json
 from rlprune.graph import Graph
+from rlprune.settings import LARGEST_IMAGE, KeptData
 
 FORMAT = "rlprune-plan"
 VERSION = 1
-LARGEST = 10**6
-"""Classes or pixels a side that nothing real has more of."""
+LARGEST = {"classes": 10**5, "image_size": LARGEST_IMAGE}
+"""What nothing real has more of."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,14 @@ class PruningPlan:
                 for key in ("importance_kept", "sensitivity")
             ]
             network, provenance = dict(data.get("network", {})), dict(data.get("provenance", {}))
-            _check_network(network)
+            check_network(network)
+            resolve(KeptData, provenance.get("data_settings", {}))
             if not all(isinstance(layer, str) for layers in named.values() for layer in layers):
                 raise TypeError("layers that are no names")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is not a complete plan: {error!r}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
         for name, indices in kept.items():
             if not indices or sorted(set(indices)) != list(indices) or indices[0] < 0 or indices[-1] >= channels[name]:
                 raise UserError(
@@ -128,13 +133,16 @@ class PruningPlan:
         return PruningPlan(kept, channels, network, provenance, named if len(named) == len(kept) else {}, *facts)
 
 
-def _check_network(network: Mapping[str, Any]) -> None:
-    """ValueError unless what is told of a network can be told of one."""
+def check_network(network: Mapping[str, Any]) -> None:
+    """ValueError unless what is told of a network can be told of one; any of it may be missing."""
     for name, kind in {"model": str, "args": dict, "classes": int, "image_size": int}.items():
-        value: Any = network.get(name, kind())
-        whole = kind is not int or (not isinstance(value, bool) and 0 <= value <= LARGEST)
-        if not isinstance(value, kind) or not whole:
+        value = network.get(name)
+        if name not in network:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"the network's {name} is {value!r}")
+        if isinstance(value, int) and not 1 <= value <= LARGEST[name]:
+            raise ValueError(f"the network's {name} is {value}: expected 1 to {LARGEST[name]}")
 
 
 def plan_key(counts: Iterable[int]) -> tuple[int, ...]:

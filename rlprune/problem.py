@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rlprune.choice import CHOICES, parse_choice
+from rlprune.config import as_dict, resolve
 from rlprune.cost import Cost, build_cost
 from rlprune.data import Dataset, load_data
 from rlprune.device import evaluation_dtype, resolve_device, seed_everything
@@ -24,13 +25,15 @@ from rlprune.models.registry import parse_model_args, rebuild_model
 from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
 from rlprune.pruner import load, pruned_folder
-from rlprune.settings import Finetune, Search, Train
+from rlprune.settings import Finetune, KeptData, Search, Train
 from rlprune.trace import build_graph
 from rlprune.training import train
 
 DATA_SETTINGS = (
     "data", "data_root", "download", "image_size", "mean", "std", "search_images", "calibration_images", "workers",
 )  # fmt: skip
+KEPT = (*(name for name in DATA_SETTINGS if name not in ("workers", "download")), "seed")
+"""What a plan keeps of the images that it was made for."""
 LOOKED_AT = 8
 """Images that tell whether a network computes anything."""
 RECIPE = 2
@@ -283,7 +286,9 @@ def fit(
 
 def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str, Any]:
     """Settings completed by what a plan knows of its network and its images."""
-    there = dict(plan.provenance.get("data_settings", {}))
+    kept = plan.provenance.get("data_settings", {})
+    read = as_dict(resolve(KeptData, kept))
+    there = {name: read[name] for name in KEPT if name in kept}
     given = {key: value for key, value in settings.items() if value not in (None, False)}
     if given.get("data") not in (None, there.get("data")):
         there = {"image_size": plan.network.get("image_size")}

@@ -26,6 +26,8 @@ AGENTS = ("ppo", "ddpg", "td3", "sac")
 RECURRENT = "recurrent-ppo"
 MODES = ("static", "runtime")
 CONTROLS = ("fbs", "rnp")
+LARGEST_IMAGE = 4096
+"""Pixels a side that no classifier takes more of; a single such image is 200 MB."""
 BACKENDS = ("torch", "compile", "onnxruntime")
 METHODS = ("uniform", "global-l1", "sensitivity", "random", "evolution", "cma-es", "amc", *AGENTS)
 
@@ -90,7 +92,9 @@ class Data(Settings):
     data: str = setting("digits", help=DATA)
     data_root: Path | None = setting(None, help="folder of the data sets known by name", unset="in the user's cache")
     download: bool = setting(False, help="download the data set where it is missing")
-    image_size: int | None = setting(None, help="pixels a side", unset="the data set's", minimum=1)
+    image_size: int | None = setting(
+        None, help="pixels a side", unset="the data set's", minimum=1, maximum=LARGEST_IMAGE
+    )
     mean: Floats | None = setting(
         None, help="mean of red, green and blue in 0..1, such as 0.49,0.48,0.45", unset="measured"
     )
@@ -102,6 +106,13 @@ class Data(Settings):
         None, help="training images to recalibrate batch norm on", unset="2.5 %, at most 200", minimum=1
     )
     workers: int = setting(0, help="processes that read large images", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptData(Data):
+    """What a plan keeps of the images that it was made for."""
+
+    seed: int = setting(0, help="of everything random", minimum=0, maximum=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,8 +455,9 @@ class Bench(Device):
     model: str | None = setting(None, help=MODEL, unset="that of the run")
     model_args: str | None = setting(None, help="arguments of the network, such as width=0.25", unset="none")
     image_size: int | None = setting(
-        None, help="pixels a side, with --model", unset="224 for torchvision and timm, else 32", minimum=1
-    )
+        None, help="pixels a side, with --model", unset="224 for torchvision and timm, else 32", minimum=1,
+        maximum=LARGEST_IMAGE,
+    )  # fmt: skip
     backend: str | None = setting(
         None,
         help=f"what runs the network, with commas: {', '.join(BACKENDS)}",
@@ -483,8 +495,9 @@ class Inspect(Rounding, Device, Data, NewNetwork):
         None, help=DATA, unset="no images are read; torchvision and timm networks have 1000 classes, others 10"
     )
     image_size: int | None = setting(
-        None, help="pixels a side", unset="the data set's; without one 224 for torchvision and timm, else 32", minimum=1
-    )
+        None, help="pixels a side", unset="the data set's; without one 224 for torchvision and timm, else 32",
+        minimum=1, maximum=LARGEST_IMAGE,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.round_to == "auto":

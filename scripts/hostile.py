@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from faults import Fault, table, write_part
+from faults import Fault, in_kib, table, write_part
 from PIL import Image
 from pyarrow.parquet import write_table
 from safetensors.torch import load_file, save_file
@@ -392,6 +392,63 @@ def foreign_code(world: World) -> Fault:
     return Fault("code in a folder from elsewhere", how, "exit code 2: the file, and how to name it. It is not run")
 
 
+NONE_OF_THEM = (10**6, 0, -3, 1.5, "large", float("nan"))
+SENSELESS: dict[str, tuple[object, ...]] = {"image_size": NONE_OF_THEM, "classes": (10**9, *NONE_OF_THEM)}
+HUGE = (
+    ("resnet20", {"width": 10**9}), ("resnet20", {"width": float("nan")}), ("vgg16", {"width": 64}),
+    ("torchvision/resnet50", {"width_per_group": 10**7}),
+)  # fmt: skip
+SPARE = 256 << 10
+"""KiB that a refusal may take, libraries that are loaded for it included."""
+
+
+def senseless_sizes(world: World) -> Fault:
+    """Numbers in a plan and a policy for which there is no memory, or no meaning."""
+    folder, out = world.root / "senseless", ["--out", world.root / "never"]
+    shutil.copytree(world.run, folder)
+    pruned, whole = folder / "pruned" / "plan.json", json.loads((folder / "plan.json").read_text())
+    of_plan = [["eval", folder], ["finetune", folder, *out], ["prune", "--plan", folder, *out], ["bench", folder]]
+    of_plan += [["export", folder, "--format", form] for form in ("python", "torch-export", "onnx")]
+    before = in_kib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    plans = [with_network(whole, **{name: value}) for name, values in SENSELESS.items() for value in values]
+    plans += [with_network(whole, model=model, args=args, image_size=32) for model, args in HUGE]
+    kept = whole["provenance"]["data_settings"]
+    plans += [with_provenance(whole, {**kept, "image_size": value}) for value in NONE_OF_THEM]
+    for plan in plans:
+        for path in (folder / "plan.json", pruned):
+            path.write_text(json.dumps(plan))
+        for words in of_plan:
+            refuses(world, "", *words)
+    policy = json.loads((folder / "policy" / "policy.json").read_text())
+    settings = [{"image_size": value} for value in NONE_OF_THEM]
+    settings += [{"model": model, "model_args": f"{key}={value}", "checkpoint": None}
+                 for model, args in HUGE for key, value in args.items()]  # fmt: skip
+    for each in settings:
+        changed = {**policy, "settings": {**policy["settings"], **each}}
+        (folder / "policy" / "policy.json").write_text(json.dumps(changed))
+        refuses(world, "", "replay", folder, *out)
+    assert in_kib("VmHWM") - before < SPARE, "a refusal has taken too much memory"
+    how = (
+        "`image_size` and `classes` of a million and more, 0, -3, 1.5, text, NaN, in the network, the images or the "
+        "policy's settings; a width of a billion, of NaN, and of 64 where there is no memory for it: `eval`, "
+        "`finetune`, `prune`, `bench`, `export`, `replay`"
+    )
+    return Fault(
+        "sizes without sense in a plan or a policy", how, "exit code 2: what it is, before any memory is taken"
+    )
+
+
+def with_network(plan: dict, **changes: object) -> dict:
+    """A plan of another network."""
+    return {**plan, "network": {**plan["network"], **changes}}
+
+
+def with_provenance(plan: dict, images: dict) -> dict:
+    """A plan that was made on other images."""
+    return {**plan, "provenance": {**plan["provenance"], "data_settings": images}}
+
+
 class Bomb:
     """What makes a file when it is unpickled."""
 
@@ -591,7 +648,7 @@ def unpickled(world: World) -> Fault:
 
 FAULTS: list[Callable[[World], Fault]] = [
     sick_weights, overflow, dead_layers, one_colour, small_splits, no_variance, nothing_to_train_on,
-    image_bombs, archive_bombs, text_bombs, foreign_code, unpickled,
+    image_bombs, archive_bombs, text_bombs, senseless_sizes, foreign_code, unpickled,
 ]  # fmt: skip
 
 

@@ -99,6 +99,7 @@ def test_it_is_found_in_a_run_and_alone(ppo: Any, tmp_path: Path) -> None:
         ({"observation": {"version": 7}}, "sees observations of version 7, and this rlprune shows those of version 1"),
         ({"observation": 3}, "is not a complete policy"),
         ({"homes": [{}]}, "is not a complete policy: KeyError"),
+        ({"sizes": [10**12, 64, 64, 1]}, "is not a complete policy"),
         ({"homes": []}, "is not a complete policy: ValueError"),
         ({"end": "sine"}, "is not a complete policy"),
         ({"sizes": [10, 64, 64, 2]}, "is not a complete policy"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rlprune.errors import UserError
-from rlprune.models.registry import build_model, model_names, parse_model_args
+from rlprune.models.registry import OWN, build_model, model_names, parse_model_args
 
 
 def size(model: nn.Module) -> int:
@@ -28,6 +28,45 @@ def test_own_networks_classify_small_images(name: str) -> None:
     model = build_model(name, classes=3, image_size=32, args={"width": 0.1})
     assert model.training
     assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("vgg16", {"width": 64}),
+        ("torchvision/resnet50", {"width_per_group": 10**7}),
+        ("torchvision/resnet50", {"width_per_group": 10**12}),
+    ],
+)
+def test_what_no_network_is_as_large_as_gets_no_memory(
+    name: str, args: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = torch.empty
+
+    def watched(*sizes: Any, **options: Any) -> torch.Tensor:
+        made = empty(*sizes, **options)
+        assert made.is_meta or made.nbytes < 1 << 20
+        return made
+
+    monkeypatch.setattr(torch, "empty", watched)
+    with pytest.raises(UserError, match=rf"{name} has more than 1,000,000,000 parameters with {next(iter(args))}="):
+        build_model(name, classes=3, image_size=32, args=args)
+
+
+@pytest.mark.parametrize("width", [10**10, 10**18])
+def test_a_file_that_makes_too_large_a_network(tmp_path: Path, width: int) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\ndef make(width):\n    return nn.Conv2d(3, width, 3)\n")
+    with pytest.raises(UserError, match=rf"net.py:make has more than 1,000,000,000 parameters with width={width}"):
+        build_model(f"{tmp_path / 'net.py'}:make", classes=3, image_size=32, args={"width": width})
+
+
+def test_a_rehearsal_changes_no_weights() -> None:
+    """It draws nothing at random, and nothing is left of it."""
+    torch.manual_seed(3)
+    direct = OWN["resnet20"](classes=3, width=0.25).state_dict()
+    torch.manual_seed(3)
+    built = build_model("resnet20", classes=3, image_size=32, args={"width": 0.25}).state_dict()
+    assert all(torch.equal(built[name], tensor) for name, tensor in direct.items())
 
 
 @pytest.mark.parametrize(

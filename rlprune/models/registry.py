@@ -1,12 +1,18 @@
 """Names of networks: our own, torchvision's, timm's, and a factory in a file of the user's."""
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
+import torch
 import yaml
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from rlprune.errors import UserError, unknown
+from rlprune.memory import out_of_memory
 from rlprune.models.mcifarnet import mcifarnet
 from rlprune.models.mobilenetv2 import mobilenetv2
 from rlprune.models.named import is_file
@@ -25,6 +31,8 @@ PREFIXED = ("torchvision/NAME", "timm/NAME", "path/to/file.py:factory")
 LARGEST_SMALL_IMAGE = 64
 SMALLEST_VGG_IMAGE = 32
 WIDEST = 64
+LARGEST = 10**9
+"""Parameters that no convolutional network has more of."""
 
 
 def model_names() -> list[str]:
@@ -48,9 +56,21 @@ def build_model(name: str, *, classes: int, image_size: int, args: Mapping[str, 
         args: arguments of the network: ``width`` for our own, the constructor's or the factory's for the others.
 
     Raises:
-        UserError: an unknown name, or arguments that do not fit.
+        UserError: an unknown name, or arguments that do not fit or make it larger than any real network.
     """
     args = dict(args or {})
+    try:
+        # What a file does may have been meant to happen once.
+        if args and not is_file(name):
+            _rehearse(lambda: _build(name, classes, image_size, args))
+        with _bounded():
+            return _build(name, classes, image_size, args)
+    except _TooLargeError:
+        given = ", ".join(f"{key}={value}" for key, value in args.items())
+        raise UserError(f"{name} has more than {LARGEST:,} parameters with {given or f'{classes} classes'}") from None
+
+
+def _build(name: str, classes: int, image_size: int, args: dict[str, object]) -> nn.Module:
     source, slash, rest = name.partition("/")
     if is_file(name):
         return from_file(name, classes, args)
@@ -61,6 +81,44 @@ def build_model(name: str, *, classes: int, image_size: int, args: Mapping[str, 
     if name in OWN:
         return _own(name, classes, image_size, args)
     raise unknown("model", name, [*OWN, *PREFIXED])
+
+
+class _TooLargeError(Exception):
+    """There are more parameters than can be meant."""
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Within, a network that has too many parameters, or too large ones, is given up."""
+    total = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal total
+        total += 0 if parameter is None or is_lazy(parameter) else parameter.numel()
+        if total > LARGEST:
+            raise _TooLargeError
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error) and "overflow" not in str(error):
+            raise
+        raise _TooLargeError from None
+    finally:
+        handle.remove()
+
+
+def _rehearse(make: Callable[[], nn.Module]) -> None:
+    """Build a network without any memory for its tensors."""
+    try:
+        with _bounded(), torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            make()
+    except _TooLargeError:
+        raise
+    # All else goes wrong again, or did so for want of numbers.
+    except Exception:
+        return
 
 
 def _own(name: str, classes: int, image_size: int, args: dict[str, object]) -> nn.Module:

@@ -10,6 +10,8 @@ from rlprune.errors import UserError, unknown
 
 # Without these the two warn about their defaults, and train mode returns a tuple.
 QUIET = {"aux_logits": False, "init_weights": True}
+MISFITS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+"""What arguments of the wrong type or size lead to."""
 FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
 """Arguments by which timm reads weights from anywhere, which in some of its releases unpickles them."""
 
@@ -34,7 +36,7 @@ def from_torchvision(name: str, classes: int, args: Mapping[str, object]) -> nn.
     defaults = QUIET if fresh and name in ("googlenet", "inception_v3") else {}
     try:
         return models.get_model(name, **{"weights": None, "num_classes": classes, **defaults, **args})
-    except (TypeError, ValueError, KeyError) as error:
+    except MISFITS as error:
         raise _refused(f"torchvision/{name}", classes, args, error) from error
 
 
@@ -62,7 +64,7 @@ def from_timm(name: str, classes: int, args: Mapping[str, object]) -> nn.Module:
             raise ValueError(f"{files[0]} names weights, which --checkpoint reads safely")
         settings: dict[str, Any] = {"pretrained": False, "num_classes": classes, **args}
         return timm.create_model(name, **settings)
-    except (TypeError, ValueError, KeyError) as error:
+    except MISFITS as error:
         raise _refused(f"timm/{name}", classes, args, error) from error
 
 
