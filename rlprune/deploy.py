@@ -143,7 +143,7 @@ def load_gated(folder: Path, plan: PruningPlan) -> SkippingNetwork:
     tensors = read_weights(folder / "model.safetensors")
     try:
         return _load(about, tensors, plan)
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
         raise UserError(f"{folder} is damaged: {GATES} and model.safetensors do not fit plan.json") from error
 
 
@@ -153,14 +153,31 @@ def _load(about: Mapping[str, Any], tensors: Mapping[str, Tensor], plan: Pruning
     layout = Layout(inputs, channels, *curves)
     network = rebuild_model(plan.network)
     install(network, network, _under("network.", tensors), trainable=True)
-    predicts, acts, points = bool(about["predicts"]), bool(about["acts"]), int(about["points"])
-    gates = [Gate(seen, size, predicts) for seen, size in zip(inputs, channels, strict=True)]
-    runtime = Runtime(layout, torch.ones(len(gates)), acts, points, bool(about.get("recurrent")))
+    beside = {name: tensor for name, tensor in tensors.items() if not name.startswith("network.")}
+    with torch.device("meta"):
+        expected = nn.ModuleDict(_decide(about, layout)).state_dict()
+    # Before there is memory for them: the sizes in the file may be anything.
+    if _shapes(expected) != _shapes(beside):
+        raise ValueError("gates of other sizes")
+    decide = _decide(about, layout)
+    nn.ModuleDict(decide).load_state_dict(beside)
+    gates, runtime = [gate for gate in decide["gates"].children() if isinstance(gate, Gate)], decide["runtime"]
+    assert isinstance(runtime, Runtime)
     runtime.budget = float(about["budget"])
-    for number, gate in enumerate(gates):
-        gate.load_state_dict(_under(f"gates.{number}.", tensors))
-    runtime.load_state_dict(_under("runtime.", tensors))
     return _assemble(network.eval(), gates, float(about["mix"]), runtime, int(plan.network["image_size"]))
+
+
+def _decide(about: Mapping[str, Any], layout: Layout) -> dict[str, nn.Module]:
+    """Gates and agent, by the names that they have in the file."""
+    predicts, acts, points = bool(about["predicts"]), bool(about["acts"]), int(about["points"])
+    sizes = zip(layout.inputs, layout.channels, strict=True)
+    gates = nn.ModuleList(Gate(seen, size, predicts) for seen, size in sizes)
+    runtime = Runtime(layout, torch.ones(len(gates)), acts, points, bool(about.get("recurrent")))
+    return {"gates": gates, "runtime": runtime}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

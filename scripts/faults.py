@@ -37,9 +37,11 @@ import rlprune
 import rlprune.agents.search as agent
 from rlprune.device import machine
 from rlprune.errors import UserError
+from rlprune.journal import Journal
 from rlprune.memory import Chunks
 from rlprune.plan import PruningPlan
 from rlprune.progress import Progress
+from rlprune.snapshot import Snapshot
 
 SETTINGS: dict[str, Any] = {"model": "resnet20", "model_args": "width=0.25", "data": "digits", "device": "cpu"}
 STATIC: dict[str, Any] = {"budget": 0.4, "evaluations": 44, "finetune_epochs": 2}
@@ -62,8 +64,6 @@ ABOUT = [
     "# Reliability",
     "",
     "`python scripts/faults.py` provokes all this, fails where anything else happens, and writes this part.",
-    "`python scripts/fuzz.py` feeds damaged files to every reader; only an error for people may come of one.",
-    "With `--guided` (needs `pip install atheris`) libFuzzer chooses them by the lines of rlprune that they reach.",
 ]
 
 
@@ -100,9 +100,10 @@ def main() -> None:
         rng, some = np.random.default_rng(given.seed), round(SHARE * given.kills)
         faults = [killed(root / "static", KINDS[0], given.kills - some, rng)]
         faults += [killed(root / "runtime", KINDS[1], some, rng)]
+        shares = ", ".join(f"{100 * saving(root, kind):.1f} % of {kind.name}" for kind in KINDS)
         whole = fingerprint(root / "static" / "whole")
         faults += [fault(root, whole) for fault in OTHERS]
-    part = table(ABOUT, faults)
+    part = table(ABOUT, faults, f"Saving what makes this possible, the log and the snapshots, takes {shares} here.")
     print(part)
     if given.kills >= 100:
         write_part(part)
@@ -195,6 +196,33 @@ def killed(root: Path, kind: Kind, kills: int, rng: np.random.Generator) -> Faul
     told = ", ".join(f"{times} {when}" for when, times in sorted(done.items()))
     happens = f"the same command continues and ends with the same files, but for times: {kind.left}, to the bit"
     return Fault(f"`kill -9` of {kind.name}", f"{kills} kills of {searches} searches: {told}", happens)
+
+
+def saving(root: Path, kind: Kind) -> float:
+    """The share of the time of an undisturbed search that goes into its log and its snapshots."""
+    spent = root / "spent.json"
+
+    def watched() -> None:
+        seconds: list[float] = []
+        for owner, name in ((Journal, "add"), (Snapshot, "save")):
+            setattr(owner, name, timed(getattr(owner, name), seconds))
+        start = time.perf_counter()
+        rlprune.search(**SETTINGS, **kind.settings, out=root / f"watched-{kind.settings['budget']}")
+        spent.write_text(json.dumps(sum(seconds) / (time.perf_counter() - start)))
+
+    assert ended(child(watched)) == 0
+    return float(json.loads(spent.read_text()))
+
+
+def timed(function: Callable[..., None], seconds: list[float]) -> Callable[..., None]:
+    """The same function, which also tells how long it took."""
+
+    def call(*arguments: Any) -> None:
+        start = time.perf_counter()
+        function(*arguments)
+        seconds.append(time.perf_counter() - start)
+
+    return call
 
 
 def kill(folder: Path, kind: Kind, seconds: float, rng: np.random.Generator) -> str:
@@ -471,11 +499,12 @@ def dead_reader(root: Path, whole: dict[str, str]) -> Fault:
 OTHERS = (full_disk, read_only, second_process, torn_record, jumping_clock, no_memory, dead_reader)
 
 
-def table(about: list[str], faults: list[Fault]) -> str:
-    """A part of the page: its heading and a few words, then a line for every fault."""
+def table(about: list[str], faults: list[Fault], *after: str) -> str:
+    """A part of the page: its heading and a few words, a line for every fault, and what is to be said after them."""
     head = ["fault", "how it is provoked", "what happens"]
     rows = [f"| {' | '.join(row)} |" for row in (head, ["---"] * 3, *faults)]
-    return "\n".join([*about, "", *rows, "", f"*{machine()}, {date.today().isoformat()}*", ""])
+    below = [line for text in after for line in (text, "")]
+    return "\n".join([*about, "", *rows, "", *below, f"*{machine()}, {date.today().isoformat()}*", ""])
 
 
 def write_part(part: str) -> None:

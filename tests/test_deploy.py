@@ -1,12 +1,14 @@
 """What is deployed, against what was trained."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from gated import MODELS, PIXELS, Made, gate, images, network
+from safetensors.torch import load_file, save_file
 
 import rlprune
 from rlprune.deploy import gate_params, save_gated, shrink, stored_mask
@@ -79,6 +81,7 @@ def test_a_folder_loads_as_it_was_saved(mix: float, kind: dict[str, bool], tmp_p
         lambda about: about.update(predicts=False),
         lambda about: about.update(recurrent=True),
         lambda about: about.update(points=7),
+        lambda about: about["channels"].__setitem__(1, float("inf")),
         lambda about: about.update(mix=None),
     ],
 )
@@ -87,5 +90,37 @@ def test_a_damaged_folder_is_refused(change: object, tmp_path: Path) -> None:
     about = json.loads((folder / "gates.json").read_text())
     change(about)
     (folder / "gates.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"gates\.json"):
+        rlprune.load(folder)
+
+
+def test_tensors_of_layers_that_are_not_there(tmp_path: Path) -> None:
+    folder, _ = folder_of(gate(network("vgg11"), 0.5), "vgg11", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(iter(name for name in tensors if name.startswith("network.")))
+    tensors[f"network.elsewhere.{name.removeprefix('network.')}"] = tensors.pop(name)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"gates\.json"):
+        rlprune.load(folder)
+
+
+@pytest.mark.parametrize("change", [{"points": 10**8}, {"inputs": 10**7}, {"channels": 10**7}])
+def test_no_memory_is_taken_for_sizes_that_are_not_those_of_the_tensors(
+    change: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = folder_of(gate(network("vgg11"), 0.5), "vgg11", tmp_path)
+    about = json.loads((folder / "gates.json").read_text())
+    for name, value in change.items():
+        about[name] = [value, *about[name][1:]] if isinstance(about[name], list) else value
+    (folder / "gates.json").write_text(json.dumps(about))
+    for name in ("ones", "empty"):
+        make = getattr(torch, name)
+
+        def watched(*sizes: int, make: Callable[..., torch.Tensor] = make, **options: object) -> torch.Tensor:
+            made = make(*sizes, **options)
+            assert made.is_meta or made.nbytes < 1 << 24
+            return made
+
+        monkeypatch.setattr(torch, name, watched)
     with pytest.raises(UserError, match=r"gates\.json"):
         rlprune.load(folder)

@@ -112,7 +112,8 @@ def _bounded() -> Iterator[None]:
 def _rehearse(make: Callable[[], nn.Module]) -> None:
     """Build a network without any memory for its tensors."""
     try:
-        with _bounded(), torch.device("meta"), warnings.catch_warnings(action="ignore"):
+        with _bounded(), torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             make()
     except _TooLargeError:
         raise
