@@ -201,6 +201,8 @@ class Alternation:
     def _shift(self, budgets: np.ndarray) -> None:
         """The largest shifts under which the mean over the calibration images meets each budget."""
         self.gated.eval()
+        # Not always a part of the network, and while it trains it draws budgets of its own.
+        self.runtime.eval()
         if self.gated.mix == 0:
             self.runtime.static.copy_(land_static(self.gated, self.problem.cost, self.runtime.static, self.budget))
             self._set_shifts(np.array([self.budget]), np.zeros(1))

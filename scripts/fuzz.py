@@ -1,13 +1,13 @@
 """Feed damaged files to every reader: nothing but an error for people may come of it, quickly and in little memory.
 
-    python scripts/fuzz.py --inputs 100000        # the long form; needs no GPU and no network; writes its part of
-                                                  # docs/reliability.md, as all from 10,000 on do
+    python scripts/fuzz.py --inputs 100000        # the long form; without a GPU and a network
     python scripts/fuzz.py --inputs 500 --seed 1
     pip install atheris && python scripts/fuzz.py --inputs 100000 --guided
 
 Searches make valid files first. Every input is one of them with bytes flipped, cut, doubled or inserted, or, where it
 holds JSON, YAML or a table, with a value, a name or a cell that does not belong there. With `--guided` libFuzzer
-chooses the inputs by the lines of rlprune that they reach.
+chooses the inputs by the lines of rlprune that they reach. From 10,000 inputs on their number is written to
+docs/reliability.md.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 import yaml
-from faults import write_part
+from faults import in_kib, write_part
 
 import rlprune
 import rlprune.agents.search as agent
@@ -50,26 +50,9 @@ from rlprune.verbs.runtime import VERSION as METHOD_VERSION
 
 Read = Callable[[Path], object]
 ODD = (
-    None,
-    True,
-    -1,
-    0,
-    1,
-    3.5,
-    10**6,
-    10**9,
-    1e308,
-    float("nan"),
-    float("inf"),
-    2**63,
-    "",
-    "0",
-    "ü\u0000",
-    [],
-    {},
-    [[]],
+    None, True, -1, 0, 1, 3.5, 10**6, 10**9, 1e308, float("nan"), float("inf"), 2**63, "", "0", "ü\u0000", [], {}, [[]],
     {"a": 1},
-)
+)  # fmt: skip
 WRITES = 10_000
 """Inputs from which on the page tells of them."""
 ABOUT = [
@@ -95,53 +78,56 @@ def main() -> None:
     torch.set_num_threads(1)
     agent.WALKS, agent.ROLLOUTS = 32, 1
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        settings = {"model": "resnet20", "model_args": "width=0.25", "data": "digits", "budget": 0.4, "device": "cpu"}
-        rlprune.search(**settings, evaluations=40, train_epochs=1, finetune_epochs=1, out=root / "run")
-        gates = {"mode": "runtime", "budget": 0.6, "search_images": 1000, "rounds": 1, "rollouts": 1}
-        rlprune.search(**settings | gates, train_epochs=1, finetune_epochs=0, out=root / "run" / "gated")
-        torch.save(rlprune.load(root / "run").state_dict(), root / "run" / "weights.pt")
-        problem = open_problem(settings, Progress())
-        rng, found, slowest, greediest = random.Random(given.seed), 0, 0.0, 0
-        readers = readers_of(root / "run", problem)
+        run = Path(folder) / "run"
+        readers = readers_of(run, make_valid(run))
         if given.guided:
             runs, each = given.inputs // len(readers), enumerate(readers)
-            escaped = [name for number, (name, read) in each if guided(root, number, name, read, runs, given.seed)]
+            escaped = [name for number, (name, read) in each if guided(run, number, name, read, runs, given.seed)]
             print(f"{runs} guided inputs for each of {len(readers)} readers: {len(escaped)} escaped")
             sys.exit(f"look above for {escaped}" if escaped else 0)
-        for name, read in readers:
-            # What is loaded at first use is no file's doing.
-            survived(root / "run" / name, read, random.Random(0))
-        for number in range(given.inputs):
-            name, read = readers[number % len(readers)]
-            start, before = time.perf_counter(), reset_memory()
-            found += survived(root / "run" / name, read, rng)
-            slowest = max(slowest, time.perf_counter() - start)
-            greediest = max(greediest, memory("VmHWM") - before - 2 * (root / "run" / name).stat().st_size)
-            if sys.stderr.isatty() and number % 100 == 0:
-                print(f"\r{number} of {given.inputs}", end="", file=sys.stderr)
+        escapes, seconds, memory = feed(run, readers, given.inputs, random.Random(given.seed))
     told = (
-        f"{given.inputs:,} damaged files for {len(readers)} readers: {found} escaped; none took more than "
-        f"{slowest:.2f} s, nor more memory than twice its file and {max(greediest, 0) / 2**20:.1f} MiB"
+        f"{given.inputs:,} damaged files for {len(readers)} readers: {escapes} escaped; none took more than "
+        f"{seconds:.2f} s, nor more memory than twice its file and {memory / 2**20:.1f} MiB"
     )
     print(told)
-    failed = found or slowest > SLOW or greediest > SPARE
+    failed = escapes or seconds > SLOW or memory > SPARE
     if given.inputs >= WRITES and not failed:
         write_part("\n".join([*ABOUT, f"{told}.", "", f"*{machine()}, {date.today().isoformat()}*", ""]))
     sys.exit(1 if failed else 0)
 
 
-def reset_memory() -> int:
-    """Begin to look for the most memory that this process takes; returns the bytes that it has now."""
-    # As proc(5) has it.
-    Path("/proc/self/clear_refs").write_text("5")
-    return memory("VmRSS")
+def make_valid(run: Path) -> Problem:
+    """Make a run folder with all kinds of files, that of a runtime search in it; returns what it is about."""
+    settings = {"model": "resnet20", "model_args": "width=0.25", "data": "digits", "budget": 0.4, "device": "cpu"}
+    rlprune.search(**settings, evaluations=40, train_epochs=1, finetune_epochs=1, out=run)
+    gates = {"mode": "runtime", "budget": 0.6, "search_images": 1000, "rounds": 1, "rollouts": 1}
+    rlprune.search(**settings | gates, train_epochs=1, finetune_epochs=0, out=run / "gated")
+    torch.save(rlprune.load(run).state_dict(), run / "weights.pt")
+    return open_problem(settings, Progress())
 
 
-def memory(name: str) -> int:
-    """Bytes that the system counts for this process under a name."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+def feed(run: Path, readers: list[tuple[str, Read]], inputs: int, rng: random.Random) -> tuple[int, float, int]:
+    """Feed damaged files to all readers in turn.
+
+    Returns:
+        How many escaped, the most seconds that one took, and the most bytes besides twice the size of its file.
+    """
+    escapes, seconds, most = 0, 0.0, 0
+    for name, read in readers:
+        # What is imported at first use is no file's doing.
+        read(run / name)
+    for number in range(inputs):
+        name, read = readers[number % len(readers)]
+        # From here on the system looks for the most memory that this process takes.
+        Path("/proc/self/clear_refs").write_text("5")
+        start, before = time.perf_counter(), in_kib("VmRSS")
+        escapes += survived(run / name, read, rng)
+        seconds = max(seconds, time.perf_counter() - start)
+        most = max(most, 1024 * (in_kib("VmHWM") - before) - 2 * (run / name).stat().st_size)
+        if sys.stderr.isatty() and number % 100 == 0:
+            print(f"\r{number} of {inputs}", end="", file=sys.stderr)
+    return escapes, seconds, most
 
 
 def readers_of(run: Path, problem: Problem) -> list[tuple[str, Read]]:
@@ -173,14 +159,14 @@ def readers_of(run: Path, problem: Problem) -> list[tuple[str, Read]]:
     ]
 
 
-def guided(root: Path, number: int, name: str, read: Read, runs: int, seed: int) -> bool:
+def guided(run: Path, number: int, name: str, read: Read, runs: int, seed: int) -> bool:
     """Whether something else than an error for people came of one of the inputs that libFuzzer makes of a valid file.
 
     It ends its process, and has one of its own.
     """
     import atheris
 
-    path, corpus = root / "run" / name, root / f"corpus-{number}"
+    path, corpus = run / name, run.parent / f"corpus-{number}"
     whole = path.read_bytes()
     corpus.mkdir()
     (corpus / "valid").write_bytes(whole)

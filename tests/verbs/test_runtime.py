@@ -88,7 +88,12 @@ def test_the_agents_leave_a_course(ended: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", ["runtime agent, round 2 of 2", "training, stage 7 of 7: the network under the final agents"]
+    "stage",
+    [
+        "runtime agent, round 1 of 2",
+        "runtime agent, round 2 of 2",
+        "training, stage 7 of 7: the network under the final agents",
+    ],
 )
 def test_an_interrupted_run_ends_like_any_other(given: dict[str, Any], ended: Any, tmp_path: Path, stage: str) -> None:
     settings = given | {"mix": "1", "out": tmp_path / "run"}
