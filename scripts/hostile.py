@@ -501,6 +501,13 @@ def as_checkpoint(world: World) -> Iterator[list[object]]:
             yield ["replay", world.run, *given, *never]
 
 
+def as_teacher(world: World) -> Iterator[list[object]]:
+    """Weights to learn from while a pruned network is fine-tuned."""
+    for name in ("weights.pt", "weights.safetensors", "weights.npz"):
+        for _ in put(world, path := world.root / name):
+            yield ["finetune", world.run, "--teacher", path, "--epochs", 1, "--out", world.root / "never"]
+
+
 def as_plan(world: World) -> Iterator[list[object]]:
     """A plan that is none."""
     for name in ("plan.json", "plan.pt", "plan.pkl"):
@@ -620,8 +627,8 @@ def as_out(world: World) -> Iterator[list[object]]:
 
 
 PICKLED: dict[str, Callable[[World], Iterator[list[object]]]] = {
-    "checkpoint": as_checkpoint, "plan": as_plan, "ratios": as_ratios, "config": as_config, "source": as_source,
-    "runs": as_runs, "data": as_data, "data_root": as_data_root, "out": as_out,
+    "checkpoint": as_checkpoint, "teacher": as_teacher, "plan": as_plan, "ratios": as_ratios, "config": as_config,
+    "source": as_source, "runs": as_runs, "data": as_data, "data_root": as_data_root, "out": as_out,
 }  # fmt: skip
 """Every setting that names a file or a folder, and commands that would open a bomb there."""
 WEIGHTS = (".pt", ".safetensors", ".npz", ".npy", ".state", ".zip", ".bin")
