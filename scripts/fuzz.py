@@ -20,6 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from types import FunctionType
@@ -116,7 +117,8 @@ def feed(run: Path, readers: list[tuple[str, Read]], inputs: int, rng: random.Ra
     escapes, seconds, most = 0, 0.0, 0
     for name, read in readers:
         # What is imported at first use is no file's doing.
-        read(run / name)
+        with suppress(UserError):
+            read(run / name)
     for number in range(inputs):
         name, read = readers[number % len(readers)]
         # From here on the system looks for the most memory that this process takes.
