@@ -1,5 +1,6 @@
 """Names of networks and their arguments: what they build and what is said of the ones that are wrong."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,18 @@ def test_a_rehearsal_changes_no_weights() -> None:
     torch.manual_seed(3)
     built = build_model("resnet20", classes=3, image_size=32, args={"width": 0.25}).state_dict()
     assert all(torch.equal(built[name], tensor) for name, tensor in direct.items())
+
+
+def test_a_rehearsal_loads_no_compiler() -> None:
+    """It would take longer than all else that a replay does."""
+    code = (
+        "import sys; from rlprune.models.registry import build_model\n"
+        "for name in ('vgg16', 'resnet20', 'mobilenetv2', 'mcifarnet'):\n"
+        "    build_model(name, classes=3, image_size=32, args={'width': 0.25})\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
 
 
 @pytest.mark.parametrize(

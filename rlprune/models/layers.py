@@ -19,5 +19,6 @@ def init_convs(model: nn.Module) -> None:
     He-normal with the fan of the outputs (He et al., "Delving Deep into Rectifiers", 2015, arXiv:1502.01852).
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        # On the meta device, which holds no numbers, drawing would load PyTorch's compiler: two seconds.
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
