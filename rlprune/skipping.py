@@ -24,6 +24,10 @@ REPEATS = 3
 """Timings of each way."""
 SIZES = (4, 16)
 """Images of a group, where there is more than one group."""
+FEW = 8
+"""Pixels, of all images together, up to which PyTorch's convolutions take several times longer than a product."""
+LARGE = 1 << 20
+"""Weights of a linear layer from which on to gather them one by one takes longer than to compute with all of them."""
 
 
 class SkippingNetwork(nn.Module):
@@ -179,20 +183,32 @@ class _Gathering:
         assert isinstance(layer, nn.Conv2d)
         weight, bias = self._weights(layer)
         groups = len(weight) if layer.groups > 1 else 1
+        if groups == 1 and images[:, 0].numel() <= FEW and not isinstance(layer.padding, str):
+            return _conv_of_few(layer, images, weight, bias)
         return F.conv2d(images, weight, bias, layer.stride, layer.padding, layer.dilation, groups)
 
     def _linear(self, features: Tensor) -> Tensor:
-        assert isinstance(self.layer, nn.Linear)
-        return F.linear(features, *self._weights(self.layer))
+        layer = self.layer
+        assert isinstance(layer, nn.Linear)
+        if self.into is None or layer.weight.numel() < LARGE:
+            return F.linear(features, *self._weights(layer))
+        wide = features.new_zeros(*features.shape[:-1], layer.in_features)
+        wide.index_copy_(-1, self.into.index(self.gated.kept or {}), features)
+        return F.linear(wide, *self._outputs(layer))
 
     def _weights(self, layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor | None]:
-        weight, bias, kept = layer.weight, layer.bias, self.gated.kept or {}
-        if self.out is not None:
-            index = self.out.index(kept)
-            weight, bias = weight.index_select(0, index), None if bias is None else bias.index_select(0, index)
+        """For the wanted outputs, from the inputs that are there."""
+        weight, bias = self._outputs(layer)
         if self.into is not None:
-            weight = weight.index_select(1, self.into.index(kept))
+            weight = weight.index_select(1, self.into.index(self.gated.kept or {}))
         return weight, bias
+
+    def _outputs(self, layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor | None]:
+        """For the wanted outputs, from all inputs."""
+        if self.out is None:
+            return layer.weight, layer.bias
+        index = self.out.index(self.gated.kept or {})
+        return layer.weight.index_select(0, index), None if layer.bias is None else layer.bias.index_select(0, index)
 
     def _norm(self, images: Tensor) -> Tensor:
         """A batch norm in eval mode is a scale and a shift."""
@@ -201,6 +217,17 @@ class _Gathering:
         assert self.out is not None
         scale, shift = self.affine.index_select(1, self.out.index(self.gated.kept or {}))[..., None, None]
         return torch.addcmul(shift, images, scale)
+
+
+def _conv_of_few(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution as a product of few rows with the weights; (images, outputs, height, width)."""
+    kernel, stride, padding, dilation = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+    assert not isinstance(padding, str)
+    columns = F.unfold(images, kernel, dilation, padding, stride).transpose(1, 2)
+    outputs = F.linear(columns, weight.flatten(1), bias).transpose(1, 2)
+    facts = zip(images.shape[2:], kernel, stride, padding, dilation, strict=True)
+    sides = [(side + 2 * pad - far * (wide - 1) - 1) // step + 1 for side, wide, step, pad, far in facts]
+    return outputs.unflatten(2, sides)
 
 
 def _affine(layer: nn.Module) -> Tensor:

@@ -31,7 +31,8 @@ COLUMNS = {
     "stored_ratio": ("stored", 100, 1),
     "stored_with_gates": ("with gates", 100, 1),
 }
-TIMED = ("vgg16", "mcifarnet", "resnet20", "mobilenetv2")
+TIMED = (("vgg16", 32), ("vgg16", 64), ("vgg16", 224), ("mcifarnet", 32), ("resnet20", 32), ("mobilenetv2", 32))
+"""Networks and pixels a side."""
 SECONDS = 15.0
 """Of timing a network dense and skipping."""
 
@@ -55,7 +56,7 @@ def main() -> None:
     results = [searched(given, seed)["methods"] for seed in range(given.seeds)]
     runs = [[{key: row[key] for key in told} for row in rows] for rows in results]
     about = {name: getattr(given, name) for name in ("model", "model_args", "budget", "rounds", "rollouts", "epochs")}
-    keep("runtime", {**about, "runs": runs, "times": {name: time_skipping(name) for name in TIMED}})
+    keep("runtime", {**about, "runs": runs, "times": [time_skipping(*each) for each in TIMED]})
 
     from bench import write_tables
 
@@ -73,25 +74,26 @@ def searched(given: argparse.Namespace, seed: int) -> Record:
     return result
 
 
-def time_skipping(name: str) -> dict[str, float]:
+def time_skipping(name: str, size: int) -> Record:
     """Median milliseconds for one image: dense in both memory formats, and with half of every gated layer."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    dense = build_model(name, classes=10, image_size=32).eval()
-    graph = build_graph(dense, torch.zeros(1, 3, 32, 32))
+    dense = build_model(name, classes=10, image_size=size).eval()
+    graph = build_graph(dense, torch.zeros(1, 3, size, size))
     cost, network = build_cost(graph), copy.deepcopy(dense)
     scores = np.random.default_rng(0).random(sum(graph.sizes))
     gated = GatedNetwork(network, graph, make_gates(network, graph, scores, True), 1.0)
     layout = make_layout(gated, cost)
     gated.runtime = Runtime(layout, torch.ones(len(gated.wires)), acts=True)
     gated.runtime.budget = float(np.interp(0.5, layout.ratios, layout.macs))
-    skipping, image = SkippingNetwork(gated).eval(), torch.randn(1, 3, 32, 32)
+    skipping, image = SkippingNetwork(gated).eval(), torch.randn(1, 3, size, size)
     last = copy.deepcopy(dense).to(memory_format=torch.channels_last)
     image_last = image.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         runs = [lambda: dense(image), lambda: last(image_last), lambda: skipping(image)]
         times = [found.median for found in summarise(interleave(runs, SECONDS))]
-    return {**dict(zip(("dense", "channels_last", "skipping"), times, strict=True)), "macs": gated.runtime.budget}
+    about = {"network": name, "pixels": size, "macs": gated.runtime.budget}
+    return {**about, **dict(zip(("dense", "channels_last", "skipping"), times, strict=True))}
 
 
 def runtime_table(figures: Record) -> str:
@@ -114,14 +116,21 @@ def runtime_table(figures: Record) -> str:
     return "\n".join([*lines, "", told, "", *times_table(figures["times"])])
 
 
-def times_table(times: dict[str, dict[str, float]]) -> list[str]:
+def times_table(times: list[Record]) -> list[str]:
     """How fast half of every gated layer is, one line a network."""
     title = "**Half of every layer, chosen for the image: one image, one thread, torch, predictors and agent included**"
-    lines = [title, "", "| network | MACs | dense | dense, channels last | skipping | times faster |", "|---" * 6 + "|"]
-    for name, row in times.items():
+    lines = [
+        title,
+        "",
+        "| network | pixels | MACs | dense | dense, channels last | skipping | times faster |",
+        "|---" * 7 + "|",
+    ]
+    for row in times:
         cells = [f"{row[key]:.1f} ms" for key in ("dense", "channels_last", "skipping")]
         faster = min(row["dense"], row["channels_last"]) / row["skipping"]
-        lines.append(f"| `{name}` | {100 * row['macs']:.0f} % | {' | '.join(cells)} | {faster:.2f} |")
+        lines.append(
+            f"| `{row['network']}` | {row['pixels']} | {100 * row['macs']:.0f} % | {' | '.join(cells)} | {faster:.2f} |"
+        )
     return lines
 
 

@@ -35,6 +35,7 @@ def gate(
     predicts: bool = True,
     acts: bool = True,
     recurrent: bool = False,
+    size: int = PIXELS,
     seed: int = 0,
 ) -> Made:
     """Gates with opinions of their own, so that images differ in what they keep."""
@@ -42,7 +43,7 @@ def gate(
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    graph = build_graph(dense.eval(), torch.zeros(1, 3, PIXELS, PIXELS))
+    graph = build_graph(dense.eval(), torch.zeros(1, 3, size, size))
     network, cost = copy.deepcopy(dense), build_cost(graph)
     gates = make_gates(network, graph, rng.random(sum(graph.sizes)) + 0.5, predicts)
     gated = GatedNetwork(network, graph, gates, mix)

@@ -44,6 +44,42 @@ def test_only_what_is_counted_is_computed(name: str) -> None:
         assert counted < made.cost.dense[0]
 
 
+class Sparse(nn.Module):
+    """Kernels of several strides, paddings and dilations on few pixels, and a linear layer behind a flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 12, 3, stride=2, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 10, (3, 1), stride=(1, 2), padding=(2, 1)),
+            nn.BatchNorm2d(10),
+            nn.ReLU(),
+            nn.Conv2d(10, 8, 2, padding=1, dilation=2, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+        )
+        self.last = nn.Linear(8 * 4 * 2, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.features(x).flatten(1))
+
+
+def test_few_pixels_and_large_linear_layers_are_as_under_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    made, pictures = gate(Sparse(), size=4), torch.randn(3, 3, 4, 4)
+    module = skipping(made)
+    with torch.no_grad():
+        masked = made.gated(pictures)
+    for few, large in ((0, 1 << 20), (100, 1 << 20), (100, 1)):
+        monkeypatch.setattr("rlprune.skipping.FEW", few)
+        monkeypatch.setattr("rlprune.skipping.LARGE", large)
+        alone = torch.cat([module(picture[None]) for picture in pictures])
+        torch.testing.assert_close(alone, masked, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(module.grouped(pictures, 1), masked, rtol=1e-4, atol=1e-5)
+
+
 def test_the_layers_are_as_before_afterwards() -> None:
     made = gate(network("vgg11"))
     pictures = images(2)
