@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +73,15 @@ def find_source(name: str, root: Path | None, download: bool, image_size: int | 
 
 def _digits(size: int) -> Source:
     """1,797 scans of handwritten digits with 8 x 8 pixels of 17 grey levels (Alpaydin and Kaynak 1998, UCI)."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = torch.from_numpy((digits.images * 255 / 16).round().astype(np.uint8))[:, None]
-    labels = torch.from_numpy(digits.target)
+    # scikit-learn carries them; to import it for that takes as long as all the rest of a replay.
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    pixels = torch.from_numpy((table[:, :-1] * 255 / 16).round().astype(np.uint8)).unflatten(1, (1, 8, 8))
+    labels = torch.from_numpy(table[:, -1].astype(np.int64))
     test, train = stratified(labels, math.ceil(len(labels) / 5), torch.Generator().manual_seed(0))
-    classes = tuple(map(str, digits.target_names))
+    classes = tuple(map(str, range(10)))
     source = _arrays(classes, (pixels[train], pixels[test]), (labels[train], labels[test]), size)
     return replace(source, augmentable=False)  # all are centred and of one size, moved ones never occur
 
