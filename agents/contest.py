@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlprune.allocators.sensitivity import allocate, measure
-from rlprune.allocators.uniform import uniform
+from rlprune.agents.preparation import base_wishes
+from rlprune.allocators.sensitivity import Sensitivity, allocate, measure
 from rlprune.budget import Lander
 from rlprune.evaluator import Evaluation, Evaluator
 from rlprune.plan import plan_key
@@ -149,24 +149,23 @@ def rounds(entry: Entry) -> Iterator[None]:
         fruitless = 0 if entry.left < before else fruitless + 1
 
 
-def sensitivity_plan(entry: Entry) -> np.ndarray:
-    """Measure the sensitivities, and the plan of the sensitivity rule.
+def sensitivity_plan(entry: Entry) -> Sensitivity:
+    """Measure the sensitivities, and the plan of the sensitivity rule; returns the curves."""
+    sensitivity = measure(lambda counts: entry(counts).loss, entry.lander)
+    entry.begin()
+    entry(entry.lander.land(allocate(sensitivity, entry.lander)[None])[0])
+    return sensitivity
+
+
+def base_plan(entry: Entry) -> np.ndarray:
+    """`sensitivity_plan`, and the other base plans measured, too: a search starts around the best of them.
 
     Returns:
         (groups,) its counts as floats, near the budget.
     """
-    sensitivity = measure(lambda counts: entry(counts).loss, entry.lander)
-    entry.begin()
-    wished = allocate(sensitivity, entry.lander)
-    entry(entry.lander.land(wished[None])[0])
-    return wished
-
-
-def base_plan(entry: Entry) -> np.ndarray:
-    """`sensitivity_plan`, and the uniform plan measured, too: what every search around them starts from."""
-    wished = sensitivity_plan(entry)
-    entry.measure([uniform(entry.lander)])
-    return wished
+    wishes = base_wishes(sensitivity_plan(entry), entry.lander)
+    losses = entry.measure(entry.lander.land(np.array(wishes)))
+    return wishes[int(np.argmin(losses))]
 
 
 def around(lander: Lander, base: np.ndarray, logs: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from rlprune.activity import channel_activity
 from rlprune.allocators.sensitivity import Sensitivity, allocate, measure
 from rlprune.allocators.uniform import uniform
-from rlprune.budget import Lander
+from rlprune.budget import Budget, Lander
 from rlprune.criteria import score_channels
 from rlprune.envs.observation import build_features
 from rlprune.envs.walk import Task
@@ -22,13 +22,14 @@ class Prepared:
 
     Attributes:
         tasks: what is walked and what counts, one a budget.
-        rules: for every task the (groups,) landed counts of the sensitivity rule.
+        starts: for every task the (groups,) landed counts of the base plans that were measured, the sensitivity
+            rule's first; the best kind of them is the task's.
         sensitivity: the measured curves.
-        even: the base plans are the uniform ones, and not those of the rule.
+        even: the base plans are the uniform ones.
     """
 
     tasks: list[Task]
-    rules: list[np.ndarray]
+    starts: list[list[np.ndarray]]
     sensitivity: Sensitivity
     even: bool
 
@@ -55,8 +56,8 @@ def prepare(
 ) -> Prepared:
     """Measure the sensitivities and lay down the base plans.
 
-    They are those of the sensitivity rule, or the uniform ones where these are better over all budgets: the rule adds
-    up what groups lose one by one, which foretells little where much has to go.
+    They are those of the sensitivity rule, or of another kind that is better over all budgets, see `base_wishes`: the
+    rule adds up what groups lose one by one, which foretells little where much has to go.
 
     Args:
         problem: network and images.
@@ -75,12 +76,36 @@ def prepare(
     tasks: list[list[Task]] = []
     for lander in landers:
         facts = (problem, lander, evaluator.scores, activity, sensitivity, weights, balance)
-        # Where the agent itself decides how much goes, there is no budget for a uniform plan to meet.
-        tasks.append([lay_out(*facts, even) for even in ((False,) if balance else (False, True))])
+        wishes = base_wishes(sensitivity, lander, weights if balance else None)
+        tasks.append([lay_out(*facts, wished) for wished in wishes])
         begin(tasks[-1][0])
         tasks[-1] = [replace(task, base_value=value(task)) for task in tasks[-1]]
-    even = bool(np.argmax(np.mean([[task.base_value for task in both] for both in tasks], axis=0)))
-    return Prepared([both[even] for both in tasks], [both[0].base_plan() for both in tasks], sensitivity, even)
+    best = int(np.argmax(np.mean([[task.base_value for task in kinds] for kinds in tasks], axis=0)))
+    starts = [[task.base_plan() for task in kinds] for kinds in tasks]
+    return Prepared([kinds[best] for kinds in tasks], starts, sensitivity, even=best == 1)
+
+
+def base_wishes(sensitivity: Sensitivity, lander: Lander, weights: np.ndarray | None = None) -> list[np.ndarray]:
+    """Base plans of every kind, (groups,) kept counts as floats: the sensitivity rule's, then the uniform one.
+
+    For a bound on the latency there is also the rule with channels priced in MACs: layers bound by memory are slow for
+    their MACs, so that the rule all but closes them.
+
+    Args:
+        sensitivity: measured or borrowed curves.
+        lander: budget and cost.
+        weights: where the agent itself decides how much goes; see `rlprune.allocators.sensitivity.allocate`. Then
+            there is no budget to meet and the rule's plan is the only one.
+    """
+    if weights is not None:
+        return [allocate(sensitivity, lander, weights)]
+    wishes = [allocate(sensitivity, lander), uniform(lander).astype(float)]
+    return [*wishes, allocate(sensitivity, lander, price="macs")] if lander.budget.timed else wishes
+
+
+def number_of_kinds(budget: Budget) -> int:
+    """How many base plans `base_wishes` has."""
+    return 3 if budget.timed else 2
 
 
 def lay_out(
@@ -91,7 +116,7 @@ def lay_out(
     sensitivity: Sensitivity,
     weights: np.ndarray,
     balance: bool,
-    even: bool,
+    wished: np.ndarray,
     reach: float = 1.0,
 ) -> Task:
     """A task whose base plan is not valued yet; takes no evaluation.
@@ -103,10 +128,9 @@ def lay_out(
         activity: of all channels; see `rlprune.activity`.
         sensitivity: measured or borrowed curves.
         weights, balance: the reward; see `rlprune.envs.reward`.
-        even: the base plan is the uniform one.
+        wished: (groups,) counts of the base plan, not landed.
         reach: of an action; see `rlprune.envs.walk.Task`.
     """
-    wished = uniform(lander).astype(float) if even else allocate(sensitivity, lander, weights if balance else None)
     facts = (problem.graph, problem.cost, scores, activity, sensitivity, wished)
     features = build_features(*facts, lander.cost.resources)
     return Task(lander, features, wished, 0.0, weights, balance, reach)

@@ -58,13 +58,13 @@ def plans(problem: Problem, lander: Lander, evaluator: Evaluator) -> dict[str, n
     """Plans of equal MACs: the rules', a search's, heavy at the front or at the back, random around two rules."""
     rng = np.random.default_rng(0)
     prepared = prepare(problem, [lander], evaluator, np.zeros(2), False)
-    middle, rule = uniform(lander), prepared.rules[0].astype(float)
+    middle, rule = uniform(lander), prepared.starts[0][0].astype(float)
     target = Target(
         prepared.tasks, lambda plans: [evaluator(counts).loss for counts in plans], prepared.sensitivity.predict
     )
     found = {
         "uniform": middle,
-        "sensitivity": prepared.rules[0],
+        "sensitivity": prepared.starts[0][0],
         "global-l1": one_threshold(problem.graph, evaluator.scores, lander),
         "searched": search([target], 260).counts[0],
     }

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_landing import timed
 
 from rlprune.agents.preparation import prepare
 from rlprune.allocators.uniform import uniform
@@ -21,15 +22,17 @@ def problem() -> Problem:
 
 
 class Measuring:
-    """Every plan is as bad as any other but the uniform ones, which have losses of their own."""
+    """Every plan is as bad as any other but some, with losses of their own; `slope` more for every whole group."""
 
-    def __init__(self, problem: Problem, losses: dict[tuple[int, ...], float]) -> None:
+    def __init__(self, problem: Problem, losses: dict[tuple[int, ...], float], slope: float = 0.0) -> None:
         self.scores = score_channels("l1", problem.module, problem.graph, problem.calibration(), 0)
-        self.losses, self.seen = losses, list[tuple[int, ...]]()
+        self.losses, self.slope, self.seen = losses, slope, list[tuple[int, ...]]()
+        self.sizes = problem.cost.sizes
 
     def __call__(self, counts: np.ndarray) -> Evaluation:
         self.seen.append(tuple(counts.tolist()))
-        return Evaluation(self.losses.get(self.seen[-1], 1.0), 0.5)
+        loss = 1.0 + self.slope * float((1 - counts / self.sizes).sum())
+        return Evaluation(self.losses.get(self.seen[-1], loss), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -43,10 +46,26 @@ def test_the_better_kind_over_all_budgets(problem: Problem, losses: tuple[float,
     prepared = prepare(problem, landers, evaluator, np.zeros(2), False, told.append)
     assert prepared.even == even
     assert len(told) == 2
-    for task, plan, rule, loss in zip(prepared.tasks, plans, prepared.rules, losses, strict=True):
+    for task, plan, (rule, other), loss in zip(prepared.tasks, plans, prepared.starts, losses, strict=True):
+        assert other.tolist() == plan.tolist()
         assert task.base_plan().tolist() == (plan if even else rule).tolist()
         assert task.base_value == pytest.approx(-loss if even else -1.0)
         assert rule.tolist() != plan.tolist()
+
+
+def test_under_a_latency_the_rule_is_also_priced_in_macs(problem: Problem) -> None:
+    """Here latency is the share of the parameters, which the wide layers have; all layers have about as many MACs."""
+    lander = Lander(timed(problem.cost), parse_budget("latency=0.4"))
+    evaluator: Any = Measuring(problem, {}, slope=0.1)
+    rule, even, priced = prepare(problem, [lander], evaluator, np.zeros(2), False).starts[0]
+    assert [tuple(plan.tolist()) for plan in (rule, even, priced)] == evaluator.seen[-3:]
+    macs, _, latency = lander.cost.ratios(np.array([rule, priced])).T
+    assert (latency <= 0.4).all()
+    assert macs[1] < macs[0]
+    evaluator = Measuring(problem, {tuple(priced.tolist()): 0.5}, slope=0.1)
+    prepared = prepare(problem, [lander], evaluator, np.zeros(2), False)
+    assert (prepared.tasks[0].base_plan() == priced).all()
+    assert not prepared.even
 
 
 def test_where_the_agent_balances_there_is_only_the_rule(problem: Problem) -> None:

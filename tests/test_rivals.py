@@ -15,6 +15,7 @@ from rlprune.agents.rivals import METHODS, find_method, needed
 from rlprune.agents.rivals.evolution import CHILDREN, offspring
 from rlprune.allocators.sensitivity import allocate, measure
 from rlprune.allocators.uniform import uniform
+from rlprune.budget import parse_budget
 from rlprune.errors import UserError
 from rlprune.settings import METHODS as NAMES
 
@@ -40,7 +41,7 @@ def test_the_settings_know_the_same_methods() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("more", [0, 9])
 def test_every_method_ends_with_a_plan_inside_the_budget_and_keeps_to_its_evaluations(method: str, more: int) -> None:
-    least = needed(method, 3)
+    least = needed(method, 3, parse_budget("macs=0.5"))
     entry = finished(method, least + more)
     assert entry.best is not None
     assert macs(*entry.best) <= 76

@@ -144,6 +144,18 @@ def test_only_what_relieves_an_exceeded_budget_counts() -> None:
     assert allocate(curves([0, 1, 2, 4], [0, 9, 18, 36]), both).tolist() == [32, 16]
 
 
+def test_a_bound_can_be_met_at_the_price_of_another_resource() -> None:
+    """For the same damage a cut of the first group saves more MACs, one of the second more parameters."""
+    cost = separate([64, 64], [9, 1], [1, 9])
+    lander, alike = Lander(cost, parse_budget("params=0.5")), curves([0, 5, 7.5, 9], [0, 5, 7.5, 9])
+    first, second = allocate(alike, lander)
+    assert first == 64
+    assert second == pytest.approx((320 - 64) / 9, abs=1)
+    first, second = allocate(alike, lander, price="macs")
+    assert first == 64 * RATIOS[-1]
+    assert second == pytest.approx((320 - first) / 9, abs=1)
+
+
 def test_the_smallest_plan_is_the_end() -> None:
     lander = Lander(separate([64, 10], [1, 1], [1, 1]), parse_budget(None), round_to=8)
     free = curves([0, 0, 0, 0], [0, 0, 0, 0])

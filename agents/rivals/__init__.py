@@ -10,7 +10,9 @@ from importlib.util import find_spec
 
 from rlprune import settings
 from rlprune.agents.contest import Entry
+from rlprune.agents.preparation import number_of_kinds
 from rlprune.allocators.sensitivity import number_of_evaluations
+from rlprune.budget import Budget
 from rlprune.errors import UserError, unknown
 
 METHODS = {name: "agent" if name in settings.AGENTS else name.replace("-", "_") for name in settings.METHODS}
@@ -38,9 +40,9 @@ def find_method(name: str) -> Method:
     return import_module(f"rlprune.agents.rivals.{METHODS[name]}").run
 
 
-def needed(name: str, groups: int) -> int:
+def needed(name: str, groups: int, budget: Budget) -> int:
     """How many evaluations a method cannot do without."""
     if name in BLIND:
         return 1
-    # The rule ends with its plan; whoever searches around it measures the uniform one, too.
-    return number_of_evaluations(groups) + (1 if name == "sensitivity" else 2)
+    # The rule ends with its plan; whoever searches measures the other base plans, too.
+    return number_of_evaluations(groups) + (1 if name == "sensitivity" else number_of_kinds(budget))

@@ -7,7 +7,6 @@ from rlprune.agents.contest import Entry
 from rlprune.agents.level import Target
 from rlprune.agents.preparation import prepare
 from rlprune.agents.search import search
-from rlprune.allocators.uniform import uniform
 from rlprune.envs.walk import Task
 
 
@@ -21,9 +20,11 @@ def run(entry: Entry) -> str:
         entry.begin()
 
     prepared = prepare(entry.problem, [entry.lander], entry, np.zeros(2), False, begin)
-    starts = [(prepared.rules[0], uniform(entry.lander))]
     target = Target(
-        prepared.tasks, lambda plans: [entry(counts).loss for counts in plans], prepared.sensitivity.predict, starts
+        prepared.tasks,
+        lambda plans: [entry(counts).loss for counts in plans],
+        prepared.sensitivity.predict,
+        prepared.starts,
     )
     found = search([target], entry.evaluations - probes, entry.method, entry.seed)
     return collapse(found.agent, prepared.tasks[0])

@@ -94,7 +94,11 @@ def _not_convex(ratios: np.ndarray, curve: np.ndarray, three: list[int]) -> bool
 
 
 def allocate(
-    sensitivity: Sensitivity, lander: Lander, weights: np.ndarray | None = None, step: float = 1 / 64
+    sensitivity: Sensitivity,
+    lander: Lander,
+    weights: np.ndarray | None = None,
+    step: float = 1 / 64,
+    price: str | None = None,
 ) -> np.ndarray:
     """The sensitivity rule's plan.
 
@@ -104,6 +108,8 @@ def allocate(
         weights: (2,) loss that one unit of the MACs and parameters ratio is worth. With them channels go as long as
             the predicted loss rises by less than what they cost; without, until the budget is met.
         step: fraction of a group that goes at once.
+        price: the resource that damage is weighed against as long as the budget is not met; by default those whose
+            bounds are exceeded.
 
     Returns:
         (groups,) kept counts as floats, near the budget; land them to be exactly on it.
@@ -123,7 +129,12 @@ def allocate(
         damage = sensitivity.predict(trial) - sensitivity.predict(keep)
         saved = ratios - cost.ratios(trial * sizes)
         # Over the budget only what relieves an exceeded bound counts; inside it, what the weights say.
-        gain = (saved / limits)[:, over].sum(axis=1) if over.any() else saved[:, : len(RESOURCES)] @ weights
+        if not over.any():
+            gain = saved[:, : len(RESOURCES)] @ weights
+        elif price is None:
+            gain = (saved / limits)[:, over].sum(axis=1)
+        else:
+            gain = saved[:, cost.resources.index(price)]
         movable = np.flatnonzero((trial.diagonal() < keep) & (gain > 0))
         if not len(movable) and over.any() and (floor > least).any():
             floor = least

@@ -10,7 +10,7 @@ import numpy as np
 from rlprune.agents.contest import Bank, Entry
 from rlprune.agents.preparation import make_evaluator
 from rlprune.agents.rivals import find_method, needed
-from rlprune.budget import Lander, parse_budget
+from rlprune.budget import Budget, Lander, parse_budget
 from rlprune.config import Compare, Search, as_dict, resolve
 from rlprune.curves import draw_comparison
 from rlprune.errors import UserError
@@ -54,7 +54,7 @@ def compare(*, config: Path | None = None, progress: Progress | None = None, **s
     for name in given.names:
         find_method(name)
     problem = open_problem(as_dict(given), progress)
-    _require_enough(given, len(problem.graph.groups))
+    _require_enough(given, len(problem.graph.groups), budget)
     landing = open_landing(given, problem, [budget], progress, folder)
     lander = landing.landers[0]
     if given.checkpoint is None:
@@ -87,9 +87,9 @@ def _outcome(given: Compare, problem: Problem, ledger: Ledger) -> dict[str, Any]
     return facts | {"methods": records, "verdict": verdict(records)}
 
 
-def _require_enough(given: Compare, groups: int) -> None:
-    hungriest = max(given.names, key=lambda name: needed(name, groups))
-    if given.evaluations < (least := needed(hungriest, groups)):
+def _require_enough(given: Compare, groups: int, budget: Budget) -> None:
+    hungriest = max(given.names, key=lambda name: needed(name, groups, budget))
+    if given.evaluations < (least := needed(hungriest, groups, budget)):
         raise UserError(
             f"--evaluations {given.evaluations} is too few for {hungriest}: the sensitivities of {groups} groups and "
             f"the first plans need {least}"

@@ -10,7 +10,7 @@ import numpy as np
 from rlprune.activity import channel_activity
 from rlprune.agents.home import HERE, Home, nearest_home
 from rlprune.agents.policy import Policy, find_policy, load_policy
-from rlprune.agents.preparation import lay_out, make_evaluator
+from rlprune.agents.preparation import base_wishes, lay_out, make_evaluator
 from rlprune.agents.refine import refine
 from rlprune.budget import Budget, Lander, parse_budget
 from rlprune.choice import CHOICES
@@ -154,7 +154,8 @@ def _task(problem: Problem, policy: Policy, home: Home, evaluator: Evaluator, la
     """What is walked, with the network's own curves or borrowed ones and the kind of base plan that was good there."""
     activity = channel_activity(problem.module, problem.graph, problem.calibration()[0])
     curves, reward = home.borrow(problem.graph, problem.cost), parse_reward(there.reward)
-    return lay_out(problem, lander, evaluator.scores, activity, curves, *reward, home.even, policy.reach)
+    wished = base_wishes(curves, lander, reward[0] if reward[1] else None)[home.even]
+    return lay_out(problem, lander, evaluator.scores, activity, curves, *reward, wished, policy.reach)
 
 
 def _neighbours(known: Known, lander: Lander) -> np.ndarray:

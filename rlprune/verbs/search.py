@@ -12,12 +12,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from rlprune.agents.collapse import collapse
 from rlprune.agents.level import Target
 from rlprune.agents.policy import policy_of, save_agent
-from rlprune.agents.preparation import Prepared, make_evaluator, prepare
+from rlprune.agents.preparation import Prepared, make_evaluator, number_of_kinds, prepare
 from rlprune.agents.reactions import reactions
 from rlprune.agents.search import Tuning
 from rlprune.agents.search import search as run_search
 from rlprune.allocators.sensitivity import Sensitivity, number_of_evaluations
-from rlprune.allocators.uniform import uniform
 from rlprune.budget import Budget, Lander, parse_budgets
 from rlprune.config import Search, as_dict, resolve
 from rlprune.envs.reward import parse_reward
@@ -102,7 +101,7 @@ def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress:
     """Read, trace and train every network; nothing is written but dense networks to the user's cache."""
     problems = [open_problem(as_dict(networks[0]), progress)]
     problems += [open_problem(as_dict(one), progress, problems[0].data) for one in networks[1:]]
-    _require_enough(networks[0].evaluations, [len(problem.graph.groups) for problem in problems], len(budgets))
+    _require_enough(networks[0].evaluations, [len(problem.graph.groups) for problem in problems], budgets)
     folders = [folder] if len(networks) == 1 else [folder / name for name in folder_names(networks)]
     opened = []
     for one, problem, place in zip(networks, problems, folders, strict=True):
@@ -176,8 +175,9 @@ class Found:
     sensitivity: Sensitivity
 
 
-def _require_enough(evaluations: int, groups: list[int], budgets: int) -> None:
-    needed = sum(number_of_evaluations(each) + 2 * budgets for each in groups)
+def _require_enough(evaluations: int, groups: list[int], budgets: list[Budget]) -> None:
+    first = sum(map(number_of_kinds, budgets))
+    needed = sum(number_of_evaluations(each) + first for each in groups)
     if evaluations < needed:
         raise UserError(
             f"--evaluations {evaluations} is too few: the sensitivities of {sum(groups)} groups and the first plans "
@@ -194,7 +194,11 @@ def _find(
             prepare(one.problem, one.landing.landers, one.evaluator, *reward, log.begin)
             for one, log in zip(opened, logs, strict=True)
         ]
-        targets = [_target(*each, balance=reward[1]) for each in zip(opened, logs, prepared, strict=True)]
+        # First come the base plans.
+        targets = [
+            Target(ready.tasks, log.oneshot, ready.sensitivity.predict, ready.starts)
+            for log, ready in zip(logs, prepared, strict=True)
+        ]
         (first, *_), limited = logs, given.tunings or given.time
         found = run_search(
             targets,
@@ -216,15 +220,6 @@ def _find(
     return [_found(*each, found.agent, plans) for each in zip(opened, logs, prepared, strict=True)]
 
 
-def _target(one: Opened, log: SearchLog, prepared: Prepared, balance: bool) -> Target:
-    """What is searched in a network: first comes the base plan, and where the budget is a hard one the uniform plan."""
-    starts = [
-        (rule,) if balance else (rule, uniform(lander))
-        for rule, lander in zip(prepared.rules, one.landing.landers, strict=True)
-    ]
-    return Target(prepared.tasks, log.oneshot, prepared.sensitivity.predict, starts)
-
-
 def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm, plans: Iterator[np.ndarray]) -> Found:
     """What the search has found for a network, and how the agent walks it."""
     if remark := collapse(agent, prepared.tasks[0]):
@@ -233,8 +228,9 @@ def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm
     log.stage = "final"
     counts = [next(plans) for _ in prepared.tasks]
     losses = [one.evaluator(each).loss for each in counts]
-    base_losses = [one.evaluator(base).loss for base in prepared.rules]
-    return Found(one.landing.landers, prepared.rules, counts, losses, base_losses, prepared.sensitivity)
+    rules = [starts[0] for starts in prepared.starts]
+    base_losses = [one.evaluator(rule).loss for rule in rules]
+    return Found(one.landing.landers, rules, counts, losses, base_losses, prepared.sensitivity)
 
 
 def _settle(found: Found, landing: Landing, evaluator: Evaluator, progress: Progress) -> Found:
