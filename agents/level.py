@@ -1,17 +1,20 @@
 """What a search searches: networks, and under every budget of each the plans that were measured or imagined."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from rlprune.agents.reward_model import Measured
+from rlprune.budget import Lander
 from rlprune.envs.walk import Score, Task
 
 Measure = Callable[[Sequence[np.ndarray]], Sequence[float]]
 """Plans, each (groups,) kept counts -> their losses; the expensive part."""
+Correct = Callable[[np.ndarray], Lander]
+"""The best plan so far, (groups,) kept counts -> the budget and the cost from now on."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Target:
         measure: plans -> losses on the search split.
         foretell: the additive model, (plans, groups) keep ratios -> (plans,) rises of the loss.
         starts: for every task (groups,) plans that are measured first.
+        correct: of the only task, where its cost is a forecast that can be compared with the truth.
     """
 
     tasks: Sequence[Task]
     measure: Measure
     foretell: Callable[[np.ndarray], np.ndarray]
     starts: Sequence[Sequence[np.ndarray]] = ()
+    correct: Correct | None = None
 
 
 class Model(Protocol):
@@ -83,9 +88,22 @@ class Level:
         """(plans, groups) counts and (plans,) losses."""
         return np.array(self.counts), np.array(self.losses)
 
+    def values(self) -> np.ndarray:
+        """(plans,) values of all that were measured, none where the budget as it is now is not met."""
+        counts, losses = self.measured()
+        return np.where(self.task.lander.fits(counts), self.task.value(counts, losses), -np.inf)
+
     def best(self, number: int) -> np.ndarray:
         """Indices of the plans with the highest values, best first."""
-        return np.argsort(-self.task.value(*self.measured()), kind="stable")[:number]
+        values = self.values()
+        order = np.argsort(-values, kind="stable")[:number]
+        return order[np.isfinite(values[order])]
+
+    def land(self, lander: Lander, most: int) -> None:
+        """From now on budget and cost are these; the best plan so far is landed on them, if one may be measured."""
+        plan = self.counts[self.best(1)[0]].astype(float)
+        self.task = replace(self.task, lander=lander)
+        self.add([self.task.finish(plan[None])[0]], most)
 
     def dreaming(self) -> Score:
         """The forecast losses of imagined plans, which are remembered."""

@@ -1,6 +1,7 @@
 """Budgets with what has to be measured for them: the latency of a network, and the multiple of channels it likes."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -46,11 +47,40 @@ class Landing:
     network: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     measured: Measured = field(default_factory=dict)
+    _corrections: int = 0
 
     def save(self, folder: Path) -> None:
         """Keep what was measured, so that the run continues with the very same numbers."""
         if self.facts:
             write_json(folder / "latency.json", {"format": FORMAT, "version": VERSION, **self.facts})
+
+    def correct(self, counts: np.ndarray, folder: Path, progress: Progress) -> Lander:
+        """The only budget with its latency model corrected by one more network, which is measured and remembered.
+
+        Args:
+            counts: (groups,) kept counts of a plan that a search has come to.
+            folder: of the run.
+            progress: told of the correction.
+        """
+        factors: list[float] = self.facts.setdefault("corrections", [])
+        if self._corrections == len(factors):
+            factors.append(self._measured_by_forecast(counts))
+            self.save(folder)
+        factor, self._corrections = factors[self._corrections], self._corrections + 1
+        progress.note(
+            f"the best plan so far takes {100 * factor:.0f} % of what the latency model says: it is corrected"
+        )
+        lander = self.landers[0]
+        # Where the truth is out of reach, the final measurement says so.
+        with suppress(UserError):
+            cost = cast(TimedCost, lander.cost).corrected(factor)
+            self.landers[0] = Lander(cost, lander.budget, lander.round_to, lander.min_channels)
+        return self.landers[0]
+
+    def _measured_by_forecast(self, counts: np.ndarray) -> float:
+        lander, measured = self.landers[0], self._measure(counts)
+        foretold = float(lander.cost.ratios(counts)[-1])
+        return _off(measured, lander.budget) * lander.budget.limits[LATENCY] / foretold
 
     def settle(self, counts: np.ndarray, progress: Progress) -> np.ndarray:
         """The final plan of the only budget: measured, and landed anew where the model was wrong by too much.
@@ -95,11 +125,8 @@ def settle(
     tried: list[tuple[float, np.ndarray, Measured]] = []
     told: list[str] = []
     for _ in range(TRIES):
-        measured, bound = measure(counts), lander.budget.milliseconds
-        ratio = measured["pruned_ms"] / measured["dense_ms"]
-        limit = lander.budget.limits[LATENCY]
-        # A time is a time; a fraction is one of the dense network beside it.
-        off = measured["pruned_ms"] / bound if bound else ratio / limit
+        measured, limit = measure(counts), lander.budget.limits[LATENCY]
+        off = _off(measured, lander.budget)
         tried.append((off, counts, measured))
         foretold = float(lander.cost.ratios(counts)[-1])
         if abs(off - 1) <= LIMIT or (off < 1 and foretold < (1 - LIMIT) * limit):
@@ -121,6 +148,13 @@ def settle(
     if best[2]["noise"]:
         told.append(f"this machine is too noisy to tell: {best[2]['noise']}")
     return best[1], best[2], told
+
+
+def _off(measured: Measured, budget: Budget) -> float:
+    """How many times the latency of a budget a plan takes; a time is a time, a fraction one of the dense network's."""
+    if budget.milliseconds:
+        return float(measured["pruned_ms"] / budget.milliseconds)
+    return float(measured["pruned_ms"] / measured["dense_ms"] / budget.limits[LATENCY])
 
 
 def open_landing(
@@ -158,6 +192,7 @@ def open_landing(
     cost: Cost = problem.cost
     if timed:
         cost, landing.facts = timed_cost(problem, layers, runtime, int(round_to), known, progress)
+        landing.facts |= {"corrections": known.get("corrections", [])}
         budgets = [budget.against(cost.dense[-1]) for budget in budgets]
     landing.facts |= {"runtime": runtime.as_dict(), "round_to": round_to}
     landing.landers = [Lander(cost, budget, round_to, given.min_channels) for budget in budgets]

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from rlprune.board import Board
+from rlprune.budget import Lander
 from rlprune.config import Search
 from rlprune.envs.walk import Task
 from rlprune.evaluator import Evaluation, Evaluator
@@ -76,6 +78,12 @@ class SearchLog:
         self.task = task
         self._compare_known(list(self.evaluator.seen.items())[self.sensitivities() :])
 
+    def land(self, lander: Lander) -> None:
+        """Budget and cost are these from now on: which plan is the best so far may be another one."""
+        if self.task is not None:
+            self.task, self.best, self._best_value = replace(self.task, lander=lander), None, -np.inf
+            self._compare_known(list(self.evaluator.seen.items())[self.sensitivities() :])
+
     def sensitivities(self) -> int:
         """How many evaluations the sensitivities took: fewer than asked for where two cuts keep the same channels."""
         return sum(row["stage"] == "sensitivity" for row in self.run.episodes.rows)
@@ -141,6 +149,8 @@ class SearchLog:
 
     def _compare(self, counts: np.ndarray, evaluation: Evaluation) -> None:
         assert self.task is not None
+        if not self.task.lander.fits(counts[None])[0]:
+            return
         value = float(self.task.value(counts[None], np.array([evaluation.loss]))[0])
         if value > self._best_value:
             self.best, self._best_value, self._best_loss = counts, value, evaluation.loss

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlprune.agents.collapse import collapse
-from rlprune.agents.level import Target
+from rlprune.agents.level import Correct, Target
 from rlprune.agents.policy import policy_of, save_agent
 from rlprune.agents.preparation import Prepared, make_evaluator, number_of_kinds, prepare
 from rlprune.agents.reactions import reactions
@@ -196,8 +196,8 @@ def _find(
         ]
         # First come the base plans.
         targets = [
-            Target(ready.tasks, log.oneshot, ready.sensitivity.predict, ready.starts)
-            for log, ready in zip(logs, prepared, strict=True)
+            Target(ready.tasks, log.oneshot, ready.sensitivity.predict, ready.starts, _correct(one, log))
+            for one, log, ready in zip(opened, logs, prepared, strict=True)
         ]
         (first, *_), limited = logs, given.tunings or given.time
         found = run_search(
@@ -218,6 +218,19 @@ def _find(
     save_agent(found.agent, policy_of(found.agent, given, trained), folder / "policy")
     plans = iter(found.counts)
     return [_found(*each, found.agent, plans) for each in zip(opened, logs, prepared, strict=True)]
+
+
+def _correct(one: Opened, log: SearchLog) -> Correct | None:
+    """How the latency model of a network is corrected while there are plans to compare it with."""
+    if len(one.landing.landers) > 1 or not one.landing.landers[0].budget.timed:
+        return None
+
+    def correct(counts: np.ndarray) -> Lander:
+        lander = one.landing.correct(counts, one.folder, log.progress)
+        log.land(lander)
+        return lander
+
+    return correct
 
 
 def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm, plans: Iterator[np.ndarray]) -> Found:
