@@ -44,6 +44,21 @@ def test_nothing_is_measured_twice_or_beyond_what_is_allowed() -> None:
     assert np.array([8, 8, 8]) not in one
 
 
+def test_landed_anew_only_what_fits_counts() -> None:
+    """5 and 14 of 152 MACs; then 12 are allowed, and the best so far comes back smaller."""
+    one = level(Noted())
+    one.add([np.array([1, 1, 1]), np.array([2, 2, 2])], 2)
+    one.losses = [5.0, 1.0]
+    assert one.best(2).tolist() == [1, 0]
+    one.land(make_task("macs=0.08").lander, 1)
+    assert len(one) == 3
+    assert one.best(3).tolist() == [2, 0]
+    assert one.values()[1] == -np.inf
+    one.land(make_task("macs=0.5").lander, 0)
+    assert len(one) == 3
+    assert one.best(1).tolist() == [1]
+
+
 def test_imagined_plans_are_remembered_with_the_forecasts_of_their_budget() -> None:
     one = level(Noted(), budget=1)
     assert one.dreaming()(np.array(PLANS[:2])).tolist() == [107, 105]

@@ -12,6 +12,7 @@ from rlprune.agents.agents import AGENTS
 from rlprune.agents.level import Target
 from rlprune.agents.rollout import greedy, rollout
 from rlprune.agents.search import Tuning, search
+from rlprune.budget import Lander
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,28 @@ def test_every_agent_improves_on_the_base_plan(agent: str) -> None:
     base = task.finish(task.base[None])[0]
     found = search([Target([task], losses, foretell, [(base,)])], 30, agent)
     assert found.losses[0] < loss(base)
+
+
+def test_a_forecast_cost_is_corrected_on_the_way() -> None:
+    """What is allowed shrinks from 76 to 60 MACs at the first look; what was measured before may be above that."""
+    task, asked = make_task(), list[list[int]]()
+    tight = make_task(f"macs={60 / 152}").lander
+
+    def correct(counts: np.ndarray) -> Lander:
+        asked.append(counts.tolist())
+        return tight
+
+    found = search([Target([task], losses, foretell, correct=correct)], 60)
+    assert len(asked) == len(module.CHECKS)
+    assert macs(*asked[0]) > 60
+    assert all(macs(*counts) <= 60 for counts in asked[1:])
+    assert found.losses[0] == pytest.approx(optimum(60))
+
+
+def test_too_few_evaluations_for_a_correction() -> None:
+    task = make_task()
+    found = search([Target([task], losses, foretell, [(task.base_plan(),)], lambda counts: task.lander)], 1)
+    assert found.counts[0].tolist() == task.base_plan().tolist()
 
 
 @pytest.mark.parametrize("agent", ["ppo", "sac"])

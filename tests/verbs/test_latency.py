@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import torch
 from workshop import Interrupting, kept
 
 import rlprune
@@ -27,6 +29,7 @@ class Machine:
     def __init__(self) -> None:
         self.cells = self.networks = 0
         self.factor = 1.4
+        self.surprise = 1.0
 
     def milliseconds(self, module: Any, pixels: int) -> float:
         return self.factor * sum(truth(layer, *layer.shape) for _, layer in find_layers(module, pixels))
@@ -37,7 +40,12 @@ class Machine:
             return [truth(read_layer(layer), outputs, inputs) for layer, outputs, inputs in asked["cells"]]
         assert function is time_networks
         self.networks += 1
-        times = [self.milliseconds(*build(subject)) for subject in asked["subjects"]]
+        # Networks that the model has not seen.
+        late = [self.surprise if "counts" in subject and self.networks > 1 else 1.0 for subject in asked["subjects"]]
+        # Where a process of its own builds them, nothing is drawn here.
+        with torch.random.fork_rng():
+            networks = [build(subject) for subject in asked["subjects"]]
+        times = [self.milliseconds(*each) * factor for each, factor in zip(networks, late, strict=True)]
         return [[*times, times[0]]] * 3
 
 
@@ -54,6 +62,11 @@ def ratio(machine: Machine, folder: Path) -> float:
     network = json.loads((folder / "plan.json").read_text())["network"]
     dense, pruned = rebuild_model(network).eval(), rlprune.load(folder)
     return machine.milliseconds(pruned, 16) / machine.milliseconds(dense, 16)
+
+
+def episodes(folder: Path) -> list[list[float]]:
+    """Loss and best loss of every evaluation."""
+    return pd.read_csv(folder / "episodes.csv")[["loss", "best_loss"]].fillna(-1).to_numpy().tolist()
 
 
 @pytest.mark.parametrize(
@@ -116,6 +129,27 @@ def test_a_search_continues_with_what_it_measured(shop: Any, machine: Machine, t
     assert machine.cells == asked[0]
     assert kept(tmp_path / "parts") == kept(tmp_path / "whole")
     assert again["search_loss"] == result["search_loss"]
+
+
+def test_the_model_is_corrected_while_there_is_something_to_search(shop: Any, machine: Machine, tmp_path: Path) -> None:
+    """All networks but those of the fit take 1.2 times what it says."""
+    machine.surprise = 1.2
+    settings = shop.search | {"budget": "latency=0.6", "finetune_epochs": 0, "threads": 1, "evaluations": 40}
+    result = rlprune.search(**settings, out=tmp_path / "whole")
+    assert 1.2 * ratio(machine, tmp_path / "whole") == pytest.approx(0.6, rel=0.05)
+    first, *others = json.loads((tmp_path / "whole" / "latency.json").read_text())["corrections"]
+    assert first == pytest.approx(1.2, rel=0.05)
+    assert others == pytest.approx([1.0, 1.0], rel=0.05)
+    # Fit, three corrections, and the final plan, which then needs no other.
+    assert machine.networks == 5
+    for evaluations in (25, 36):
+        with pytest.raises(KeyboardInterrupt):
+            rlprune.search(**settings, out=tmp_path / "parts", progress=Interrupting("searching", evaluations))
+    (tmp_path / "cache").rename(tmp_path / "gone")
+    again = rlprune.search(**settings, out=tmp_path / "parts")
+    assert kept(tmp_path / "parts") == kept(tmp_path / "whole")
+    assert again["search_loss"] == result["search_loss"]
+    assert episodes(tmp_path / "parts") == episodes(tmp_path / "whole")
 
 
 def test_methods_compete_under_a_latency(shop: Any, machine: Machine, tmp_path: Path) -> None:
