@@ -174,7 +174,7 @@ def open_landing(
         folder: of a run that may have measured already.
 
     Raises:
-        UserError: a budget that cannot be met, a backend that does not work here.
+        UserError: a budget that cannot be met, a backend that does not work here, a damaged file of measurements.
     """
     runtime = runtime_of(given, problem)
     landing = Landing([], runtime, problem.network)
@@ -183,7 +183,7 @@ def open_landing(
         landing.landers = [Lander(problem.cost, budget, given.round_to, given.min_channels) for budget in budgets]
         return landing
     path = None if folder is None else folder / "latency.json"
-    known = read_content(path, FORMAT, VERSION) if path is not None and path.is_file() else {}
+    known = _remembered(path) if path is not None and path.is_file() else {}
     layers = find_layers(problem.module, problem.network["image_size"])
     if not layers:
         raise UserError("this network calls no convolution or linear layer whose time could be measured")
@@ -191,12 +191,31 @@ def open_landing(
     round_to = known.get("round_to") or _round_to(given, layers, runtime, progress)
     cost: Cost = problem.cost
     if timed:
-        cost, landing.facts = timed_cost(problem, layers, runtime, int(round_to), known, progress)
+        try:
+            cost, landing.facts = timed_cost(problem, layers, runtime, int(round_to), known, progress)
+        except ValueError as error:
+            # Not as many measurements as there are layers and networks.
+            raise (_damaged(path) if path is not None and known else error) from error
         landing.facts |= {"corrections": known.get("corrections", [])}
         budgets = [budget.against(cost.dense[-1]) for budget in budgets]
     landing.facts |= {"runtime": runtime.as_dict(), "round_to": round_to}
     landing.landers = [Lander(cost, budget, round_to, given.min_channels) for budget in budgets]
     return landing
+
+
+def _remembered(path: Path) -> Measured:
+    """What a run folder has measured before."""
+    known = read_content(path, FORMAT, VERSION)
+    measured = [known.get(name) or [] for name in ("layers_ms", "networks_ms", "corrections")]
+    lists = all(isinstance(each, list) for each in measured)
+    numbers = [known.get("round_to", 1), *(number for each in measured if lists for number in each)]
+    if not lists or not all(type(each) in (int, float) and 0 < each < np.inf for each in numbers):
+        raise _damaged(path)
+    return known
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged: remove it, and what it holds is measured again")
 
 
 def runtime_of(given: Search | Compare | Prune, problem: Problem) -> Runtime:

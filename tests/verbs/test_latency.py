@@ -131,6 +131,32 @@ def test_a_search_continues_with_what_it_measured(shop: Any, machine: Machine, t
     assert again["search_loss"] == result["search_loss"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"layers_ms": [0.1]},
+        {"layers_ms": 3},
+        {"networks_ms": [1.0, 2.0]},
+        {"networks_ms": ["fast"]},
+        {"corrections": [None]},
+        {"corrections": [-1.0]},
+        {"corrections": [float("nan")]},
+        {"round_to": {}},
+        {"round_to": True},
+    ],
+)
+def test_damaged_measurements(shop: Any, machine: Machine, tmp_path: Path, damage: dict[str, Any]) -> None:
+    settings = shop.search | {"budget": "latency=0.5", "finetune_epochs": 0, "threads": 1}
+    with pytest.raises(KeyboardInterrupt):
+        rlprune.search(**settings, out=tmp_path / "run", progress=Interrupting("searching", 3))
+    path = tmp_path / "run" / "latency.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(UserError, match=r"latency.json is damaged: remove it, and what it holds is measured again"):
+        rlprune.search(**settings, out=tmp_path / "run")
+    path.unlink()
+    rlprune.search(**settings, out=tmp_path / "run")
+
+
 def test_the_model_is_corrected_while_there_is_something_to_search(shop: Any, machine: Machine, tmp_path: Path) -> None:
     """All networks but those of the fit take 1.2 times what it says."""
     machine.surprise = 1.2
