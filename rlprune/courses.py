@@ -38,6 +38,8 @@ def search(records: Sequence[Record]) -> Chart | None:
     first, last = min(row["evaluation"] for row in dots), max(row["evaluation"] for row in plans)
     caption = "Loss of every plan, before fine-tuning, and the best so far. Lower is better."
     caption += " In the grey band the sensitivities are measured." if first > 1 else ""
+    if any(record.best_losses().diff().gt(0).any() for record in records):
+        caption += " The best rises where the model of the latency was corrected and no longer admits it."
     outside = sum(loss > frame[1] for loss in losses)
     caption += f" {outside} of {len(dots)} plans lie above the picture." if outside else ""
     drawing = alt.layer(*_probed(first, last), *_searched([record.name for record in records], lines, frame))
@@ -214,9 +216,8 @@ def _steps(name: str, plans: pd.DataFrame, baselines: dict[str, float]) -> list[
 
 
 def _search_summary(record: Record) -> str:
-    best = record.plans["best_loss"].min()
     others = "".join(f", {name} {loss:.4g}" for name, loss in record.baselines().items())
-    return f"{record.name}: best loss {best:.4g}{others}"
+    return f"{record.name}: best loss {record.best_loss():.4g}{others}"
 
 
 def _plans(record: Record) -> list[Row]:

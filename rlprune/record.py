@@ -1,6 +1,7 @@
 """What a run folder holds, for people to look at: read without torch, from finished and unfinished runs alike."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,18 @@ class Record:
         """What brief fine-tunings leave of the sensitivity rule and of a uniform cut, which come first."""
         names = ["sensitivity rule", *(["uniform"] if self.settings.get("reward", "loss") == "loss" else [])]
         return dict(zip(names, self.tuned["loss"].tolist(), strict=False))
+
+    def best_losses(self) -> "pd.Series[float]":
+        """The loss of the best plan so far after every evaluation from the first plan on.
+
+        It rises where a corrected model of the latency no longer admits the plan.
+        """
+        return self.plans["best_loss"].dropna()
+
+    def best_loss(self) -> float:
+        """The last of them, NaN where no plan counts as the best."""
+        losses = self.best_losses()
+        return float(losses.iloc[-1]) if len(losses) else math.nan
 
     def baselines(self) -> dict[str, float]:
         """The losses of the sensitivity rule and of a uniform cut, which open every search under one hard budget."""

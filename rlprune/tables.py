@@ -79,7 +79,7 @@ def _compared(records: Sequence[Record]) -> Table:
         "Time": lambda record: duration(record.result["seconds"]) if "seconds" in record.result else "not finished",
         "Search loss, uniform": lambda record: _loss(record.baselines().get("uniform")),
         "Search loss, sensitivity rule": lambda record: _loss(record.baselines().get("sensitivity rule")),
-        "Search loss, best": lambda record: _loss(record.plans["best_loss"].min()),
+        "Search loss, best": lambda record: _loss(record.best_loss()),
         "Test accuracy, dense": lambda record: _percent(record.result.get("dense_accuracy")),
         "Test accuracy, one-shot": lambda record: _percent(record.result.get("oneshot_accuracy")),
         "Test accuracy, fine-tuned": lambda record: _percent(record.result.get("finetuned_accuracy")),

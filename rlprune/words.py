@@ -27,10 +27,13 @@ OBSERVATIONS = {
     "last_action": "the action before",
     "used_macs": "MACs used so far",
     "used_params": "parameters used so far",
+    "used_latency": "latency used so far",
     "left_macs": "MACs left",
     "left_params": "parameters left",
+    "left_latency": "latency left",
     "budget_macs": "budget of MACs",
     "budget_params": "budget of parameters",
+    "budget_latency": "budget of latency",
 }
 SPECTRA = {"static": "channel scores", "runtime": "channel activations", "variation": "variation of activations"}
 

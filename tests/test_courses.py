@@ -86,6 +86,19 @@ def test_the_best_so_far_falls_in_steps_and_the_baselines_are_level() -> None:
     assert "sensitivities" in texts(drawn(chart))
 
 
+def test_the_best_that_a_corrected_budget_does_not_admit_is_none() -> None:
+    """The plan with loss 1.5 no longer counts when the last is measured."""
+    plain = search([run(budget=0.3)])
+    mine = record(episodes=EPISODES.assign(best_loss=[np.nan, np.nan, 2.0, 2.0, 1.5, 1.8]))
+    chart = search([mine])
+    assert plain is not None
+    assert chart is not None
+    assert chart.summary.startswith(f"{mine.name}: best loss 1.8")
+    assert mine.best_loss() == 1.8
+    assert "The best rises where the model of the latency was corrected" in chart.caption
+    assert "rises" not in plain.caption
+
+
 @pytest.mark.parametrize("settings", [{"budget": "0.2:0.8"}, {"reward": "balance:macs=1"}])
 def test_a_search_that_does_not_open_with_baselines_has_none(settings: dict[str, Any]) -> None:
     chart = search([run(**settings)])
