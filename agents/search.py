@@ -195,12 +195,13 @@ def _tuned(
     with one_thread():
         fit([cheap])
     best = [cheap.counts[place] for place in cheap.best(TUNED_BEST)]
+    starts = _landed(cheap.task, tuning.starts)
     level = Level(cheap.task, tuning.measure, TunedModel(cheap.task.lander.sizes, cheap.model.mean))
-    level.add(tuning.starts[:1], tuning.number)
+    level.add(starts[:1], tuning.number)
     value = float(level.task.value(*level.measured())[0])
     level.task = replace(level.task, base_value=value)
-    around = [scout for start in tuning.starts for scout in _scouts(cheap.task, rng, TUNED_SCOUTS // 2, 0.5, start)]
-    plans = [*tuning.starts[1:], *best, *around]
+    around = [scout for start in starts for scout in _scouts(cheap.task, rng, TUNED_SCOUTS // 2, 0.5, start)]
+    plans = [*starts[1:], *best, *around]
     for place in range(0, len(plans), TUNED_PICKS):
         if not over():
             level.add(plans[place : place + TUNED_PICKS], tuning.number - len(level))
@@ -208,6 +209,13 @@ def _tuned(
     _improve(learner, [level], TUNED_PICKS, tuning.number, rng, over)
     fit([level])
     return level
+
+
+def _landed(task: Task, plans: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same plans, landed anew where a corrected cost no longer admits them."""
+    fit = task.lander.fits(np.array(plans))
+    anew = task.finish(np.array(plans, dtype=float))
+    return [plan if fits else landed for plan, fits, landed in zip(plans, fit, anew, strict=True)]
 
 
 @contextmanager

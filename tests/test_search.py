@@ -106,6 +106,20 @@ def test_a_forecast_cost_is_corrected_on_the_way() -> None:
     assert found.losses[0] == pytest.approx(optimum(60))
 
 
+def test_only_what_the_corrected_cost_admits_is_tuned() -> None:
+    task, tuned = make_task(), list[np.ndarray]()
+    tight = make_task(f"macs={60 / 152}").lander
+
+    def tune(plans: Sequence[np.ndarray]) -> list[float]:
+        tuned.extend(plans)
+        return losses(plans)
+
+    target = Target([task], losses, foretell, correct=lambda counts: tight)
+    found = search([target], 30, tuning=Tuning(tune, 6, [task.base_plan()]))
+    assert macs(*task.base_plan()) > 60
+    assert all(macs(*counts) <= 60 for counts in [*tuned, *found.counts])
+
+
 def test_too_few_evaluations_for_a_correction() -> None:
     task = make_task()
     found = search([Target([task], losses, foretell, [(task.base_plan(),)], lambda counts: task.lander)], 1)
