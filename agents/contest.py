@@ -149,23 +149,27 @@ def rounds(entry: Entry) -> Iterator[None]:
         fruitless = 0 if entry.left < before else fruitless + 1
 
 
-def sensitivity_plan(entry: Entry) -> Sensitivity:
-    """Measure the sensitivities, and the plan of the sensitivity rule; returns the curves."""
-    sensitivity = measure(lambda counts: entry(counts).loss, entry.lander)
-    entry.begin()
-    entry(entry.lander.land(allocate(sensitivity, entry.lander)[None])[0])
-    return sensitivity
+def sensitivity_plan(entry: Entry) -> None:
+    """Measure the sensitivities, and the plan of the sensitivity rule."""
+    wished = allocate(_sensitivity(entry), entry.lander)
+    entry(entry.lander.land(wished[None])[0])
 
 
 def base_plan(entry: Entry) -> np.ndarray:
-    """`sensitivity_plan`, and the other base plans measured, too: a search starts around the best of them.
+    """Measure the sensitivities and the base plans of every kind; a search starts around the best of them.
 
     Returns:
         (groups,) its counts as floats, near the budget.
     """
-    wishes = base_wishes(sensitivity_plan(entry), entry.lander)
+    wishes = base_wishes(_sensitivity(entry), entry.lander)
     losses = entry.measure(entry.lander.land(np.array(wishes)))
     return wishes[int(np.argmin(losses))]
+
+
+def _sensitivity(entry: Entry) -> Sensitivity:
+    sensitivity = measure(lambda counts: entry(counts).loss, entry.lander)
+    entry.begin()
+    return sensitivity
 
 
 def around(lander: Lander, base: np.ndarray, logs: np.ndarray) -> np.ndarray:

@@ -95,9 +95,8 @@ class Level:
 
     def best(self, number: int) -> np.ndarray:
         """Indices of the plans with the highest values, best first."""
-        values = self.values()
-        order = np.argsort(-values, kind="stable")[:number]
-        return order[np.isfinite(values[order])]
+        values, fits = self.values(), self.task.lander.fits(self.measured()[0])
+        return np.lexsort((-values, ~fits))[: min(number, int(fits.sum()))]
 
     def land(self, lander: Lander, most: int) -> None:
         """From now on budget and cost are these; the best plan so far is landed on them, if one may be measured."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,7 +48,7 @@ class Landing:
     network: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     measured: Measured = field(default_factory=dict)
-    _corrections: int = 0
+    _corrections: int = field(default=0, init=False)
 
     def save(self, folder: Path) -> None:
         """Keep what was measured, so that the run continues with the very same numbers."""
@@ -62,25 +63,18 @@ class Landing:
             folder: of the run.
             progress: told of the correction.
         """
-        factors: list[float] = self.facts.setdefault("corrections", [])
+        factors: list[float] = self.facts["corrections"]
         if self._corrections == len(factors):
-            factors.append(self._measured_by_forecast(counts))
+            factors.append(_by_forecast(self.landers[0], counts, self._measure(counts)))
             self.save(folder)
         factor, self._corrections = factors[self._corrections], self._corrections + 1
         progress.note(
             f"the best plan so far takes {100 * factor:.0f} % of what the latency model says: it is corrected"
         )
-        lander = self.landers[0]
         # Where the truth is out of reach, the final measurement says so.
         with suppress(UserError):
-            cost = cast(TimedCost, lander.cost).corrected(factor)
-            self.landers[0] = Lander(cost, lander.budget, lander.round_to, lander.min_channels)
+            self.landers[0] = _corrected(self.landers[0], factor)
         return self.landers[0]
-
-    def _measured_by_forecast(self, counts: np.ndarray) -> float:
-        lander, measured = self.landers[0], self._measure(counts)
-        foretold = float(lander.cost.ratios(counts)[-1])
-        return _off(measured, lander.budget) * lander.budget.limits[LATENCY] / foretold
 
     def settle(self, counts: np.ndarray, progress: Progress) -> np.ndarray:
         """The final plan of the only budget: measured, and landed anew where the model was wrong by too much.
@@ -132,9 +126,8 @@ def settle(
         if abs(off - 1) <= LIMIT or (off < 1 and foretold < (1 - LIMIT) * limit):
             break
         told.append(f"the plan takes {100 * off:.0f} % of the latency it may: the model is corrected")
-        cost = cast(TimedCost, lander.cost).corrected(off * limit / foretold)
         try:
-            lander = Lander(cost, lander.budget, lander.round_to, lander.min_channels)
+            lander = _corrected(lander, _by_forecast(lander, counts, measured))
         except UserError:
             break
         again = lander.land(counts[None].astype(float))[0]
@@ -148,6 +141,18 @@ def settle(
     if best[2]["noise"]:
         told.append(f"this machine is too noisy to tell: {best[2]['noise']}")
     return best[1], best[2], told
+
+
+def _corrected(lander: Lander, factor: float) -> Lander:
+    """UserError if the budget is out of reach when everything takes `factor` times what the model says."""
+    cost = cast(TimedCost, lander.cost).corrected(factor)
+    return Lander(cost, lander.budget, lander.round_to, lander.min_channels)
+
+
+def _by_forecast(lander: Lander, counts: np.ndarray, measured: Measured) -> float:
+    """How many times what the model says a plan takes."""
+    latency = _off(measured, lander.budget) * lander.budget.limits[LATENCY]
+    return latency / float(lander.cost.ratios(counts)[-1])
 
 
 def _off(measured: Measured, budget: Budget) -> float:
@@ -207,9 +212,10 @@ def _remembered(path: Path) -> Measured:
     """What a run folder has measured before."""
     known = read_content(path, FORMAT, VERSION)
     measured = [known.get(name) or [] for name in ("layers_ms", "networks_ms", "corrections")]
-    lists = all(isinstance(each, list) for each in measured)
-    numbers = [known.get("round_to", 1), *(number for each in measured if lists for number in each)]
-    if not lists or not all(type(each) in (int, float) and 0 < each < np.inf for each in numbers):
+    if not all(isinstance(each, list) for each in measured):
+        raise _damaged(path)
+    numbers = [known.get("round_to", 1), *chain.from_iterable(measured)]
+    if not all(type(each) in (int, float) and 0 < each < np.inf for each in numbers):
         raise _damaged(path)
     return known
 

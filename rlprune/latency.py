@@ -162,7 +162,7 @@ def assemble(graph: Graph, found: Iterable[Plot], milliseconds: Mapping[tuple[La
         knots.append(
             [[*counts, *(counts[-1] + 1 + more for more in range(KNOTS - len(counts)))] for counts in plot.counts]
         )
-        outputs = _positions(plot.layer)
+        outputs = plot.layer.positions()
         elements[plot.axes[0]] += outputs if plot.axes[0] >= 0 else outputs * plot.layer.shape[0]
     # An axis that is never cut has one knot, its size; the constant 1 stays below it.
     ends = np.array([plot.axes for plot in found]).T
@@ -176,16 +176,6 @@ def assemble(graph: Graph, found: Iterable[Plot], milliseconds: Mapping[tuple[La
         np.array(tables),
         elements,
         weights,
-    )
-
-
-def _positions(layer: Layer) -> int:
-    """Elements of one output channel."""
-    if not layer.dims:
-        return layer.spatial[0]
-    sides = zip(layer.spatial, layer.kernel, layer.stride, layer.padding, layer.dilation, strict=True)
-    return int(
-        np.prod([(size + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, gap in sides])
     )
 
 

@@ -1,6 +1,7 @@
 """The convolutions and linear layers of a network as things that can be timed alone, at any number of channels."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,9 +42,27 @@ class Layer:
         """Groups of the layer when so many outputs are kept."""
         return outputs // self.width if self.width else self.groups
 
+    def positions(self) -> int:
+        """Elements of one output channel."""
+        if not self.dims:
+            return self.spatial[0]
+        return math.prod(output_sides(self.spatial, self.kernel, self.stride, self.padding, self.dilation))
+
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON can hold it; `read_layer` reads it back."""
         return asdict(self)
+
+
+def output_sides(
+    spatial: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    """(dims,) positions of a convolution's output along each dimension; the formula is that of `torch.nn.Conv2d`."""
+    facts = zip(spatial, kernel, stride, padding, dilation, strict=True)
+    return [(side + 2 * pad - gap * (wide - 1) - 1) // step + 1 for side, wide, step, pad, gap in facts]
 
 
 def read_layer(data: dict[str, Any]) -> Layer:

@@ -136,9 +136,9 @@ class PruningPlan:
 def check_network(network: Mapping[str, Any]) -> None:
     """ValueError unless what is told of a network can be told of one; any of it may be missing."""
     for name, kind in {"model": str, "args": dict, "classes": int, "image_size": int}.items():
-        value = network.get(name)
         if name not in network:
             continue
+        value = network[name]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"the network's {name} is {value!r}")
         if isinstance(value, int) and not 1 <= value <= LARGEST[name]:

@@ -75,14 +75,18 @@ class SearchLog:
         self.stage = "search"
         if not self.alone:
             return
-        self.task = task
-        self._compare_known(list(self.evaluator.seen.items())[self.sensitivities() :])
+        self._count(task)
 
     def land(self, lander: Lander) -> None:
         """Budget and cost are these from now on: which plan is the best so far may be another one."""
         if self.task is not None:
-            self.task, self.best, self._best_value = replace(self.task, lander=lander), None, -np.inf
-            self._compare_known(list(self.evaluator.seen.items())[self.sensitivities() :])
+            self.best, self._best_value = None, -np.inf
+            self._count(replace(self.task, lander=lander))
+
+    def _count(self, task: Task) -> None:
+        """This is what counts; plans that are known, but for those of the sensitivities, are compared anew."""
+        self.task = task
+        self._compare_known(list(self.evaluator.seen.items())[self.sensitivities() :])
 
     def sensitivities(self) -> int:
         """How many evaluations the sensitivities took: fewer than asked for where two cuts keep the same channels."""

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlprune.errors import UserError
-from rlprune.gates import GatedNetwork
+from rlprune.gates import GatedNetwork, Side
 from rlprune.keeps import Runtime
+from rlprune.layers import output_sides
 from rlprune.quick import Quick
 
 REPEATS = 3
@@ -193,29 +194,33 @@ class _Gathering:
         if self.into is None or layer.weight.numel() < LARGE:
             return F.linear(features, *self._weights(layer))
         wide = features.new_zeros(*features.shape[:-1], layer.in_features)
-        wide.index_copy_(-1, self.into.index(self.gated.kept or {}), features)
+        wide.index_copy_(-1, self._index(self.into), features)
         return F.linear(wide, *self._outputs(layer))
 
     def _weights(self, layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor | None]:
         """For the wanted outputs, from the inputs that are there."""
         weight, bias = self._outputs(layer)
         if self.into is not None:
-            weight = weight.index_select(1, self.into.index(self.gated.kept or {}))
+            weight = weight.index_select(1, self._index(self.into))
         return weight, bias
 
     def _outputs(self, layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor | None]:
         """For the wanted outputs, from all inputs."""
         if self.out is None:
             return layer.weight, layer.bias
-        index = self.out.index(self.gated.kept or {})
+        index = self._index(self.out)
         return layer.weight.index_select(0, index), None if layer.bias is None else layer.bias.index_select(0, index)
+
+    def _index(self, side: Side) -> Tensor:
+        """Positions of the channels along a side that are there."""
+        return side.index(self.gated.kept or {})
 
     def _norm(self, images: Tensor) -> Tensor:
         """A batch norm in eval mode is a scale and a shift."""
         if self.affine is None:
             self.affine = _affine(self.layer)
         assert self.out is not None
-        scale, shift = self.affine.index_select(1, self.out.index(self.gated.kept or {}))[..., None, None]
+        scale, shift = self.affine.index_select(1, self._index(self.out))[..., None, None]
         return torch.addcmul(shift, images, scale)
 
 
@@ -225,9 +230,7 @@ def _conv_of_few(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor 
     assert not isinstance(padding, str)
     columns = F.unfold(images, kernel, dilation, padding, stride).transpose(1, 2)
     outputs = F.linear(columns, weight.flatten(1), bias).transpose(1, 2)
-    facts = zip(images.shape[2:], kernel, stride, padding, dilation, strict=True)
-    sides = [(side + 2 * pad - far * (wide - 1) - 1) // step + 1 for side, wide, step, pad, far in facts]
-    return outputs.unflatten(2, sides)
+    return outputs.unflatten(2, output_sides(images.shape[2:], kernel, stride, padding, dilation))
 
 
 def _affine(layer: nn.Module) -> Tensor:

@@ -398,6 +398,13 @@ class Saying(Progress):
         self.said.append(text)
 
 
+def watch_memory() -> Callable[[], int]:
+    """From now on the system looks for the most memory of this process; gives what tells how many KiB it grew by."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = in_kib("VmRSS")
+    return lambda: in_kib("VmHWM") - before
+
+
 def in_kib(name: str) -> int:
     """What the system knows of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -412,10 +419,9 @@ def crowd() -> None:
 
     def limited(self: Chunks, module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         Chunks.__call__ = run  # type: ignore[method-assign]
-        Path("/proc/self/clear_refs").write_text("5")
-        before = in_kib("VmRSS")
+        grown = watch_memory()
         module(images[: self.size])
-        room = in_kib("VmData") + int(ROOM * (in_kib("VmHWM") - before))
+        room = in_kib("VmData") + int(ROOM * grown())
         resource.setrlimit(resource.RLIMIT_DATA, (room << 10, resource.RLIM_INFINITY))
         return run(self, module, images)
 

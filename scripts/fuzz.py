@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 import yaml
-from faults import in_kib, write_part
+from faults import watch_memory, write_part
 
 import rlprune
 import rlprune.agents.search as agent
@@ -121,12 +121,10 @@ def feed(run: Path, readers: list[tuple[str, Read]], inputs: int, rng: random.Ra
             read(run / name)
     for number in range(inputs):
         name, read = readers[number % len(readers)]
-        # From here on the system looks for the most memory that this process takes.
-        Path("/proc/self/clear_refs").write_text("5")
-        start, before = time.perf_counter(), in_kib("VmRSS")
+        start, grown = time.perf_counter(), watch_memory()
         escapes += survived(run / name, read, rng)
         seconds = max(seconds, time.perf_counter() - start)
-        most = max(most, 1024 * (in_kib("VmHWM") - before) - 2 * (run / name).stat().st_size)
+        most = max(most, 1024 * grown() - 2 * (run / name).stat().st_size)
         if sys.stderr.isatty() and number % 100 == 0:
             print(f"\r{number} of {inputs}", end="", file=sys.stderr)
     return escapes, seconds, most

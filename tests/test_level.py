@@ -44,6 +44,14 @@ def test_nothing_is_measured_twice_or_beyond_what_is_allowed() -> None:
     assert np.array([8, 8, 8]) not in one
 
 
+def test_a_network_that_only_diverges_has_a_best_plan() -> None:
+    one = Level(make_task(), lambda plans: [np.nan, np.inf][: len(plans)], Noted())
+    one.add(PLANS[:2], 2)
+    assert one.best(1).tolist() == [1]
+    one.losses = [np.inf, np.inf]
+    assert one.best(2).tolist() == [0, 1]
+
+
 def test_landed_anew_only_what_fits_counts() -> None:
     """5 and 14 of 152 MACs; then 12 are allowed, and the best so far comes back smaller."""
     one = level(Noted())
