@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from rlprune.device import _CPU_BFLOAT16_QUERIES
 from rlprune.models.registry import build_model
 
 # Tensors as small as those of the tests are slower on several threads, and much slower on a busy machine.
@@ -18,6 +19,15 @@ def _own_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests name is not remembered for the person who runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _float32() -> Iterator[None]:
+    """Processors with instructions for bfloat16 would compute in it, three digits where the oracles have seven."""
+    with pytest.MonkeyPatch.context() as patch:
+        for query in _CPU_BFLOAT16_QUERIES:
+            patch.setattr(torch.cpu, query, lambda: False, raising=False)
         yield
 
 

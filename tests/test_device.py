@@ -1,5 +1,7 @@
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +65,10 @@ def test_bfloat16_on_the_cpu_is_what_the_kernel_says_of_it() -> None:
     if not cpuinfo.exists() or "avx2" not in cpuinfo.read_text():
         pytest.skip("the instruction sets are read from Linux on x86")
     native = re.search(r"\b(amx_bf16|avx512_bf16)\b", cpuinfo.read_text())
-    assert evaluation_dtype(torch.device("cpu")) is (torch.bfloat16 if native else None)
+    # In this process it is float32 for all tests.
+    ask = "import torch; from rlprune.device import evaluation_dtype; print(evaluation_dtype(torch.device('cpu')))"
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == str(torch.bfloat16 if native else None)
 
 
 def test_mps_computes_in_float32() -> None:
