@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +19,10 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
+from rlprune.crew import Run, crew, in_turn
 from rlprune.device import evaluation_dtype
 from rlprune.errors import UserError
+from rlprune.images import SMALL
 from rlprune.memory import Chunks
 from rlprune.modules import evaluating, safe_backward
 from rlprune.snapshot import Snapshot
@@ -145,7 +148,8 @@ def recover_together(
 ) -> None:
     """One epoch of recovery for each of several pruned networks, as `train` does it; they share every batch.
 
-    Images are read and augmented once for all, and the networks differ in nothing but themselves.
+    Images are read and augmented once for all, and the networks differ in nothing but themselves. On a CPU they learn
+    side by side, each with its share of the threads.
 
     Args:
         modules: changed in place; each ends where it would have ended alone, if it draws nothing at random.
@@ -162,7 +166,7 @@ def recover_together(
     with ExitStack() as stack:
         for module in modules:
             stack.enter_context(safe_backward(module))
-        _epoch(learners, images, 1, settings, teacher)
+        _epoch(learners, images, 1, settings, teacher, run=stack.enter_context(crew(device)))
     for module in modules:
         module.eval()
 
@@ -209,6 +213,7 @@ def _epoch(
     settings: Mapping[str, Any],
     teacher: nn.Module | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    run: Run = in_turn,
 ) -> None:
     """Let every network learn from every batch of more than one image."""
     for learner in learners:
@@ -222,8 +227,9 @@ def _epoch(
             if len(labels) == 1:
                 continue
             lesson = None if teacher is None else _logits(teacher, inputs)
-            for learner in learners:
-                learner.step(inputs, labels, lesson)
+            # Large images keep all cores busy, and several networks at once would want several times the memory.
+            together = run if inputs[0, 0].numel() <= SMALL**2 else in_turn
+            together(partial(_Learner.step, inputs=inputs, labels=labels, lesson=lesson), learners)
             if on_step:
                 scheduler = learners[0].scheduler
                 on_step(scheduler.last_epoch, scheduler.total_steps - 1)

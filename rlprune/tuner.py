@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlprune.crew import MEMBERS
 from rlprune.evaluator import Evaluation
 from rlprune.plan import plan_key, top_mask
 from rlprune.problem import Problem
@@ -19,8 +20,6 @@ STEPS = 100
 """Steps it takes at least, where there are images enough."""
 HELD = 4000
 """Training images, at most, that it does not see and that are scored together with the search split."""
-TOGETHER = 4
-"""Networks that are tuned side by side."""
 
 
 class Tuner:
@@ -71,8 +70,8 @@ class Tuner:
             plans: (groups,) kept channels each.
         """
         new = list({plan_key(counts): counts for counts in plans if plan_key(counts) not in self.seen}.values())
-        for start in range(0, len(new), TOGETHER):
-            self._tune(new[start : start + TOGETHER])
+        for start in range(0, len(new), MEMBERS):
+            self._tune(new[start : start + MEMBERS])
         return [self.seen[plan_key(counts)] for counts in plans]
 
     def _tune(self, plans: Sequence[np.ndarray]) -> None:

@@ -3,6 +3,7 @@
     python scripts/bench.py digits                    # the main job, with nothing and with the dense network cached
     python scripts/bench.py cifar --data folder:PATH  # three seeds against uniform and the sensitivity rule
     python scripts/bench.py evaluation                # one evaluation against the forward of the pruned network
+    python scripts/bench.py tuning                    # brief fine-tunings side by side against one after the other
     python scripts/bench.py structure                 # tracing and cutting against torch-pruning, and memory
 
 Every part stores its figures under docs/benchmarks/ and writes all parts' tables between the marks in the README;
@@ -29,6 +30,7 @@ from bench_replay import replay_table
 from bench_runtime import runtime_table
 from bench_search import search_table
 from bench_structure import structure, structure_table
+from bench_tuning import tuning, tuning_table
 from figures import ROOT, command, keep, kept
 
 OUTPUT = ("<!-- output: written by scripts/bench.py -->", "<!-- end of output -->")
@@ -197,6 +199,7 @@ PARTS = {
     "digits": (digits, digits_table),
     "cifar": (cifar, cifar_table),
     "evaluation": (evaluation, evaluation_table),
+    "tuning": (tuning, tuning_table),
     "structure": (structure, structure_table),
 }
 OTHERS = {

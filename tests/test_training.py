@@ -344,6 +344,26 @@ def test_networks_that_recover_together_end_as_they_do_alone(teacher: nn.Module 
     assert not same(*together)
 
 
+def test_networks_that_draw_at_random_recover_alike_every_time() -> None:
+    first, second = ([network(0), network(1), network(2)] for _ in range(2))
+    for modules in (first, second):
+        recover_together(modules, bright_or_dark(), seed=3, device=CPU)
+    assert all(same(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_pruned_networks_end_the_same_in_any_company() -> None:
+    """Wide enough that more threads would add up in another order."""
+
+    def made(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return build_model("resnet20", classes=2, image_size=16, args={"width": 0.5})
+
+    company, alone = [made(0), made(1), made(2)], made(2)
+    recover_together(company, bright_or_dark(size=16), batch_size=32, seed=3, device=CPU)
+    recover_together([alone], bright_or_dark(size=16), batch_size=32, seed=3, device=CPU)
+    assert same(company[2], alone)
+
+
 def test_a_network_that_diverges_leaves_the_others_alone() -> None:
     broken, module, other = steady(0), steady(1), steady(1)
     with torch.no_grad():

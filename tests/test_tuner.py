@@ -73,7 +73,7 @@ def test_few_images_are_all_tuned_on(problem: Problem, scores: np.ndarray, monke
 def test_company_makes_no_difference_and_nothing_is_tuned_twice(
     problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TOGETHER", 2)
+    monkeypatch.setattr(module, "MEMBERS", 2)
     first, second, third = plans(problem)
     told: list[Any] = []
     together = Tuner(problem, scores, on_new=lambda counts, evaluation: told.append(tuple(counts)))
