@@ -7,8 +7,8 @@
     python scripts/bench.py structure                 # tracing and cutting against torch-pruning, and memory
 
 Every part stores its figures under docs/benchmarks/ and writes all parts' tables between the marks in the README;
-so do `scripts/bench_search.py`, `scripts/bench_range.py` and `scripts/bench_replay.py`, which measure the searches, and
-`scripts/bench_latency.py` and `scripts/bench_equal.py`.
+so do `scripts/bench_search.py`, `scripts/bench_tuned.py`, `scripts/bench_proxies.py`, `scripts/bench_range.py` and
+`scripts/bench_replay.py`, which measure the searches, and `scripts/bench_latency.py` and `scripts/bench_equal.py`.
 """
 
 import argparse
@@ -25,11 +25,13 @@ import numpy as np
 from bench_equal import equal_table
 from bench_evaluation import evaluation, evaluation_table
 from bench_latency import latency_table
+from bench_proxies import proxies_table
 from bench_range import range_table
 from bench_replay import replay_table
 from bench_runtime import runtime_table
 from bench_search import search_table
 from bench_structure import structure, structure_table
+from bench_tuned import tuned_table
 from bench_tuning import tuning, tuning_table
 from figures import ROOT, command, keep, kept
 
@@ -204,6 +206,8 @@ PARTS = {
 }
 OTHERS = {
     "search": search_table,
+    "tuned": tuned_table,
+    "proxies": proxies_table,
     "range": range_table,
     "replay": replay_table,
     "latency": latency_table,

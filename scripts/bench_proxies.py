@@ -5,17 +5,19 @@
 
 Thirty plans of equal MACs are scored by every proxy and fine-tuned alike; Spearman's rank correlation with the
 fine-tuned accuracy on the test images is printed. A plan that has been measured is not measured again; several
-processes with shares such as ``--share 0/2`` and ``--share 1/2`` may fill one file.
+processes with shares such as ``--share 0/2`` and ``--share 1/2`` may fill one file. With all of them measured the
+figures go to docs/benchmarks/proxies.json and the table into the README.
 """
 
 import copy
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from figures import grow, plan_arguments
+from figures import grow, keep_cell, plan_arguments
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -27,6 +29,7 @@ from rlprune.allocators.uniform import uniform
 from rlprune.budget import Lander, parse_budget
 from rlprune.evaluator import Evaluator, measure, recalibrate
 from rlprune.graph import Graph
+from rlprune.images import ImageSet
 from rlprune.plan import top_mask
 from rlprune.problem import Problem, open_problem
 from rlprune.progress import Progress
@@ -36,22 +39,36 @@ from rlprune.training import evaluate, train
 SHARES = {"1/8": 8, "1/4": 4, "1": 1}
 """Brief fine-tunes: one pass over this part of the training images, annealed to zero."""
 EPOCHS = 6
+PROXIES = ("as cut", "recalibrated", "merged", *(f"{part} epoch" for part in SHARES))
 
 
 def main() -> None:
     """Measure the plans that are left, then tell the correlations."""
-    given = plan_arguments(__doc__).parse_args()
+    parser = plan_arguments(__doc__)
+    parser.add_argument("--images", type=int, help="training images of every fine-tuning; all by default")
+    given = parser.parse_args()
     share, shares = map(int, given.share.split("/"))
     problem = open_problem(vars(given), Progress())
+    if given.images:
+        problem.data = replace(problem.data, train=some(problem.data.train, given.images))
     lander = Lander(problem.cost, parse_budget(given.budget))
     evaluator = make_evaluator(problem, "l1", 0)
     known = pd.read_csv(given.out)["plan"].tolist() if given.out.is_file() else []
-    for number, (name, counts) in enumerate(plans(problem, lander, evaluator).items()):
+    chosen = plans(problem, lander, evaluator)
+    for number, (name, counts) in enumerate(chosen.items()):
         if name not in known and number % shares == share:
             row = {"plan": name, **measured(problem, counts, evaluator)}
             grow(given.out, row)
             print(name, f"{100 * row['test accuracy']:.2f} %", flush=True)
-    print(correlations(pd.read_csv(given.out)).to_string(float_format="%.2f"))
+    table = pd.read_csv(given.out)
+    found = correlations(table)
+    print(found.to_string(float_format="%.2f"))
+    if len(table) == len(chosen):
+        facts = {"plans": len(table), "epochs": EPOCHS, "spearman": found["Spearman"].to_dict()}
+        accuracies = 100 * table["test accuracy"]
+        keep_cell(
+            "proxies", given, len(problem.data.train), facts | {"low": accuracies.min(), "high": accuracies.max()}
+        )
 
 
 def plans(problem: Problem, lander: Lander, evaluator: Evaluator) -> dict[str, np.ndarray]:
@@ -142,11 +159,15 @@ def fine_tuned(problem: Problem, mask: np.ndarray, part: int, epochs: int, row: 
     smaller, start = prune(problem.module, problem.graph, mask), time.perf_counter()
     images = problem.data.train
     if part > 1:
-        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: len(images) // part]
-        images = images.subset(chosen)
+        images = some(images, len(images) // part)
     train(smaller, images, epochs=epochs, recovery=True, batch_size=128, device=problem.device)
     row[f"{name} seconds"] = time.perf_counter() - start
     return smaller
+
+
+def some(images: ImageSet, number: int) -> ImageSet:
+    """So many of the images, the same ones every time."""
+    return images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:number])
 
 
 def score(row: dict[str, Any], name: str, module: nn.Module, problem: Problem) -> None:
@@ -167,6 +188,34 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
             rows[column] = spearmanr(sign * table[column], table["test accuracy"]).statistic
     rows["parameters"] = spearmanr(table["params_ratio"], table["test accuracy"]).statistic
     return pd.DataFrame({"Spearman": rows})
+
+
+def proxies_table(figures: dict[str, Any]) -> str:
+    """Rank correlations of every proxy, of its loss and of its accuracy, in every cell."""
+    (plans,), (epochs,) = ({cell[name] for cell in figures["cells"]} for name in ("plans", "epochs"))
+    title = (
+        f"**What cheap scores tell of the test accuracy after {epochs} epochs of fine-tuning: Spearman's correlation "
+        f"over {plans} plans of equal MACs, by loss / by accuracy** (`python scripts/bench_proxies.py`)"
+    )
+    heads = " | ".join(PROXIES)
+    lines = [
+        f"| network | training images | MACs | ends at | {heads} | parameters |",
+        "|---|---|---|---|" + "---|" * (len(PROXIES) + 1),
+    ]
+    for cell in figures["cells"]:
+        known = cell["spearman"]
+        pairs = [
+            " / ".join(f"{known[key]:.2f}" for key in (f"{name} loss", f"{name} accuracy") if key in known)
+            for name in PROXIES
+        ]
+        place = f"{cell['network']} | {cell['images']:,} | {100 * cell['budget']:g} %"
+        ends = f"{cell['low']:.1f} to {cell['high']:.1f} %"
+        lines.append(f"| {place} | {ends} | {' | '.join(pairs)} | {known['parameters']:.2f} |")
+    legend = (
+        "On the search images, after cutting, after recalibrating the batch norms, after neuron merging and "
+        "recalibration, and after brief fine-tunings, each annealed to zero."
+    )
+    return "\n".join([title, "", *lines, "", legend])
 
 
 if __name__ == "__main__":

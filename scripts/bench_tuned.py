@@ -7,7 +7,7 @@ The plans of `uniform`, `global-l1`, `sensitivity`, `cma-es` and `ppo` are those
 same network under the same budget. `tunings` is `rlprune search --tunings 40`, run here for every seed. `random` is the
 best, on the search images, of as many random plans as can be fine-tuned in the time that search takes. What has been
 measured is not measured again; several processes with shares such as ``--share 0/2`` and ``--share 1/2`` may fill one
-file. Without anything left to measure the table is printed.
+file. Without anything left to measure the figures go to docs/benchmarks/tuned.json and the table into the README.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from figures import grow, plan_arguments
+from figures import grow, keep_cell, plan_arguments
 from torch import nn
 
 from rlprune import search
@@ -33,6 +33,7 @@ from rlprune.pruner import prune
 from rlprune.training import evaluate, train
 
 FIXED = ("uniform", "global-l1", "sensitivity", "cma-es", "ppo")
+METHODS = (*FIXED, "random", "tunings")
 TUNINGS, EPOCHS, SEEDS = 40, 6, 3
 
 
@@ -53,7 +54,11 @@ def main() -> None:
                 row = {"method": method, "seed": seed, "test_accuracy": accuracy, "seconds": round(seconds, 1)}
                 grow(given.out, row | {"counts": counts_to_text(counts)})
                 print(method, seed, f"{100 * accuracy:.2f} %", flush=True)
-    print(summary(pd.read_csv(given.out)))
+    table = pd.read_csv(given.out)
+    print(summary(table).to_markdown(floatfmt=".2f"))
+    if len(table) == SEEDS * len(METHODS):
+        rows = summary(table).rename_axis("method").reset_index().to_dict("records")
+        keep_cell("tuned", given, len(problem.data.train), {"epochs": EPOCHS, "seeds": SEEDS, "methods": rows})
 
 
 def plans(
@@ -112,11 +117,34 @@ def known(path: Path) -> set[tuple[str, int]]:
     return set(zip(table["method"], table["seed"], strict=True))
 
 
-def summary(table: pd.DataFrame) -> str:
-    """Mean, standard deviation and number of seeds of every method, the best first, in %."""
-    accuracies = 100 * table.groupby("method")["test_accuracy"].agg(["mean", "std", "count"])
-    accuracies["count"] /= 100
-    return accuracies.sort_values("mean", ascending=False).to_markdown(floatfmt=".2f")
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation of the test accuracy in % over the seeds of every method, the best first."""
+    accuracies = 100 * table.groupby("method")["test_accuracy"].agg(["mean", "std"])
+    return accuracies.sort_values("mean", ascending=False)
+
+
+def tuned_table(figures: dict[str, Any]) -> str:
+    """Test accuracy of every method's plans after the same fine-tuning."""
+    (epochs,), (seeds,) = ({cell[name] for cell in figures["cells"]} for name in ("epochs", "seeds"))
+    title = (
+        f"**Plans of equal MACs after the same fine-tuning of {epochs} epochs: test accuracy in %, mean ± sd of "
+        f"{seeds} seeds** (`python scripts/bench_tuned.py`)"
+    )
+    heads = " | ".join(f"`{method}`" for method in METHODS)
+    lines = [f"| network | training images | MACs | {heads} |", "|---|---|---|" + "---|" * len(METHODS)]
+    for cell in figures["cells"]:
+        known = {row["method"]: row for row in cell["methods"]}
+        best = max(known, key=lambda method: known[method]["mean"])
+        texts = [f"{known[method]['mean']:.1f} ± {known[method]['std']:.1f}" for method in METHODS]
+        marked = " | ".join(
+            f"**{text}**" if method == best else text for method, text in zip(METHODS, texts, strict=True)
+        )
+        lines.append(f"| {cell['network']} | {cell['images']:,} | {100 * cell['budget']:g} % | {marked} |")
+    legend = (
+        f"`tunings` is `rlprune search --tunings {TUNINGS}`; `random` the best of the random plans that can be "
+        "fine-tuned in the time it takes."
+    )
+    return "\n".join([title, "", *lines, "", legend])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,25 @@ def kept(name: str) -> dict[str, Any]:
     return figures
 
 
+def keep_cell(name: str, given: argparse.Namespace, images: int, facts: dict[str, Any]) -> None:
+    """Add a network under a budget to what a benchmark has measured, in place of what it knew of that, and show it.
+
+    Args:
+        name: of the benchmark.
+        given: what `plan_arguments` has read.
+        images: that were trained on.
+        facts: what was measured.
+    """
+    from bench import write_tables
+
+    width = (given.model_args or "").removeprefix("width=")
+    place = {"network": f"{given.model} ×{width}" if width else given.model, "budget": float(given.budget)}
+    place["images"] = images
+    others = [cell for cell in kept(name).get("cells", []) if {key: cell[key] for key in place} != place]
+    keep(name, {"cells": sorted([*others, place | facts], key=lambda cell: [cell[key] for key in place])})
+    write_tables()
+
+
 def command(*words: str, cache: Path | None = None, cwd: Path | None = None) -> tuple[dict[str, Any], float]:
     """Run rlprune in a process of its own; returns what --json printed, and seconds of the whole process."""
     environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
