@@ -1,12 +1,14 @@
 """The search: imagine thousands of walks, measure the few most promising plans, learn, repeat.
 
 What is measured is the one-shot loss. With tunings, the same goes on afterwards with the loss after a brief
-fine-tuning, which is closer to what counts in the end and a hundred times as dear.
+fine-tuning, which is closer to what counts in the end and a hundred times as dear, and then with longer ones of ever
+fewer plans.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,12 @@ from stable_baselines3.common.logger import Logger, configure
 from rlprune.agents.agents import make_agent
 from rlprune.agents.imitation import imitate
 from rlprune.agents.level import Level, Measure, Target, fit
-from rlprune.agents.reward_model import RewardModel
+from rlprune.agents.reward_model import Measured, RewardModel
 from rlprune.agents.rollout import greedy, rollout
 from rlprune.agents.tuned_model import TunedModel
 from rlprune.envs.vector import WalkVecEnv
 from rlprune.envs.walk import Task
+from rlprune.tuner import FEWER
 
 WALKS = 512
 """Imagined walks side by side, those of all networks and budgets together."""
@@ -45,6 +48,8 @@ TUNED_SCOUTS = 8
 """Plans around the base plan and the uniform one that are tuned before the first round."""
 TUNED_BEST = 2
 """Plans with the lowest one-shot losses that are tuned before the first round."""
+TWINS = 0.05
+"""Root mean square difference of the log keep ratios up to which two plans are twins."""
 FIRST_SHARE = 0.4
 """Share of a limited time after which one-shot losses have been measured enough, if there are tunings to come."""
 
@@ -54,15 +59,15 @@ Over = Callable[[float], bool]
 
 @dataclass(frozen=True)
 class Tuning:
-    """The dear measure of a plan under the one budget of a search.
+    """The dear measures of a plan under the one budget of a search.
 
     Attributes:
-        measure: plans -> losses after a brief fine-tuning.
-        number: how many plans may be tuned.
+        measures: plans -> losses after fine-tunings, first after a brief one.
+        number: how many plans may be tuned briefly.
         starts: (groups,) plans that are tuned first, the base plan before all others.
     """
 
-    measure: Measure
+    measures: Sequence[Measure]
     number: int
     starts: Sequence[np.ndarray]
 
@@ -121,11 +126,9 @@ def search(
             _correct(learner, targets, levels, evaluations)
     _improve(learner, levels, PICKS, evaluations, rng, lambda: over(share))
     if tuning:
-        level = _tuned(learner, levels[0], tuning, rng, lambda: over(1.0))
+        level = _tuned(learner, levels[0], tuning, rng, over)
         _draw_to_the_best(learner, [level])
-        # The lowest of many noisy losses is too good to be true; what the model makes of it is fairer.
-        plans = np.array(level.counts)
-        end = int(np.argmax(level.task.value(plans, level.model.mean(plans))))
+        end = int(np.argmax(_expected(level)))
         return SearchResult([level.counts[end]], [level.losses[end]], learner)
     _draw_to_the_best(learner, levels)
     ends = [int(level.best(1)[0]) for level in levels]
@@ -184,31 +187,65 @@ def _correct(learner: BaseAlgorithm, targets: Sequence[Target], levels: list[Lev
     learner.set_env(_dreams(levels))
 
 
-def _tuned(
-    learner: BaseAlgorithm,
-    cheap: Level,
-    tuning: Tuning,
-    rng: np.random.Generator,
-    over: Callable[[], bool],
-) -> Level:
-    """Go on where one-shot losses have led to, with losses after tuning."""
+def _tuned(learner: BaseAlgorithm, cheap: Level, tuning: Tuning, rng: np.random.Generator, over: Over) -> Level:
+    """Go on where one-shot losses have led to, with losses after brief tunings, then with longer ones of fewer plans.
+
+    Of those that are tuned for longer a third were the best before; what these teach says which the others are.
+    """
     with one_thread():
         fit([cheap])
+    task, oneshot = cheap.task, cheap.model.mean
+    starts = _landed(task, tuning.starts)
     best = [cheap.counts[place] for place in cheap.best(TUNED_BEST)]
-    starts = _landed(cheap.task, tuning.starts)
-    level = Level(cheap.task, tuning.measure, TunedModel(cheap.task.lander.sizes, cheap.model.mean))
-    level.add(starts[:1], tuning.number)
-    value = float(level.task.value(*level.measured())[0])
-    level.task = replace(level.task, base_value=value)
-    around = [scout for start in starts for scout in _scouts(cheap.task, rng, TUNED_SCOUTS // 2, 0.5, start)]
-    plans = [*starts[1:], *best, *around]
-    for place in range(0, len(plans), TUNED_PICKS):
-        if not over():
-            level.add(plans[place : place + TUNED_PICKS], tuning.number - len(level))
-    learner.set_env(_dreams([level]))
-    _improve(learner, [level], TUNED_PICKS, tuning.number, rng, over)
-    fit([level])
+    around = [scout for start in starts for scout in _scouts(task, rng, TUNED_SCOUTS // 2, 0.5, start)]
+    plans, number, brief = [*starts, *best, *around], tuning.number, list[Measured]()
+    # Every length takes twice as long as the one before.
+    weights = np.cumsum(2.0 ** np.arange(len(tuning.measures)))
+    for measure, end in zip(tuning.measures, FIRST_SHARE + (1 - FIRST_SHARE) * weights / weights[-1], strict=True):
+        level = Level(task, measure, TunedModel(task.lander.sizes, oneshot, *brief))
+        _tune(learner, level, plans, number, rng, partial(over, end))
+        number = len(level) // FEWER
+        if number < 2:
+            break
+        plans, brief = [starts[0], *_different(level)[: -(-number // 3)]], [level.measured()]
     return level
+
+
+def _tune(
+    learner: BaseAlgorithm,
+    level: Level,
+    plans: Sequence[np.ndarray],
+    number: int,
+    rng: np.random.Generator,
+    over: Callable[[], bool],
+) -> None:
+    """Tune given plans, the base plan first, and then those that the agent imagines with what these teach."""
+    level.add(plans[:1], number)
+    level.task = replace(level.task, base_value=float(level.values()[0]))
+    for place in range(1, len(plans), TUNED_PICKS):
+        if not over():
+            level.add(plans[place : place + TUNED_PICKS], number - len(level))
+    learner.set_env(_dreams([level]))
+    _improve(learner, [level], TUNED_PICKS, number, rng, over)
+    fit([level])
+
+
+def _different(level: Level) -> list[np.ndarray]:
+    """The plans of a level from the one that is expected to be the best on, without near twins of better ones: they
+    teach no more."""
+    chosen: list[np.ndarray] = []
+    for place in np.argsort(-_expected(level)):
+        counts = level.counts[place]
+        if all(np.sqrt(np.mean(np.log(counts / other) ** 2)) > TWINS for other in chosen):
+            chosen.append(counts)
+    return chosen
+
+
+def _expected(level: Level) -> np.ndarray:
+    """(plans,) what the plans of a level are worth: the lowest of many noisy losses is too good to be true, what the
+    model makes of it is fairer."""
+    plans = np.array(level.counts)
+    return level.task.value(plans, level.model.mean(plans))
 
 
 def _landed(task: Task, plans: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -49,18 +49,20 @@ def search(records: Sequence[Record]) -> Chart | None:
 
 
 def tunings(records: Sequence[Record]) -> Chart | None:
-    """The same for the plans that were fine-tuned briefly."""
-    lines = [row for record in records for row in _steps(record.name, record.tuned, record.tuned_baselines())]
+    """The same for the plans that were fine-tuned, briefly or for longer."""
+    lines = [row for record in records for row in _tuned_steps(record)]
     if not lines:
         return None
     plans = [row for record in records for row in _rows(record.name, record.tuned, "tuning")]
     frame = _frame([row["loss"] for row in plans], [row["loss"] for row in lines])
     data = {"tuned": plans, "tuned-lines": lines}
-    titles = ("brief fine-tunings", "loss on images held out, nats")
+    titles = ("fine-tunings of plans", "loss on images held out, nats")
     drawing = alt.layer(*_searched([record.name for record in records], lines, frame, ("tuned", "tuned-lines"), titles))
     tuned = {record.name: record.tuned["best_loss"].min() for record in records if len(record.tuned)}
     summary = ", ".join(f"{name}: best loss {loss:.4g}" for name, loss in tuned.items())
     caption = "Loss of plans after a brief fine-tuning, and the best so far. Lower is better."
+    if any(record.tuned["stage"].nunique() > 1 for record in records):
+        caption += " Where it starts anew the best plans go on with longer fine-tunings of fewer plans."
     return Chart("tunings", "Tunings", caption, summary, drawing.properties(height=HEIGHT, **WIDE), data)
 
 
@@ -215,6 +217,15 @@ def _steps(name: str, plans: pd.DataFrame, baselines: dict[str, float]) -> list[
     return [{"run": name, "line": line, "evaluation": number, "loss": loss} for line, number, loss in points]
 
 
+def _tuned_steps(record: Record) -> list[Row]:
+    """The best loss after fine-tunings of every length; the baselines have had the brief one."""
+    lengths = record.tuned.groupby("stage", sort=False)
+    baselines: list[dict[str, float]] = [record.tuned_baselines(), *[{}] * (len(lengths) - 1)]
+    return [
+        row for (_, plans), lines in zip(lengths, baselines, strict=False) for row in _steps(record.name, plans, lines)
+    ]
+
+
 def _search_summary(record: Record) -> str:
     others = "".join(f", {name} {loss:.4g}" for name, loss in record.baselines().items())
     return f"{record.name}: best loss {record.best_loss():.4g}{others}"
@@ -230,8 +241,9 @@ def _rows(name: str, plans: pd.DataFrame, what: str) -> list[Row]:
     for plan in plans.to_dict("records"):
         kind = PROBE if plan["stage"] == "sensitivity" else SEARCH
         shares = {"accuracy": round(100 * plan["accuracy"], 4), "macs": round(100 * plan["macs_ratio"], 4)}
+        where = kind if what == "evaluation" else plan["stage"]
         told = (
-            f"{what} {plan['evaluation']}, {kind}; loss {plan['loss']:.4g}, accuracy {percent(plan['accuracy'])}; "
+            f"{what} {plan['evaluation']}, {where}; loss {plan['loss']:.4g}, accuracy {percent(plan['accuracy'])}; "
             f"MACs kept {percent(plan['macs_ratio'])}, parameters {percent(plan['params_ratio'])}"
         )
         facts: Row = {"evaluation": int(plan["evaluation"]), "kind": kind, "loss": plan["loss"], **shares}

@@ -89,9 +89,9 @@ class Journal:
             writer.writerow(row)
         self.rows.append(row)
 
-    def known(self) -> Known:
-        """Every evaluation, by kept counts."""
-        return dict(map(_read, self.rows))
+    def known(self, stage: str | None = None) -> Known:
+        """Every evaluation, or those of a stage, by kept counts."""
+        return dict(_read(row) for row in self.rows if stage in (None, row["stage"]))
 
     def seconds(self) -> float:
         """The seconds of the last line."""

@@ -19,7 +19,7 @@ VERSION = 1
 NEEDED = {
     "episodes.csv": ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss", "counts"),
     "ratios.csv": ("group", "tied", "channels", "kept", "keep_ratio"),
-    "tunings.csv": ("evaluation", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss"),
+    "tunings.csv": ("evaluation", "stage", "loss", "accuracy", "macs_ratio", "params_ratio", "best_loss"),
     "front.csv": ("counts",),
     "finetune.csv": ("epoch", "loss", "accuracy"),
     "reactions.csv": ("observation", "change"),
@@ -58,7 +58,7 @@ class Record:
 
     @property
     def tuned(self) -> pd.DataFrame:
-        """Every brief fine-tuning, or an empty table."""
+        """Every fine-tuning of a plan, or an empty table; its stage is how many images it took."""
         return self._measured("tunings.csv")
 
     def _measured(self, file: str) -> pd.DataFrame:

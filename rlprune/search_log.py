@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from rlprune.plan import plan_key, text_to_key
 from rlprune.problem import Problem
 from rlprune.progress import Progress
 from rlprune.run import RunFolder
-from rlprune.tuner import Tuner
+from rlprune.tuner import FEWER, Tuner
 from rlprune.words import seconds
 
 
@@ -26,7 +27,7 @@ class SearchLog:
     Args:
         run: the run folder.
         problem: for the costs.
-        evaluator, tuner: report here from now on.
+        evaluator, tuners: report here from now on.
         given: how many evaluations and tunings there may be, and how long they may take.
         progress: the screen.
         alone: there is one budget, so that there is one best plan.
@@ -42,7 +43,7 @@ class SearchLog:
         run: RunFolder,
         problem: Problem,
         evaluator: Evaluator,
-        tuner: Tuner,
+        tuners: Sequence[Tuner],
         given: Search,
         progress: Progress,
         alone: bool,
@@ -50,19 +51,22 @@ class SearchLog:
     ) -> None:
         self.alone, self.stage = alone, "sensitivity"
         self.run, self.problem, self.progress, self.given = run, problem, progress, given
-        self.evaluator, self.tuner = evaluator, tuner
+        self.evaluator, self.tuners = evaluator, tuners
         evaluator.seen |= run.episodes.known()
-        tuner.seen |= run.tunings.known()
-        evaluator.on_new, tuner.on_new = self.add, self.add_tuned
+        evaluator.on_new = self.add
+        for tuner in tuners:
+            tuner.seen |= run.tunings.known(tuner.length)
+            tuner.on_new = partial(self.add_tuned, tuner.length)
         self.board = Board(run.path / "tensorboard", problem.graph)
         self.task: Task | None = None
         self.best: np.ndarray | None = None
         self.facts: dict[str, str] = {}
         self._best_value, self._best_loss = -np.inf, float("nan")
-        self._tuning = False
-        # What an interrupted search had measured, until it is asked for again.
+        # How dear what is measured now is: 0 for one-shot losses, then the place of the tuner, counted from 1.
+        self._level = 0
+        # What an interrupted search had measured on every level, until it is asked for again.
         self._known = [{text_to_key(row["counts"]) for row in run.episodes.rows if row["stage"] == "search"}]
-        self._known.append(set(run.tunings.known()))
+        self._known += [set(tuner.seen) for tuner in tuners]
         self._start = start
         self._all: Callable[[], int] | None = None
 
@@ -96,13 +100,15 @@ class SearchLog:
         """One-shot losses of plans, each (groups,) kept counts."""
         return self._losses([self.evaluator(counts) for counts in plans], plans, self._known[0])
 
-    def tuned(self, plans: Sequence[np.ndarray]) -> list[float]:
-        """Losses of plans after a brief fine-tuning."""
-        if not self._tuning:
-            self._tuning, self._best_value = True, -np.inf
-            self.progress.stage("tuning plans briefly", self.given.tunings, len(self.tuner.seen))
-            self._compare_known(self.tuner.seen.items())
-        return self._losses(self.tuner(plans), plans, self._known[1])
+    def tuned(self, level: int, plans: Sequence[np.ndarray]) -> list[float]:
+        """Losses of plans after the fine-tuning of a level, of which 1 is the briefest."""
+        tuner = self.tuners[level - 1]
+        if level > self._level:
+            self._level, self._best_value = level, -np.inf
+            number = self.given.tunings and self.given.tunings // FEWER ** (level - 1)
+            self.progress.stage(f"tuning plans on {tuner.length}", number, len(tuner.seen))
+            self._compare_known(tuner.seen.items())
+        return self._losses(tuner(plans), plans, self._known[level])
 
     @staticmethod
     def _losses(found: list[Evaluation], plans: Sequence[np.ndarray], known: set[tuple[int, ...]]) -> list[float]:
@@ -111,9 +117,9 @@ class SearchLog:
 
     def over(self, share: float) -> bool:
         """Whether a share of the time has passed; an interrupted search first comes to where it was."""
-        if self.given.time is None or self._known[self._tuning]:
+        if self.given.time is None or self._known[self._level]:
             return False
-        if self._known[1]:
+        if any(self._known[self._level + 1 :]):
             return True
         return time.perf_counter() - self._start > share * seconds(self.given.time)
 
@@ -127,11 +133,11 @@ class SearchLog:
             self.board.add(len(self.run.episodes), evaluation, ratios, self.best, self._best_loss)
             self._tell(self._all() if self._all else len(self.run.episodes), ratios)
 
-    def add_tuned(self, counts: np.ndarray, evaluation: Evaluation) -> None:
-        """Log what a brief fine-tuning of (groups,) kept counts has left."""
+    def add_tuned(self, length: str, counts: np.ndarray, evaluation: Evaluation) -> None:
+        """Log what a fine-tuning of some length has left of (groups,) kept counts."""
         self._compare(counts, evaluation)
-        ratios = self._enter(self.run.tunings, counts, evaluation, "tuning", self._lowest())
-        self._tell(len(self.run.tunings), ratios)
+        ratios = self._enter(self.run.tunings, counts, evaluation, length, self._lowest())
+        self._tell(len(self.tuners[self._level - 1].seen), ratios)
 
     def _lowest(self) -> float | None:
         return None if self.best is None else self._best_loss

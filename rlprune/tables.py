@@ -161,7 +161,7 @@ def _evaluations(records: Sequence[Record]) -> Table:
 def _tunings(records: Sequence[Record]) -> Table:
     note = "Loss and accuracy on images that no tuning has seen."
     head, rows = _measured(records, "tunings.csv", "Tuning")
-    return Table("all-tunings", "Every brief fine-tuning", note, head, rows, folded=True)
+    return Table("all-tunings", "Every fine-tuning of a plan", note, head, rows, folded=True)
 
 
 def _measured(records: Sequence[Record], file: str, what: str) -> tuple[list[str], Rows]:

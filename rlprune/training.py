@@ -140,33 +140,36 @@ def recover_together(
     modules: Sequence[nn.Module],
     images: ImageSet,
     *,
+    epochs: int = 1,
     lr: float | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: torch.device,
     teacher: nn.Module | None = None,
 ) -> None:
-    """One epoch of recovery for each of several pruned networks, as `train` does it; they share every batch.
+    """The recovery of several pruned networks, each as `train` does it; they share every batch.
 
     Images are read and augmented once for all, and the networks differ in nothing but themselves. On a CPU they learn
     side by side, each with its share of the threads.
 
     Args:
         modules: changed in place; each ends where it would have ended alone, if it draws nothing at random.
-        images, lr, batch_size, seed, device, teacher: as for `train`.
+        images, epochs, lr, batch_size, seed, device, teacher: as for `train`.
 
     Raises:
         UserError: a setting is out of range. A network that diverged is left with weights that are not finite.
     """
     settings = _settings(
-        images, epochs=1, lr=lr, recovery=True, batch_size=batch_size, seed=seed, distilled=teacher is not None
+        images, epochs=epochs, lr=lr, recovery=True, batch_size=batch_size, seed=seed, distilled=teacher is not None
     )
     fabric = _fabric(device)
     learners = [_Learner(module, settings, fabric) for module in modules]
     with ExitStack() as stack:
         for module in modules:
             stack.enter_context(safe_backward(module))
-        _epoch(learners, images, 1, settings, teacher, run=stack.enter_context(crew(device)))
+        run = stack.enter_context(crew(device))
+        for epoch in range(1, epochs + 1):
+            _epoch(learners, images, epoch, settings, teacher, run=run)
     for module in modules:
         module.eval()
 

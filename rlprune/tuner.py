@@ -1,7 +1,8 @@
-"""Plan -> loss after a brief fine-tuning: what a plan is worth once its network has begun to recover."""
+"""Plan -> loss after a brief or a longer fine-tuning: what a plan is worth once its network has begun to recover."""
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,17 @@ PART = 4
 """A brief fine-tuning sees one in so many training images, once."""
 STEPS = 100
 """Steps it takes at least, where there are images enough."""
-HELD = 4000
-"""Training images, at most, that it does not see and that are scored together with the search split."""
+HELD, HELD_PART = 4000, 5
+"""Training images, at most, and one in so many of them at most, that no tuning sees and that are scored together with
+the search split."""
+LENGTHS = (1, 4)
+"""How many times as long as a brief fine-tuning tunings are."""
+FEWER = 2
+"""One in so many plans gets the next longer one."""
 
 
 class Tuner:
-    """Tunes plans briefly and remembers them.
+    """Tunes plans for so many steps and remembers them.
 
     The schedule is that of a whole fine-tuning, annealed to zero (see `rlprune.training.train`). All plans see the same
     images in the same order, so that they differ in nothing but themselves; few search images would still leave much
@@ -35,8 +41,15 @@ class Tuner:
         seed: of the choice of images and of the training.
         lr, batch_size: of the training; None for its defaults.
         distill: whether plans learn from the dense network, too.
+        times: how many times as long as a brief fine-tuning it is.
         seen: what is known already, by kept counts.
         on_new: told the counts and the evaluation of every plan that had to be tuned.
+
+    Attributes:
+        images: that plans learn from.
+        epochs: passes over them.
+        length: how many images that makes, in words.
+        judged: the images they are scored on.
     """
 
     def __init__(
@@ -47,6 +60,7 @@ class Tuner:
         lr: float | None = None,
         batch_size: int | None = None,
         distill: bool = False,
+        times: int = 1,
         seen: dict[tuple[int, ...], Evaluation] | None = None,
         on_new: Callable[[np.ndarray, Evaluation], None] = lambda counts, evaluation: None,
     ) -> None:
@@ -58,10 +72,24 @@ class Tuner:
         train = problem.data.train
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         size = batch_size or 128
-        used = min(max(len(train) // PART, STEPS * size), len(train))
-        self.images = train.subset(order[:used])
-        held = train.subset(order[used : used + HELD])
-        self.judged = [problem.data.search, *([held] if len(held) else [])]
+        held = min(HELD, len(train) // HELD_PART)
+        brief = min(max(len(train) // PART, STEPS * size), len(train) - held)
+        self.images = train.subset(order[held:][: times * brief])
+        self.epochs = times * brief // len(self.images)
+        self.length = f"{self.epochs * len(self.images)} images"
+        self.judged = [problem.data.search, *([train.subset(order[:held])] if held else [])]
+
+    @staticmethod
+    def of_all_lengths(problem: Problem, scores: np.ndarray, epochs: int, **settings: Any) -> "list[Tuner]":
+        """A brief tuner and longer ones, none of which takes longer than the fine-tuning that they stand for.
+
+        Args:
+            problem, scores: as above.
+            epochs: of that fine-tuning.
+            settings: seed, lr, batch_size and distill, as above.
+        """
+        brief, *longer = (Tuner(problem, scores, times=times, **settings) for times in LENGTHS)
+        return [brief, *(tuner for tuner in longer if tuner.epochs <= epochs)]
 
     def __call__(self, plans: Sequence[np.ndarray]) -> list[Evaluation]:
         """Tune plans, those that are not known side by side.
@@ -79,8 +107,8 @@ class Tuner:
         masks = [top_mask(problem.graph, counts, self.scores) for counts in plans]
         modules = [prune(problem.module, problem.graph, mask) for mask in masks]
         recover_together(
-            modules, self.images, lr=self.lr, batch_size=self.batch_size, seed=self.seed, device=problem.device,
-            teacher=self.teacher,
+            modules, self.images, epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, seed=self.seed,
+            device=problem.device, teacher=self.teacher,
         )  # fmt: skip
         for counts, module in zip(plans, modules, strict=True):
             evaluation = self._judge(module)

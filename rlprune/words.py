@@ -111,9 +111,9 @@ def heading(result: Result) -> str:
 
 
 def effort(result: Result) -> str:
-    """What it took: '300 evaluations, 24 brief fine-tunings, 4 min 12 s in all'."""
+    """What it took: '300 evaluations, 24 fine-tunings of plans, 4 min 12 s in all'."""
     evaluations = f"{result['evaluations']} evaluations, " if "evaluations" in result else ""
-    tunings = f"{result['tunings']} brief fine-tunings, " if result.get("tunings") else ""
+    tunings = f"{result['tunings']} fine-tunings of plans, " if result.get("tunings") else ""
     return f"{evaluations}{tunings}{duration(result['seconds'])} in all"
 
 

@@ -4,20 +4,20 @@
         --budget 0.15 --out docs/benchmarks/proxies-vgg16-0.15.csv
 
 Thirty plans of equal MACs are scored by every proxy and fine-tuned alike; Spearman's rank correlation with the
-fine-tuned accuracy on the test images is printed. A plan that has been measured is not measured again; several
-processes with shares such as ``--share 0/2`` and ``--share 1/2`` may fill one file. With all of them measured the
-figures go to docs/benchmarks/proxies.json and the table into the README.
+fine-tuned accuracy on the test images is printed. All proxies are judged on the same images, those of the search split
+and as many training images as `rlprune.tuner` holds back, which nothing here learns from. A plan that has been measured
+is not measured again; the same command in several processes, best with one thread each, fills one file. With all of
+them measured the figures go to docs/benchmarks/proxies.json and the table into the README.
 """
 
 import copy
 import time
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from figures import grow, keep_cell, plan_arguments
+from figures import grow, keep_cell, plan_arguments, unclaimed
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -35,11 +35,33 @@ from rlprune.problem import Problem, open_problem
 from rlprune.progress import Progress
 from rlprune.pruner import prune
 from rlprune.training import evaluate, train
+from rlprune.tuner import HELD
 
-SHARES = {"1/8": 8, "1/4": 4, "1": 1}
-"""Brief fine-tunes: one pass over this part of the training images, annealed to zero."""
+
+class Tuned(NamedTuple):
+    """A fine-tuning on one in so many training images, annealed to zero."""
+
+    part: int = 1
+    epochs: int = 1
+    distilled: bool = False
+
+
+TUNED = {
+    "1/8 epoch": Tuned(8),
+    "1/4 epoch": Tuned(4),
+    "1/4 epoch, distilled": Tuned(4, distilled=True),
+    "1 epoch": Tuned(),
+}
 EPOCHS = 6
-PROXIES = ("as cut", "recalibrated", "merged", *(f"{part} epoch" for part in SHARES))
+FULL = Tuned(epochs=EPOCHS)
+PROXIES = ("as cut", "recalibrated", "merged", *TUNED)
+
+
+class Images(NamedTuple):
+    """What plans learn from, and what they are judged on beside the search split."""
+
+    train: ImageSet
+    held: ImageSet
 
 
 def main() -> None:
@@ -47,17 +69,15 @@ def main() -> None:
     parser = plan_arguments(__doc__)
     parser.add_argument("--images", type=int, help="training images of every fine-tuning; all by default")
     given = parser.parse_args()
-    share, shares = map(int, given.share.split("/"))
     problem = open_problem(vars(given), Progress())
-    if given.images:
-        problem.data = replace(problem.data, train=some(problem.data.train, given.images))
+    held, rest = parted(problem.data.train, HELD)
+    images = Images(parted(rest, given.images or len(rest))[0], held)
     lander = Lander(problem.cost, parse_budget(given.budget))
     evaluator = make_evaluator(problem, "l1", 0)
-    known = pd.read_csv(given.out)["plan"].tolist() if given.out.is_file() else []
     chosen = plans(problem, lander, evaluator)
-    for number, (name, counts) in enumerate(chosen.items()):
-        if name not in known and number % shares == share:
-            row = {"plan": name, **measured(problem, counts, evaluator)}
+    for name in unclaimed(given.out, chosen):
+        if not given.out.is_file() or name not in pd.read_csv(given.out)["plan"].tolist():
+            row = {"plan": name, **measured(problem, images, chosen[name], evaluator)}
             grow(given.out, row)
             print(name, f"{100 * row['test accuracy']:.2f} %", flush=True)
     table = pd.read_csv(given.out)
@@ -66,9 +86,8 @@ def main() -> None:
     if len(table) == len(chosen):
         facts = {"plans": len(table), "epochs": EPOCHS, "spearman": found["Spearman"].to_dict()}
         accuracies = 100 * table["test accuracy"]
-        keep_cell(
-            "proxies", given, len(problem.data.train), facts | {"low": accuracies.min(), "high": accuracies.max()}
-        )
+        facts |= {"low": accuracies.min(), "high": accuracies.max()}
+        keep_cell("proxies", given, len(images.train), facts)
 
 
 def plans(problem: Problem, lander: Lander, evaluator: Evaluator) -> dict[str, np.ndarray]:
@@ -102,25 +121,23 @@ def landed(lander: Lander, base: np.ndarray, logs: np.ndarray) -> np.ndarray:
     return lander.land(np.minimum(base * np.exp(logs), lander.sizes)[None])[0]
 
 
-def measured(problem: Problem, counts: np.ndarray, evaluator: Evaluator) -> dict[str, Any]:
-    """Every proxy of one plan on the search images, and its fine-tuned accuracy on the test images."""
+def measured(problem: Problem, images: Images, counts: np.ndarray, evaluator: Evaluator) -> dict[str, Any]:
+    """Every proxy of one plan, and its fine-tuned accuracy on the test images."""
     mask = top_mask(problem.graph, counts, evaluator.scores)
     row: dict[str, Any] = {"counts": " ".join(str(int(count)) for count in counts)}
-    macs, row["params_ratio"] = problem.cost.ratios(counts)
-    row["macs_ratio"] = macs
+    row["macs_ratio"], row["params_ratio"] = problem.cost.ratios(counts)
     smaller = prune(problem.module, problem.graph, mask)
-    score(row, "as cut", smaller, problem)
+    score(row, "as cut", smaller, problem, images)
     recalibrate(smaller, problem.calibration()[0])
-    score(row, "recalibrated", smaller, problem)
+    score(row, "recalibrated", smaller, problem, images)
     merged = prune(compensated(problem, mask), problem.graph, mask)
     recalibrate(merged, problem.calibration()[0])
-    score(row, "merged", merged, problem)
-    for name, part in SHARES.items():
-        tuned = fine_tuned(problem, mask, part, 1, row, name)
-        score(row, f"{name} epoch", tuned, problem)
-    tuned = fine_tuned(problem, mask, 1, EPOCHS, row, "full")
-    score(row, "full", tuned, problem)
-    row["test accuracy"] = evaluate(tuned, problem.data.test, device=problem.device)[1]
+    score(row, "merged", merged, problem, images)
+    for name, tuned in TUNED.items():
+        score(row, name, fine_tuned(problem, images, mask, tuned, row, name), problem, images)
+    full = fine_tuned(problem, images, mask, FULL, row, "full")
+    score(row, "full", full, problem, images)
+    row["test accuracy"] = evaluate(full, problem.data.test, device=problem.device)[1]
     return row
 
 
@@ -154,27 +171,32 @@ def redirect(graph: Graph, state: dict[str, nn.Parameter], gone: int, stand_in: 
                 weight[slots == stand_in] += factor * weight[slots == gone]
 
 
-def fine_tuned(problem: Problem, mask: np.ndarray, part: int, epochs: int, row: dict[str, Any], name: str) -> nn.Module:
-    """A pruned network after some epochs on a part of the training images; the seconds go into the row."""
+def fine_tuned(
+    problem: Problem, images: Images, mask: np.ndarray, tuned: Tuned, row: dict[str, Any], name: str
+) -> nn.Module:
+    """A pruned network after a fine-tuning; the seconds go into the row."""
     smaller, start = prune(problem.module, problem.graph, mask), time.perf_counter()
-    images = problem.data.train
-    if part > 1:
-        images = some(images, len(images) // part)
-    train(smaller, images, epochs=epochs, recovery=True, batch_size=128, device=problem.device)
+    seen = parted(images.train, len(images.train) // tuned.part)[0]
+    teacher = problem.module if tuned.distilled else None
+    train(
+        smaller, seen, epochs=tuned.epochs, recovery=True, batch_size=128, device=problem.device, teacher=teacher
+    )  # fmt: skip
     row[f"{name} seconds"] = time.perf_counter() - start
     return smaller
 
 
-def some(images: ImageSet, number: int) -> ImageSet:
-    """So many of the images, the same ones every time."""
-    return images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:number])
+def parted(images: ImageSet, number: int) -> tuple[ImageSet, ImageSet]:
+    """So many of the images, the same ones every time, and the others."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.subset(order[:number]), images.subset(order[number:])
 
 
-def score(row: dict[str, Any], name: str, module: nn.Module, problem: Problem) -> None:
-    """Loss (at the best temperature) and accuracy on the search images."""
-    images, labels = problem.search()
+def score(row: dict[str, Any], name: str, module: nn.Module, problem: Problem, images: Images) -> None:
+    """Loss (at the best temperature) and accuracy on what is judged."""
+    judged = [pair for kept in (problem.data.search, images.held) for pair in kept.batches(500)]
     with torch.inference_mode():
-        result = measure(module(images), labels)
+        logits = torch.cat([module(pixels) for pixels, _ in judged])
+    result = measure(logits, torch.cat([labels for _, labels in judged]))
     row[f"{name} loss"], row[f"{name} accuracy"] = result.loss, result.accuracy
 
 
@@ -212,7 +234,7 @@ def proxies_table(figures: dict[str, Any]) -> str:
         ends = f"{cell['low']:.1f} to {cell['high']:.1f} %"
         lines.append(f"| {place} | {ends} | {' | '.join(pairs)} | {known['parameters']:.2f} |")
     legend = (
-        "On the search images, after cutting, after recalibrating the batch norms, after neuron merging and "
+        "On the same 4,500 images, after cutting, after recalibrating the batch norms, after neuron merging and "
         "recalibration, and after brief fine-tunings, each annealed to zero."
     )
     return "\n".join([title, "", *lines, "", legend])

@@ -6,8 +6,8 @@
 The plans of `uniform`, `global-l1`, `sensitivity`, `cma-es` and `ppo` are those of a finished `rlprune compare` on the
 same network under the same budget. `tunings` is `rlprune search --tunings 40`, run here for every seed. `random` is the
 best, on the search images, of as many random plans as can be fine-tuned in the time that search takes. What has been
-measured is not measured again; several processes with shares such as ``--share 0/2`` and ``--share 1/2`` may fill one
-file. Without anything left to measure the figures go to docs/benchmarks/tuned.json and the table into the README.
+measured is not measured again; the same command in several processes, best with one thread each, fills one file.
+Without anything left to measure the figures go to docs/benchmarks/tuned.json and the table into the README.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from figures import grow, keep_cell, plan_arguments
+from figures import grow, keep_cell, plan_arguments, unclaimed
 from torch import nn
 
 from rlprune import search
@@ -43,11 +43,17 @@ def main() -> None:
     parser.add_argument("--compare", type=Path, required=True, help="folder of a finished comparison")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the searches with tunings")
     given = parser.parse_args()
-    share, shares = map(int, given.share.split("/"))
     problem = open_problem(vars(given), Progress())
     scores = make_evaluator(problem, "l1", 0).scores
-    for seed in range(share, SEEDS, shares):
-        for method, counts in plans(given, problem, scores, seed):
+    # A search and the random plans that get its time go together, and take longest.
+    works = {
+        f"{name}-{seed}": (find, seed)
+        for name, find in {"searched": searched, "compared": compared}.items()
+        for seed in range(SEEDS)
+    }
+    for work in unclaimed(given.out, works):
+        find, seed = works[work]
+        for method, counts in find(given, problem, scores, seed):
             if (method, seed) not in known(given.out):
                 module, seconds = fine_tuned(problem, scores, counts, seed)
                 accuracy = evaluate(module, problem.data.test, device=problem.device)[1]
@@ -61,26 +67,30 @@ def main() -> None:
         keep_cell("tuned", given, len(problem.data.train), {"epochs": EPOCHS, "seeds": SEEDS, "methods": rows})
 
 
-def plans(
+def compared(
     given: argparse.Namespace, problem: Problem, scores: np.ndarray, seed: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Method -> (groups,) the kept counts that it ended with."""
-    settings = {name: getattr(given, name) for name in ("model", "model_args", "checkpoint", "data", "budget")}
-    out = given.runs / f"seed{seed}"
-    result = search(
-        **settings, seed=seed, tunings=TUNINGS, finetune_epochs=0, out=out, progress=LineProgress(open_log(given.runs))
-    )
-    plan = json.loads((out / "plan.json").read_text())
-    yield "tunings", np.array([len(group["kept"]) for group in plan["groups"].values()])
+    """Method -> (groups,) the kept counts that it ended with in the comparison."""
     cells = pd.read_csv(given.compare / "cells.csv")
     for method in FIXED:
         (text,) = cells.loc[(cells["method"] == method) & (cells["seed"] == seed), "counts"]
         yield method, np.array(text_to_key(text))
+
+
+def searched(
+    given: argparse.Namespace, problem: Problem, scores: np.ndarray, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The kept counts of the plan of a search with tunings, and of the best of random ones that had as much time."""
+    settings = {name: getattr(given, name) for name in ("model", "model_args", "checkpoint", "data", "budget")}
+    given.runs.mkdir(parents=True, exist_ok=True)
+    out = given.runs / f"seed{seed}"
+    with (given.runs / f"seed{seed}.log").open("a") as log:
+        result = search(**settings, seed=seed, tunings=TUNINGS, finetune_epochs=0, out=out, progress=LineProgress(log))
+    plan = json.loads((out / "plan.json").read_text())
+    yield "tunings", np.array([len(group["kept"]) for group in plan["groups"].values()])
     if ("random", seed) not in known(given.out):
-        yield (
-            "random",
-            random(problem, scores, Lander(problem.cost, parse_budget(given.budget)), seed, result["seconds"]),
-        )
+        lander = Lander(problem.cost, parse_budget(given.budget))
+        yield "random", random(problem, scores, lander, seed, result["seconds"])
 
 
 def random(problem: Problem, scores: np.ndarray, lander: Lander, seed: int, seconds: float) -> np.ndarray:
@@ -101,12 +111,6 @@ def fine_tuned(problem: Problem, scores: np.ndarray, counts: np.ndarray, seed: i
     start, module = time.perf_counter(), prune(problem.module, problem.graph, top_mask(problem.graph, counts, scores))
     train(module, problem.data.train, epochs=EPOCHS, recovery=True, batch_size=128, seed=seed, device=problem.device)
     return module, time.perf_counter() - start
-
-
-def open_log(folder: Path) -> Any:
-    """Where the searches tell how far they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / "log.txt").open("a")
 
 
 def known(path: Path) -> set[tuple[str, int]]:

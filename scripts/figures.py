@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from rlprune.device import machine
 
@@ -65,8 +68,23 @@ def plan_arguments(description: str | None) -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--model-args")
     parser.add_argument("--out", type=Path, required=True, help="csv file that grows plan by plan")
-    parser.add_argument("--share", default="0/1", help="what this process measures: 0/2 is the first half")
     return parser
+
+
+def unclaimed(path: Path, names: Iterable[str]) -> Iterator[str]:
+    """Those of the works for a file that no other process is at; each is this one's until the next is asked for."""
+    folder = path.with_suffix(".locks")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        lock = FileLock(folder / name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            yield name
+        finally:
+            lock.release()
 
 
 def grow(path: Path, row: dict[str, Any]) -> None:

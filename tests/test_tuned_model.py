@@ -52,6 +52,41 @@ def test_a_lucky_tuning_is_not_believed() -> None:
     assert losses[-1] + 0.2 < model.mean(known[-1:])[0]
 
 
+def longer(counts: np.ndarray) -> np.ndarray:
+    """What a longer tuning leaves: half of the differences, and one of its own."""
+    return 0.3 + 0.5 * truth(counts) - 0.2 * np.log(counts[:, 3] / SIZES[3])
+
+
+def test_a_few_longer_tunings_correct_what_many_brief_ones_tell() -> None:
+    """Four longer ones beside thirty brief ones say more than either alone, on the right scale."""
+    known, new, rng = draw(30, 0), draw(100, 1), np.random.default_rng(2)
+    brief = known, truth(known) + rng.normal(0, 0.02, len(known))
+    few = known[:4]
+    both, alone, before = (TunedModel(SIZES, oneshot, *given) for given in ([brief], [], []))
+    for model in (both, alone):
+        model.fit([(few, longer(few))])
+    before.fit([brief])
+    wrong = {name: np.abs(model.mean(new) - longer(new)).mean() for name, model in (("both", both), ("alone", alone))}
+    assert wrong["both"] < 0.8 * wrong["alone"]
+    told = {
+        name: np.corrcoef(model.mean(new), longer(new))[0, 1] for name, model in (("both", both), ("before", before))
+    }
+    assert told["both"] > told["before"]
+    # What was measured is believed more than what it was foretold to be.
+    np.testing.assert_allclose(both.mean(few), longer(few), atol=0.05)
+
+
+def test_one_longer_tuning_shifts_the_brief_ones() -> None:
+    """Of two plans that differ by 0.1 after a brief tuning half is taken to be left after a longer one."""
+    known = draw(30, 0)
+    model = TunedModel(SIZES, oneshot, (known, truth(known)))
+    model.fit([(known[:1], truth(known[:1]) - 1)])
+    mean, middle = model.mean(known), np.median(truth(known))
+    good = truth(known) < middle
+    assert np.polyfit(truth(known)[good], mean[good], 1)[0] == pytest.approx(0.5, abs=0.1)
+    assert mean[0] == pytest.approx(truth(known[:1])[0] - 1, abs=0.05)
+
+
 def test_one_tuning_is_enough_to_begin_with() -> None:
     model, known = TunedModel(SIZES, oneshot), draw(1, 0)
     model.fit([(known, truth(known))])

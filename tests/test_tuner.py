@@ -1,4 +1,4 @@
-"""A brief tuning is a fine-tuning of the pruned network, and is scored on images that it has not seen."""
+"""A tuning is a fine-tuning of the pruned network, and is scored on images that it has not seen."""
 
 from typing import Any
 
@@ -38,13 +38,17 @@ def plans(problem: Problem) -> list[np.ndarray]:
     return [np.maximum(problem.graph.sizes * share // 4, 1) for share in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("distill", [False, True])
-def test_a_tuning_is_a_fine_tuning_on_a_part_of_the_images(problem: Problem, scores: np.ndarray, distill: bool) -> None:
-    tuner = Tuner(problem, scores, seed=3, batch_size=32, distill=distill)
+@pytest.mark.parametrize(("distill", "times"), [(False, 1), (True, 1), (False, 8)])
+def test_a_tuning_is_a_fine_tuning_on_a_part_of_the_images(
+    problem: Problem, scores: np.ndarray, distill: bool, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", 100)
+    tuner = Tuner(problem, scores, seed=3, batch_size=32, distill=distill, times=times)
+    assert tuner.epochs == {1: 1, 8: 2}[times]
     (found,) = tuner([plans(problem)[1]])
     alone = prune(problem.module, problem.graph, top_mask(problem.graph, plans(problem)[1], scores))
     teacher = problem.module if distill else None
-    steps: dict[str, Any] = {"epochs": 1, "seed": 3, "batch_size": 32}
+    steps: dict[str, Any] = {"epochs": tuner.epochs, "seed": 3, "batch_size": 32}
     train(alone, tuner.images, recovery=True, device=problem.device, teacher=teacher, **steps)
     batches = [images.take(torch.arange(len(images))) for images in tuner.judged]
     images, labels = torch.cat([pixels for pixels, _ in batches]), torch.cat([truth for _, truth in batches])
@@ -54,20 +58,42 @@ def test_a_tuning_is_a_fine_tuning_on_a_part_of_the_images(problem: Problem, sco
     assert found.accuracy == pytest.approx((logits.argmax(1) == labels).double().mean().item())
 
 
-def test_no_image_is_both_tuned_on_and_judged_on(problem: Problem, scores: np.ndarray) -> None:
-    tuner = Tuner(problem, scores, batch_size=32)
+@pytest.mark.parametrize(
+    ("times", "epochs", "share"), [(1, 1, 1 / 4), (2, 1, 1 / 2), (4, 1, 14 / 15), (16, 4, 14 / 15)]
+)
+def test_no_image_is_both_tuned_on_and_judged_on(
+    problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch, times: int, epochs: int, share: float
+) -> None:
+    """Of 1,366 training images 341 are seen in a brief tuning, all but those held back in longer ones."""
+    train = len(problem.data.train)
+    monkeypatch.setattr(module, "HELD", train - int(train * 14 / 15))
+    tuner = Tuner(problem, scores, batch_size=32, times=times)
     rows = [set(images.rows.tolist()) for images in (tuner.images, *tuner.judged)]  # type: ignore[attr-defined]
     assert len(set.union(*rows)) == sum(map(len, rows))
-    assert len(rows[0]) == len(problem.data.train) // module.PART
+    assert (len(rows[0]), tuner.epochs) == (pytest.approx(share * train, abs=2), epochs)
+    assert tuner.length == f"{epochs * len(rows[0])} images"
     assert rows[1] == set(problem.data.search.rows.tolist())  # type: ignore[attr-defined]
     assert not any(images is problem.data.test for images in tuner.judged)
 
 
-def test_few_images_are_all_tuned_on(problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_tuning_takes_longer_than_the_fine_tuning_it_stands_for(
+    problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So few images are all seen in a brief one, and four times in a longer one."""
     monkeypatch.setattr(module, "STEPS", 100)
-    tuner = Tuner(problem, scores)
-    assert len(tuner.images) == len(problem.data.train)
-    assert tuner.judged == [problem.data.search]
+    for epochs, expected in ((1, [1]), (3, [1]), (4, [1, 4])):
+        tuners = Tuner.of_all_lengths(problem, scores, epochs, seed=3, distill=True)
+        assert [tuner.epochs for tuner in tuners] == expected
+    assert (tuners[1].seed, tuners[1].teacher) == (3, problem.module)
+
+
+def test_of_few_images_a_fifth_is_held_back(
+    problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 steps would take more than there are: all others are seen in a brief tuning."""
+    monkeypatch.setattr(module, "STEPS", 100)
+    tuner, train = Tuner(problem, scores), len(problem.data.train)
+    assert (len(tuner.images), len(tuner.judged[1])) == (train - train // 5, train // 5)
 
 
 def test_company_makes_no_difference_and_nothing_is_tuned_twice(

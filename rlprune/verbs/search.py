@@ -1,8 +1,9 @@
 """`rlprune search`: the main job."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,9 @@ def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progr
     for one, run in zip(opened, runs, strict=True):
         one.landing.save(one.folder)
         run.same_inputs(inputs_of(one.problem))
-        tuner = Tuner(one.problem, one.evaluator.scores, given.seed, given.lr, given.batch_size, given.distill)
-        logs.append(SearchLog(run, one.problem, one.evaluator, tuner, given, progress, alone, start))
+        settings = {name: getattr(given, name) for name in ("seed", "lr", "batch_size", "distill")}
+        tuners = Tuner.of_all_lengths(one.problem, one.evaluator.scores, _epochs(given, one.problem), **settings)
+        logs.append(SearchLog(run, one.problem, one.evaluator, tuners, given, progress, alone, start))
     known = sum(len(one.evaluator.seen) for one in opened)
     if known:
         progress.note(f"continuing {folder}: {known} evaluations are known")
@@ -140,7 +142,7 @@ def _end(
     found = _settle(found, one.landing, one.evaluator, progress)
     after = (_finish if len(budgets) == 1 else _front)(one, found, progress)
     result = {"run": str(one.folder), "agent": one.given.agent, "evaluations": len(one.evaluator.seen)}
-    result |= {**_tunings(log.tuner, found), **described(budgets, one.problem, time.perf_counter() - start)}
+    result |= {**_tunings(log.tuners, found), **described(budgets, one.problem, time.perf_counter() - start)}
     return result | after | one.landing.result()
 
 
@@ -154,13 +156,15 @@ def _together(given: Search, folder: Path, results: list[dict[str, Any]]) -> dic
     return {"run": str(folder), "model": given.model, "evaluations": total, **shared, "networks": results}
 
 
-def _tunings(tuner: Tuner, found: "Found") -> dict[str, Any]:
-    """How many plans were tuned, and the losses of the chosen one and of the base plan after it."""
-    if not tuner.seen:
+def _tunings(tuners: Sequence[Tuner], found: "Found") -> dict[str, Any]:
+    """How many plans were tuned, and the losses of the chosen one and of the base plan after the longest tuning."""
+    used = [tuner for tuner in tuners if tuner.seen]
+    if not used:
         return {}
     # A plan that was landed anew after its latency was measured has not been tuned.
-    losses = [getattr(tuner.seen.get(plan_key(plan)), "loss", None) for plan in (found.counts[0], found.bases[0])]
-    return {"tunings": len(tuner.seen), **dict(zip(("tuned_loss", "base_tuned_loss"), losses, strict=True))}
+    losses = [getattr(used[-1].seen.get(plan_key(plan)), "loss", None) for plan in (found.counts[0], found.bases[0])]
+    facts = {"tunings": sum(len(tuner.seen) for tuner in used), "tuned_on": used[-1].length}
+    return facts | dict(zip(("tuned_loss", "base_tuned_loss"), losses, strict=True))
 
 
 @dataclass(frozen=True)
@@ -200,13 +204,14 @@ def _find(
             for one, log, ready in zip(opened, logs, prepared, strict=True)
         ]
         (first, *_), limited = logs, given.tunings or given.time
+        measures = [partial(first.tuned, level) for level, _ in enumerate(first.tuners, start=1)]
         found = run_search(
             targets,
             given.evaluations - sum(log.sensitivities() for log in logs),
             given.agent,
             given.seed,
             folder / "tensorboard",
-            Tuning(first.tuned, given.tunings or ENDLESS, targets[0].starts[0]) if limited else None,
+            Tuning(measures, given.tunings or ENDLESS, targets[0].starts[0]) if limited else None,
             first.over,
         )
     except KeyboardInterrupt:
@@ -246,6 +251,11 @@ def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm
     return Found(one.landing.landers, rules, counts, losses, base_losses, prepared.sensitivity)
 
 
+def _epochs(given: Search, problem: Problem) -> int:
+    """Of the fine-tuning at the end; where that is left to somebody else, as many as are usual."""
+    return given.finetune_epochs or problem.data.finetune_epochs
+
+
 def _settle(found: Found, landing: Landing, evaluator: Evaluator, progress: Progress) -> Found:
     """The same, with the plan that the final measurement of its latency leads to."""
     counts = landing.settle(found.counts[0], progress)
@@ -258,7 +268,7 @@ def _finish(one: Opened, found: Found, progress: Progress) -> dict[str, Any]:
     """Prune to the one plan, and fine-tune."""
     given, problem, folder = one.given, one.problem, one.folder
     plan = plan_of(problem, found.counts[0], one.evaluator.scores, given, found.sensitivity)
-    epochs = problem.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
+    epochs = 0 if given.finetune_epochs == 0 else _epochs(given, problem)
     after = prune_and_recover(problem, plan, folder, epochs, given, progress)
     losses = {"search_loss": found.losses[0], "base_loss": found.base_losses[0]}
     return {"plan": str(folder / "plan.json"), **losses, **after}

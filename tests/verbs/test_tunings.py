@@ -25,7 +25,10 @@ def _brief() -> Any:
 
 @pytest.fixture(scope="module")
 def tuned(shop: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder, settings = tmp_path_factory.mktemp("tuned") / "run", shop.search | {"tunings": TUNINGS}
+    folder, settings = (
+        tmp_path_factory.mktemp("tuned") / "run",
+        shop.search | {"tunings": TUNINGS, "finetune_epochs": 4},
+    )
     return SimpleNamespace(folder=folder, settings=settings, result=rlprune.search(**settings, out=folder))
 
 
@@ -36,11 +39,16 @@ def tunings(folder: Path) -> list[dict[str, str]]:
 
 def test_the_plan_is_one_that_was_tuned(tuned: Any, shop: Any) -> None:
     rows = tunings(tuned.folder)
-    assert len(rows) == tuned.result["tunings"] == TUNINGS
-    losses = {row["counts"]: float(row["loss"]) for row in rows}
-    assert len(losses) == TUNINGS
+    # Half as many plans are tuned four times as long; of 120 images a fifth is held back.
+    stages = [row["stage"] for row in rows]
+    assert stages == ["96 images"] * TUNINGS + ["384 images"] * (TUNINGS // 2)
+    assert len(rows) == tuned.result["tunings"]
+    assert len({(row["stage"], row["counts"]) for row in rows}) == len(rows)
+    losses = {row["counts"]: float(row["loss"]) for row in rows[TUNINGS:]}
     assert tuned.result["tuned_loss"] == losses[kept_counts(tuned.folder)]
-    assert tuned.result["base_tuned_loss"] == float(rows[0]["loss"])
+    assert tuned.result["base_tuned_loss"] == float(rows[TUNINGS]["loss"]) >= tuned.result["tuned_loss"]
+    assert rows[0]["counts"] == rows[TUNINGS]["counts"]
+    assert tuned.result["tuned_on"] == "384 images"
     assert all(float(row["macs_ratio"]) <= 0.15 for row in rows)
     # The one-shot loss of the same plan, which may have been measured for this report alone.
     known = {row["counts"]: float(row["loss"]) for row in episodes(tuned.folder)}
@@ -48,7 +56,9 @@ def test_the_plan_is_one_that_was_tuned(tuned: Any, shop: Any) -> None:
     assert tuned.result["evaluations"] == len(known) <= shop.search["evaluations"] + 1
 
 
-@pytest.mark.parametrize(("stage", "after"), [("searching", 20), ("tuning plans briefly", 3)])
+@pytest.mark.parametrize(
+    ("stage", "after"), [("searching", 20), ("tuning plans on 96 images", 3), ("tuning plans on 384 images", 1)]
+)
 def test_an_interrupted_one_ends_like_one_that_was_not(tuned: Any, tmp_path: Path, stage: str, after: int) -> None:
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt, match=str(folder)):
@@ -73,7 +83,7 @@ def test_an_interrupted_one_with_a_time_limit_takes_up_what_it_knows(tuned: Any,
     """The time is long over when it continues; what was measured before still counts, and nothing new is."""
     folder, settings = tmp_path / "run", tuned.settings | {"time": "1h"}
     with pytest.raises(KeyboardInterrupt):
-        rlprune.search(**settings, out=folder, progress=Interrupting("tuning plans briefly", 5))
+        rlprune.search(**settings, out=folder, progress=Interrupting("tuning plans on 96 images", 5))
     before = len(tunings(folder))
     for name in ("episodes.csv", "tunings.csv"):
         lines = (folder / name).read_text().splitlines()
@@ -81,7 +91,8 @@ def test_an_interrupted_one_with_a_time_limit_takes_up_what_it_knows(tuned: Any,
         late = [",".join([*row.split(",")[:head], "99999", *row.split(",")[head + 1 :]]) for row in lines[1:]]
         (folder / name).write_text("\n".join([lines[0], *late]) + "\n")
     result = rlprune.search(**settings, out=folder)
-    assert before <= result["tunings"] <= before + 1  # the round that was under way is measured to its end
+    # The round that was under way is measured to its end, and the base plan is tuned for longer, too.
+    assert before <= result["tunings"] <= before + 2
     assert tunings(folder)[:before] == tunings(tuned.folder)[:before]
     assert json.loads((folder / "result.json").read_text())["tunings"] == result["tunings"]
 
