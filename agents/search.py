@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger, configure
+from threadpoolctl import threadpool_limits
 
 from rlprune.agents.agents import make_agent
 from rlprune.agents.imitation import imitate
@@ -87,6 +88,19 @@ class SearchResult:
     counts: list[np.ndarray]
     losses: list[float]
     agent: BaseAlgorithm
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What agents and models compute is so small that handing it to a second thread takes longer than doing it, and
+    hundreds of times as long where others keep the cores busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def search(
@@ -192,8 +206,7 @@ def _tuned(learner: BaseAlgorithm, cheap: Level, tuning: Tuning, rng: np.random.
 
     Of those that are tuned for longer a third were the best before; what these teach says which the others are.
     """
-    with one_thread():
-        fit([cheap])
+    _learn([cheap])
     task, oneshot = cheap.task, cheap.model.mean
     starts = _landed(task, tuning.starts)
     best = [cheap.counts[place] for place in cheap.best(TUNED_BEST)]
@@ -227,7 +240,12 @@ def _tune(
             level.add(plans[place : place + TUNED_PICKS], number - len(level))
     learner.set_env(_dreams([level]))
     _improve(learner, [level], TUNED_PICKS, number, rng, over)
-    fit([level])
+    _learn([level])
+
+
+@one_thread()
+def _learn(levels: Sequence[Level]) -> None:
+    fit(levels)
 
 
 def _different(level: Level) -> list[np.ndarray]:
@@ -241,6 +259,7 @@ def _different(level: Level) -> list[np.ndarray]:
     return chosen
 
 
+@one_thread()
 def _expected(level: Level) -> np.ndarray:
     """(plans,) what the plans of a level are worth: the lowest of many noisy losses is too good to be true, what the
     model makes of it is fairer."""
@@ -253,17 +272,6 @@ def _landed(task: Task, plans: Sequence[np.ndarray]) -> list[np.ndarray]:
     fit = task.lander.fits(np.array(plans))
     anew = task.finish(np.array(plans, dtype=float))
     return [plan if fits else landed for plan, fits, landed in zip(plans, fit, anew, strict=True)]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The agent's networks are so small that handing their work to a second thread takes longer than doing it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _begin(

@@ -6,6 +6,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
+from threadpoolctl import threadpool_info
 from toys import macs, make_short_task, make_task
 
 import rlprune.agents.search as module
@@ -158,6 +160,22 @@ def test_ends_where_fewer_plans_exist_than_it_may_measure() -> None:
     """At this bound only a handful of plans land."""
     found = search([Target([make_task("macs=0.05")], losses, foretell)], 40)
     assert macs(*found.counts[0]) <= 0.05 * 152
+
+
+def test_agents_and_models_work_in_one_thread() -> None:
+    """A second one waits for others where they keep the cores busy; afterwards all is as it was."""
+
+    def threads() -> list[int]:
+        np.linalg.cholesky(np.eye(2))
+        return [
+            torch.get_num_threads(),
+            *(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"),
+        ]
+
+    before = threads()
+    with module.one_thread():
+        assert set(threads()) == {1}
+    assert threads() == before
 
 
 def test_every_budget_gets_its_starts_first() -> None:
