@@ -36,7 +36,7 @@ class RunFolder:
 
     Attributes:
         episodes: every evaluation.
-        tunings: every brief fine-tuning.
+        tunings: every fine-tuning of a plan.
 
     Raises:
         UserError: the folder cannot be written, or belongs to a different run.

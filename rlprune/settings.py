@@ -244,7 +244,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     evaluations: int = setting(300, help="plans that are scored on the search images", minimum=1)
     tunings: int | None = setting(
         None,
-        help="plans that are fine-tuned briefly, too: the search is then for what fine-tuning leaves",
+        help="plans that are fine-tuned briefly, and half as many for longer: the search is for what that leaves",
         unset="what --time allows, without it none",
         minimum=4,
     )

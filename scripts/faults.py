@@ -34,7 +34,7 @@ from figures import ROOT
 from PIL import Image
 
 import rlprune
-import rlprune.agents.search as agent
+import rlprune.agents.rounds as agent
 from rlprune.device import machine
 from rlprune.errors import UserError
 from rlprune.journal import Journal

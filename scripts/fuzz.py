@@ -31,7 +31,7 @@ import yaml
 from faults import watch_memory, write_part
 
 import rlprune
-import rlprune.agents.search as agent
+import rlprune.agents.rounds as agent
 from rlprune.agents.policy import load_policy
 from rlprune.config import Search, resolve
 from rlprune.device import machine

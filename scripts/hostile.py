@@ -31,7 +31,7 @@ from pyarrow.parquet import write_table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import rlprune.agents.search as agent
+import rlprune.agents.rounds as agent
 from rlprune.cli import main as rlprune
 from rlprune.config import VERBS
 from rlprune.errors import UserError

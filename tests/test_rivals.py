@@ -9,7 +9,6 @@ from rivalry import cheap, make_bank, make_entry
 from scipy.optimize import minimize
 from toys import macs
 
-import rlprune.agents.search as module
 from rlprune.agents.contest import Entry
 from rlprune.agents.rivals import METHODS, find_method, needed
 from rlprune.agents.rivals.evolution import CHILDREN, offspring
@@ -24,8 +23,8 @@ SEARCHERS = ("random", "evolution", "cma-es", "amc")
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in {"WALKS": 16, "ROLLOUTS": 1, "PICKS": 4}.items():
-        monkeypatch.setattr(module, name, size)
+    for name, size in {"rounds.WALKS": 16, "rounds.ROLLOUTS": 1, "search.PICKS": 4}.items():
+        monkeypatch.setattr(f"rlprune.agents.{name}", size)
 
 
 def finished(method: str, evaluations: int, seed: int = 0, budget: str = "macs=0.5") -> Entry:

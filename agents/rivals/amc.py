@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from rlprune.agents.collapse import at_one_bound, one_plan
 from rlprune.agents.contest import Entry
-from rlprune.agents.search import one_thread
+from rlprune.agents.rounds import one_thread
 from rlprune.envs.amc import AmcEnv, describe_layers, shares_of_macs
 
 WARM_UP = 100

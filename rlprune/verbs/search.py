@@ -15,8 +15,8 @@ from rlprune.agents.level import Correct, Target
 from rlprune.agents.policy import policy_of, save_agent
 from rlprune.agents.preparation import Prepared, make_evaluator, number_of_kinds, prepare
 from rlprune.agents.reactions import reactions
-from rlprune.agents.search import Tuning
 from rlprune.agents.search import search as run_search
+from rlprune.agents.tunings import Tuning
 from rlprune.allocators.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.budget import Budget, Lander, parse_budgets
 from rlprune.config import Search, as_dict, resolve

@@ -36,8 +36,8 @@ class Ended(NamedTuple):
 def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A short imagination, a cache of their own, and no clock in what two runs have in common."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in {"WALKS": 16, "ROLLOUTS": 1, "PICKS": 8}.items():
-            patch.setattr(f"rlprune.agents.search.{name}", size)
+        patch.setattr("rlprune.agents.rounds.WALKS", 16)
+        patch.setattr("rlprune.agents.rounds.ROLLOUTS", 1)
         cache = tmp_path_factory.mktemp("cache")
         patch.setattr("rlprune.problem.cache_folder", lambda: cache)
         patch.setattr("rlprune.cells.cache_folder", lambda: cache)

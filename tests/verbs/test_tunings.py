@@ -18,8 +18,8 @@ TUNINGS = 8
 @pytest.fixture(scope="module", autouse=True)
 def _brief() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in {"TUNED_SCOUTS": 2, "TUNED_BEST": 1, "TUNED_PICKS": 2}.items():
-            patch.setattr(f"rlprune.agents.search.{name}", size)
+        for name, size in {"SCOUTS": 2, "BEST": 1, "PICKS": 2}.items():
+            patch.setattr(f"rlprune.agents.tunings.{name}", size)
         yield
 
 
