@@ -19,6 +19,8 @@ from rlprune.tuner import FEWER
 
 PICKS = 4
 """Plans tuned a round."""
+LEAST = 2
+"""Plans tuned whatever the time, the base plan and the best of the others: one alone would leave no choice."""
 SCOUTS = 8
 """Plans around the base plan and the uniform one that are tuned before the first round."""
 BEST = 2
@@ -93,9 +95,9 @@ def _tune(
     over: Callable[[], bool],
 ) -> None:
     """Tune given plans, the base plan first, and then those that the agent imagines with what these teach."""
-    level.add(plans[:1], number)
+    level.add(plans[:LEAST], number)
     level.task = replace(level.task, base_value=float(level.values()[0]))
-    for place in range(1, len(plans), PICKS):
+    for place in range(LEAST, len(plans), PICKS):
         if not over():
             level.add(plans[place : place + PICKS], number - len(level))
     learner.set_env(dreams([level]))

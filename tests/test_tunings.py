@@ -84,16 +84,21 @@ def test_ever_fewer_plans_are_tuned_for_longer() -> None:
 def test_a_time_limit_ends_both_parts() -> None:
     task = make_task()
     base = task.finish(task.base[None])[0]
-    asked: list[float] = []
+    asked, tuned = list[float](), list[list[np.ndarray]]()
 
     def over(share: float) -> bool:
         asked.append(share)
         return True
 
-    measures = [lambda plans: [tuned_loss(counts) for counts in plans]] * 2
-    tuning = Tuning(measures, 16, [base])
+    def tune(plans: Sequence[np.ndarray]) -> list[float]:
+        tuned.append(list(plans))
+        return [tuned_loss(counts) for counts in plans]
+
+    tuning = Tuning([tune, tune], 16, [base])
     found = search([Target([task], losses, foretell, [(base,)])], 30, tuning=tuning, over=over)
-    assert found.counts[0].tolist() == base.tolist()  # the one plan that is tuned in any case
+    assert sum(map(len, tuned)) == 2  # the base plan, and the best one-shot plan
+    assert tuned[0][0].tolist() == base.tolist()
+    assert found.losses[0] == min(map(tuned_loss, tuned[0]))
     assert asked[0] == FIRST_SHARE
     # The brief ones get a third of the time that is left, the longer ones the rest.
     assert set(asked[1:]) == {FIRST_SHARE + (1 - FIRST_SHARE) / 3}
