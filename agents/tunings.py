@@ -20,7 +20,7 @@ from rlprune.tuner import FEWER
 PICKS = 4
 """Plans tuned a round."""
 LEAST = 2
-"""Plans tuned whatever the time, the base plan and the best of the others: one alone would leave no choice."""
+"""Plans tuned whatever the time, the base plan and the next: one alone would leave no choice."""
 SCOUTS = 8
 """Plans around the base plan and the uniform one that are tuned before the first round."""
 BEST = 2
