@@ -178,9 +178,7 @@ def fine_tuned(
     smaller, start = prune(problem.module, problem.graph, mask), time.perf_counter()
     seen = parted(images.train, len(images.train) // tuned.part)[0]
     teacher = problem.module if tuned.distilled else None
-    train(
-        smaller, seen, epochs=tuned.epochs, recovery=True, batch_size=128, device=problem.device, teacher=teacher
-    )  # fmt: skip
+    train(smaller, seen, epochs=tuned.epochs, recovery=True, batch_size=128, device=problem.device, teacher=teacher)
     row[f"{name} seconds"] = time.perf_counter() - start
     return smaller
 

@@ -122,6 +122,22 @@ def test_tunings_have_a_chart_like_that_of_the_search() -> None:
     assert tunings([run(budget=0.3)]) is None
 
 
+def test_longer_tunings_start_anew_beside_the_brief_ones() -> None:
+    """The baselines have had the brief one only, and end with it."""
+    rows = EPISODES.iloc[2:].assign(evaluation=[1, 2, 3, 4], stage=["96 images"] * 2 + ["384 images"] * 2)
+    chart = tunings([record(tunings=rows.assign(best_loss=[2.0, 2.0, 0.9, 0.8]))])
+    assert chart is not None
+    lines = {(row["line"], row["evaluation"]): row["loss"] for row in chart.data["tuned-lines"]}
+    assert lines == {
+        ("best so far", 1): 2.0, ("best so far", 2): 2.0, ("best so far", 3): 0.9, ("best so far", 4): 0.8,
+        ("sensitivity rule", 1): 2.0, ("sensitivity rule", 2): 2.0, ("uniform", 1): 3.0, ("uniform", 2): 3.0,
+    }  # fmt: skip
+    assert "starts anew" in chart.caption
+    assert [row["told"].split(";")[0] for row in chart.data["tuned"]] == [
+        "tuning 1, 96 images", "tuning 2, 96 images", "tuning 3, 384 images", "tuning 4, 384 images",
+    ]  # fmt: skip
+
+
 def test_no_best_plan_no_chart() -> None:
     assert search([record(episodes=EPISODES.assign(best_loss=np.nan))]) is None
     assert search([record(episodes=EPISODES.head(2))]) is None
