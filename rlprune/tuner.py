@@ -18,7 +18,7 @@ from rlprune.training import evaluate, recover_together
 PART = 4
 """A brief fine-tuning sees one in so many training images, once."""
 STEPS = 100
-"""Steps it takes at least, where there are images enough."""
+"""Steps it takes at least: after fewer the networks still guess. Where images are few it sees them more than once."""
 HELD, HELD_PART = 4000, 5
 """Training images, at most, and one in so many of them at most, that no tuning sees and that are scored together with
 the search split."""
@@ -42,6 +42,8 @@ class Tuner:
         lr, batch_size: of the training; None for its defaults.
         distill: whether plans learn from the dense network, too.
         times: how many times as long as a brief fine-tuning it is.
+        whole: epochs of the fine-tuning that it stands for; where images are few, brief tunings are as much shorter as
+            the longest ones are longer, but no shorter than one epoch.
         seen: what is known already, by kept counts.
         on_new: told the counts and the evaluation of every plan that had to be tuned.
 
@@ -61,6 +63,7 @@ class Tuner:
         batch_size: int | None = None,
         distill: bool = False,
         times: int = 1,
+        whole: int = 1,
         seen: dict[tuple[int, ...], Evaluation] | None = None,
         on_new: Callable[[np.ndarray, Evaluation], None] = lambda counts, evaluation: None,
     ) -> None:
@@ -73,9 +76,11 @@ class Tuner:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         size = batch_size or 128
         held = min(HELD, len(train) // HELD_PART)
-        brief = min(max(len(train) // PART, STEPS * size), len(train) - held)
-        self.images = train.subset(order[held:][: times * brief])
-        self.epochs = times * brief // len(self.images)
+        free = len(train) - held
+        brief = min(max(len(train) // PART, STEPS * size), max(whole * free // LENGTHS[-1], free))
+        # One more epoch of fewer images rather than to leave out more than a quarter of one.
+        self.epochs = max(int(times * brief / free + 0.75), 1)
+        self.images = train.subset(order[held:][: times * brief // self.epochs])
         self.length = f"{self.epochs * len(self.images)} images"
         self.judged = [problem.data.search, *([train.subset(order[:held])] if held else [])]
 
@@ -88,7 +93,7 @@ class Tuner:
             epochs: of that fine-tuning.
             settings: seed, lr, batch_size and distill, as above.
         """
-        brief, *longer = (Tuner(problem, scores, times=times, **settings) for times in LENGTHS)
+        brief, *longer = (Tuner(problem, scores, times=times, whole=epochs, **settings) for times in LENGTHS)
         return [brief, *(tuner for tuner in longer if tuner.epochs <= epochs)]
 
     def __call__(self, plans: Sequence[np.ndarray]) -> list[Evaluation]:

@@ -4,10 +4,11 @@
         --budget 0.15 --compare COMPARISON --runs FOLDER --out docs/benchmarks/tuned-vgg16-0.15.csv
 
 The plans of `uniform`, `global-l1`, `sensitivity`, `cma-es` and `ppo` are those of a finished `rlprune compare` on the
-same network under the same budget. `tunings` is `rlprune search --tunings 40`, run here for every seed. `random` is the
+same network under the same budget. `tunings` is `rlprune search --tunings N`, run here for every seed. `random` is the
 best, on the search images, of as many random plans as can be fine-tuned in the time that search takes. What has been
 measured is not measured again; the same command in several processes, best with one thread each, fills one file.
-Without anything left to measure the figures go to docs/benchmarks/tuned.json and the table into the README.
+Without anything left to measure the figures go to docs/benchmarks/tuned.json and the table into the README. A folder
+with fewer training images makes a shorter cell.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from rlprune.training import evaluate, train
 
 FIXED = ("uniform", "global-l1", "sensitivity", "cma-es", "ppo")
 METHODS = (*FIXED, "random", "tunings")
-TUNINGS, EPOCHS, SEEDS = 40, 6, 3
+EPOCHS, SEEDS = 6, 3
 
 
 def main() -> None:
@@ -42,6 +43,7 @@ def main() -> None:
     parser = plan_arguments(__doc__)
     parser.add_argument("--compare", type=Path, required=True, help="folder of a finished comparison")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the searches with tunings")
+    parser.add_argument("--tunings", type=int, default=40, help="brief ones of every search")
     given = parser.parse_args()
     problem = open_problem(vars(given), Progress())
     scores = make_evaluator(problem, "l1", 0).scores
@@ -63,8 +65,9 @@ def main() -> None:
     table = pd.read_csv(given.out)
     print(summary(table).to_markdown(floatfmt=".2f"))
     if len(table) == SEEDS * len(METHODS):
+        facts = {"epochs": EPOCHS, "seeds": SEEDS, "tunings": given.tunings}
         rows = summary(table).rename_axis("method").reset_index().to_dict("records")
-        keep_cell("tuned", given, len(problem.data.train), {"epochs": EPOCHS, "seeds": SEEDS, "methods": rows})
+        keep_cell("tuned", given, len(problem.data.train), facts | {"methods": rows})
 
 
 def compared(
@@ -81,16 +84,17 @@ def searched(
     given: argparse.Namespace, problem: Problem, scores: np.ndarray, seed: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The kept counts of the plan of a search with tunings, and of the best of random ones that had as much time."""
-    settings = {name: getattr(given, name) for name in ("model", "model_args", "checkpoint", "data", "budget")}
+    names = ("model", "model_args", "checkpoint", "data", "budget", "tunings")
+    settings = {name: getattr(given, name) for name in names} | {"seed": seed, "finetune_epochs": EPOCHS}
     given.runs.mkdir(parents=True, exist_ok=True)
     out = given.runs / f"seed{seed}"
     with (given.runs / f"seed{seed}.log").open("a") as log:
-        result = search(**settings, seed=seed, tunings=TUNINGS, finetune_epochs=0, out=out, progress=LineProgress(log))
+        search(**settings, out=out, progress=LineProgress(log))
     plan = json.loads((out / "plan.json").read_text())
     yield "tunings", np.array([len(group["kept"]) for group in plan["groups"].values()])
     if ("random", seed) not in known(given.out):
-        lander = Lander(problem.cost, parse_budget(given.budget))
-        yield "random", random(problem, scores, lander, seed, result["seconds"])
+        seconds = pd.read_csv(out / "tunings.csv")["seconds"].max()
+        yield "random", random(problem, scores, Lander(problem.cost, parse_budget(given.budget)), seed, seconds)
 
 
 def random(problem: Problem, scores: np.ndarray, lander: Lander, seed: int, seconds: float) -> np.ndarray:
@@ -135,7 +139,7 @@ def tuned_table(figures: dict[str, Any]) -> str:
         f"{seeds} seeds** (`python scripts/bench_tuned.py`)"
     )
     heads = " | ".join(f"`{method}`" for method in METHODS)
-    lines = [f"| network | training images | MACs | {heads} |", "|---|---|---|" + "---|" * len(METHODS)]
+    lines = [f"| network | training images | MACs | N | {heads} |", "|---|---|---|---|" + "---|" * len(METHODS)]
     for cell in figures["cells"]:
         known = {row["method"]: row for row in cell["methods"]}
         best = max(known, key=lambda method: known[method]["mean"])
@@ -143,29 +147,32 @@ def tuned_table(figures: dict[str, Any]) -> str:
         marked = " | ".join(
             f"**{text}**" if method == best else text for method, text in zip(METHODS, texts, strict=True)
         )
-        lines.append(f"| {cell['network']} | {cell['images']:,} | {100 * cell['budget']:g} % | {marked} |")
+        place = f"{cell['network']} | {cell['images']:,} | {100 * cell['budget']:g} % | {cell['tunings']}"
+        lines.append(f"| {place} | {marked} |")
     legend = (
-        f"`tunings` is `rlprune search --tunings {TUNINGS}`; `random` the best of the random plans that can be "
-        "fine-tuned in the time it takes."
+        "`tunings` is `rlprune search --tunings N`; `random` the best of the random plans that can be fine-tuned in "
+        "the time it takes."
     )
     return "\n".join([title, "", *lines, "", f"{legend} {won(figures['cells'])}"])
 
 
 def won(cells: list[dict[str, Any]]) -> str:
-    """In words: by how much the search with tunings is ahead of the best of the others, on average over the cells."""
-    gaps, spreads = [], []
-    for cell in cells:
-        known = {row["method"]: row for row in cell["methods"]}
-        ours = known.pop("tunings")
-        rival = max(known.values(), key=lambda row: row["mean"])
-        gaps.append(ours["mean"] - rival["mean"])
-        spreads.append(np.hypot(ours["std"], rival["std"]))
-    gap, spread = np.mean(gaps), np.sqrt(np.sum(np.square(spreads))) / len(cells)
-    where, kind = ("above" if gap > 0 else "below"), ("more" if abs(gap) > spread else "no more")
+    """In words: by how much the search with tunings is ahead of the others, on average over the cells."""
+    tables = [pd.DataFrame(cell["methods"]).set_index("method") for cell in cells]
+    texts = [f"`{rival}` by {ahead(tables, [rival] * len(cells))}" for rival in METHODS if rival != "tunings"]
+    best = [table["mean"].drop("tunings").idxmax() for table in tables]
     return (
-        f"On average `tunings` ends {abs(gap):.1f} points {where} the best rival of each cell, {kind} than the seeds "
-        f"differ ({spread:.1f}); cells measured so far: {len(cells)}."
+        f"Cells measured so far: {len(cells)}. On average `tunings` is ahead of {', '.join(texts)} points, and of the "
+        f"best of them in each cell by {ahead(tables, best)} (± standard error)."
     )
+
+
+def ahead(tables: list[pd.DataFrame], rivals: list[str]) -> str:
+    """How many points the search with tunings is ahead of a rival in every cell, on average, and the standard error."""
+    pairs = [(table.loc["tunings"], table.loc[rival]) for table, rival in zip(tables, rivals, strict=True)]
+    gap = np.mean([ours["mean"] - other["mean"] for ours, other in pairs])
+    variances = [(ours["std"] ** 2 + other["std"] ** 2) / SEEDS for ours, other in pairs]
+    return f"{gap:.1f} ± {np.sqrt(np.sum(variances)) / len(pairs):.1f}"
 
 
 if __name__ == "__main__":

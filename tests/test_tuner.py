@@ -58,11 +58,11 @@ def test_a_tuning_is_a_fine_tuning_on_a_part_of_the_images(
     assert found.accuracy == pytest.approx((logits.argmax(1) == labels).double().mean().item())
 
 
-@pytest.mark.parametrize(("times", "epochs", "seen"), [(1, 1, 341), (2, 1, 682), (4, 1, 1274), (16, 4, 1274)])
+@pytest.mark.parametrize(("times", "epochs", "seen"), [(1, 1, 341), (2, 1, 682), (4, 1, 1274), (16, 5, 1091)])
 def test_no_image_is_both_tuned_on_and_judged_on(
     problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch, times: int, epochs: int, seen: int
 ) -> None:
-    """Of 1,366 training images a quarter is seen in a brief tuning, all but the 92 held back in longer ones."""
+    """Of 1,366 training images a quarter is seen in a brief tuning, up to all but the 92 held back in longer ones."""
     monkeypatch.setattr(module, "HELD", 92)
     tuner = Tuner(problem, scores, batch_size=32, times=times)
     rows = [set(images.rows.tolist()) for images in (tuner.images, *tuner.judged)]  # type: ignore[attr-defined]
@@ -82,6 +82,17 @@ def test_no_tuning_takes_longer_than_the_fine_tuning_it_stands_for(
         tuners = Tuner.of_all_lengths(problem, scores, epochs, seed=3, distill=True)
         assert [tuner.epochs for tuner in tuners] == expected
     assert (tuners[1].seed, tuners[1].teacher) == (3, problem.module)
+
+
+def test_few_images_are_seen_more_than_once_in_a_brief_tuning_but_the_longest_fits_into_the_whole_one(
+    problem: Problem, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 steps of 32 images are 2.9 epochs of 1,093 of them: that much where a fourfold one still fits, or as much as
+    then fits, or one epoch."""
+    monkeypatch.setattr(module, "STEPS", 100)
+    for whole, expected in {12: [(3, 1066), (12, 1066)], 6: [(2, 819), (6, 1092)], 2: [(1, 1093)]}.items():
+        tuners = Tuner.of_all_lengths(problem, scores, whole, batch_size=32)
+        assert [(tuner.epochs, len(tuner.images)) for tuner in tuners] == expected
 
 
 def test_of_few_images_a_fifth_is_held_back(
