@@ -174,6 +174,11 @@ def recover_together(
         module.eval()
 
 
+def usual_batch_size(images: int) -> int:
+    """How many of so many images a step takes by default."""
+    return max(16, min(128, images // 40))
+
+
 def distillation(logits: Tensor, lesson: Tensor) -> Tensor:
     """How far a network's outputs are from a teacher's, both softened: T^2 KL(teacher || network), in nats.
 
@@ -303,7 +308,7 @@ def _settings(
     distilled: bool = False,
 ) -> dict[str, Any]:
     """Every setting of a training, with the defaults that depend on others, checked."""
-    batch_size = max(16, min(128, len(images) // 40)) if batch_size is None else batch_size
+    batch_size = usual_batch_size(len(images)) if batch_size is None else batch_size
     lr = (0.03 if recovery else 0.1) * batch_size / 128 if lr is None else lr
     settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
     settings |= {"label_smoothing": label_smoothing, "augment": augment, "seed": seed, "images": len(images)}

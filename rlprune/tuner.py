@@ -13,7 +13,7 @@ from rlprune.evaluator import Evaluation
 from rlprune.plan import plan_key, top_mask
 from rlprune.problem import Problem
 from rlprune.pruner import prune
-from rlprune.training import evaluate, recover_together
+from rlprune.training import evaluate, recover_together, usual_batch_size
 
 PART = 4
 """A brief fine-tuning sees one in so many training images, once."""
@@ -74,10 +74,10 @@ class Tuner:
         self.on_new = on_new
         train = problem.data.train
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-        size = batch_size or 128
         held = min(HELD, len(train) // HELD_PART)
         free = len(train) - held
-        brief = min(max(len(train) // PART, STEPS * size), max(whole * free // LENGTHS[-1], free))
+        least = STEPS * (batch_size or usual_batch_size(free))
+        brief = min(max(len(train) // PART, least), max(whole * free // LENGTHS[-1], free))
         # One more epoch of fewer images rather than to leave out more than a quarter of one.
         self.epochs = max(int(times * brief / free + 0.75), 1)
         self.images = train.subset(order[held:][: times * brief // self.epochs])

@@ -93,6 +93,9 @@ def test_few_images_are_seen_more_than_once_in_a_brief_tuning_but_the_longest_fi
     for whole, expected in {12: [(3, 1066), (12, 1066)], 6: [(2, 819), (6, 1092)], 2: [(1, 1093)]}.items():
         tuners = Tuner.of_all_lengths(problem, scores, whole, batch_size=32)
         assert [(tuner.epochs, len(tuner.images)) for tuner in tuners] == expected
+    # Left to itself a step takes 27 of them.
+    (usual, _) = Tuner.of_all_lengths(problem, scores, 12)
+    assert (usual.epochs, len(usual.images)) == (3, 900)
 
 
 def test_of_few_images_a_fifth_is_held_back(
