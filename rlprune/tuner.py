@@ -42,8 +42,8 @@ class Tuner:
         lr, batch_size: of the training; None for its defaults.
         distill: whether plans learn from the dense network, too.
         times: how many times as long as a brief fine-tuning it is.
-        whole: epochs of the fine-tuning that it stands for; where images are few, brief tunings are as much shorter as
-            the longest ones are longer, but no shorter than one epoch.
+        whole: epochs of the fine-tuning that it stands for. Where images are few, a brief tuning takes so small a part
+            of it that the longest still fits in, but one epoch at least.
         seen: what is known already, by kept counts.
         on_new: told the counts and the evaluation of every plan that had to be tuned.
 
