@@ -14,20 +14,20 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from rlprune.envs.walk import Task, retrace
+from rlprune.envs.episode import EpisodeSpec, retrace
 
 STEPS = 50
 RATE = 3e-3
 
 
-def imitate(agent: BaseAlgorithm, lessons: Sequence[tuple[Task, np.ndarray]]) -> None:
+def imitate(agent: BaseAlgorithm, lessons: Sequence[tuple[EpisodeSpec, np.ndarray]]) -> None:
     """Pull an agent's policy towards plans.
 
     Args:
-        agent: one of `rlprune.agents.agents`.
-        lessons: tasks, and the (plans, groups) kept counts to be learnt in each.
+        agent: one of `rlprune.agents.factory`.
+        lessons: specs, and the (plans, groups) kept counts to be learnt in each.
     """
-    walks = [retrace(task, plans) for task, plans in lessons]
+    walks = [retrace(spec, plans) for spec, plans in lessons]
     observations = torch.as_tensor(np.concatenate([seen.reshape(-1, seen.shape[-1]) for seen, _ in walks]))
     actions = torch.as_tensor(np.concatenate([taken.reshape(-1, 1) for _, taken in walks]), dtype=torch.float32)
     optimizer = torch.optim.Adam([each for name, each in agent.policy.named_parameters() if "critic" not in name], RATE)

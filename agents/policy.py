@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from rlprune import __version__
-from rlprune.agents.home import Home
-from rlprune.agents.preparation import Prepared
+from rlprune._version import __version__
 from rlprune.agents.rollout import rollout
-from rlprune.config import Search, as_dict
+from rlprune.agents.search.setup import Prepared
+from rlprune.agents.transfer import SourceNetwork
+from rlprune.config.commands import Search
+from rlprune.config.resolve import as_dict
 from rlprune.envs import observation
-from rlprune.envs.walk import Task
+from rlprune.envs.episode import EpisodeSpec
 from rlprune.errors import UserError
-from rlprune.files import read_json, write_atomic, write_json
 from rlprune.models.checkpoint import read_weights, save_weights
-from rlprune.problem import Problem, inputs_of
-from rlprune.run import environment
+from rlprune.utils.environment import environment
+from rlprune.utils.files import FileFormat, write_atomic
+from rlprune.workloads.workload import Workload, inputs_of
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-FORMAT = "rlprune-policy"
-VERSION = 3
+POLICY_FORMAT = FileFormat("rlprune-policy", 3, oldest=3)
 ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"clip": lambda actions: np.clip(actions, -1, 1), "tanh": np.tanh}
 """What follows the last layer: the mean of a Gaussian is clipped, an actor is squashed."""
 
@@ -43,11 +43,11 @@ class Policy:
         agent: the name of the agent.
         layers: (weights, biases) of linear layers with a ReLU between any two.
         end: one of `ENDS`.
-        reach: see `rlprune.envs.walk.Task`.
+        reach: see `rlprune.envs.episode.EpisodeSpec`.
         names: of what it sees.
         settings: those of the search.
         provenance: what the search worked on, and with what.
-        homes: the networks that it was trained on.
+        sources: the networks that it was trained on.
     """
 
     agent: str
@@ -57,7 +57,7 @@ class Policy:
     names: tuple[str, ...]
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
-    homes: tuple[Home, ...]
+    sources: tuple[SourceNetwork, ...]
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """(walks, features) observations -> (walks,) actions in [-1, 1]."""
@@ -66,21 +66,21 @@ class Policy:
             values = (values if number == 0 else np.maximum(values, 0)) @ weights.T + biases
         return ENDS[self.end](values).reshape(-1)
 
-    def walk(self, task: Task) -> np.ndarray:
+    def walk(self, spec: EpisodeSpec) -> np.ndarray:
         """(groups,) kept counts of one walk without exploration.
 
         A policy that was trained without a bound on the latency does not see how much of it is left.
 
         Raises:
-            UserError: the task does not show all that the policy was trained on.
+            UserError: the spec does not show all that the policy was trained on.
         """
-        shown = task.features.names
+        shown = spec.features.names
         if unseen := [name for name in self.names if name not in shown]:
             latency = unseen == [name for name in unseen if name.endswith("_latency")]
             fix = "give a budget such as latency=0.5" if latency else "search anew"
             raise UserError(f"the policy was trained to see '{unseen[0]}', which is not shown here: {fix}")
         columns = [shown.index(name) for name in self.names]
-        return rollout(lambda observations: self.act(observations[:, columns]), task, 1)[1][0]
+        return rollout(lambda observations: self.act(observations[:, columns]), spec, 1)[1][0]
 
     def save(self, folder: Path) -> None:
         """Write `policy.safetensors` and `policy.json`."""
@@ -95,17 +95,17 @@ class Policy:
             "end": self.end,
             "reach": self.reach,
             "observation": {
-                "version": observation.VERSION, "names": list(self.names), "static": self.homes[0].facts.shape[1],
+                "version": observation.VERSION, "names": list(self.names), "static": self.sources[0].facts.shape[1],
                 "clipped_at": observation.BOUND,
             },
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
-            "homes": [home.as_json() for home in self.homes],
+            "homes": [source.as_json() for source in self.sources],
         }  # fmt: skip
-        write_json(folder / "policy.json", {"format": FORMAT, "version": VERSION, **facts})
+        POLICY_FORMAT.write(folder / "policy.json", facts)
 
 
-def policy_of(agent: "BaseAlgorithm", given: Search, trained: Sequence[tuple[Problem, Prepared]]) -> Policy:
+def policy_of(agent: "BaseAlgorithm", given: Search, trained: Sequence[tuple[Workload, Prepared]]) -> Policy:
     """What is kept of a trained agent.
 
     Args:
@@ -113,21 +113,21 @@ def policy_of(agent: "BaseAlgorithm", given: Search, trained: Sequence[tuple[Pro
         given: the settings of its search.
         trained: the networks that it was trained on, and what it walked there.
     """
-    task = trained[0][1].tasks[0]
+    spec = trained[0][1].specs[0]
     settings = as_dict(given)
     told = {key: settings[key] for key in ("budget", "evaluations", "seed", "criterion", "reward")}
     told["rlprune"] = __version__
     versions = {key: text for key, text in environment().items() if key in ("torch", "stable-baselines3")}
     layers, end = layers_of(agent)
-    homes = tuple(_home(*one) for one in trained)
-    return Policy(given.agent, layers, end, task.reach, task.features.names, settings, told | versions, homes)
+    sources = tuple(_source(*one) for one in trained)
+    return Policy(given.agent, layers, end, spec.reach, spec.features.names, settings, told | versions, sources)
 
 
-def _home(problem: Problem, prepared: Prepared) -> Home:
-    features = prepared.tasks[0].features
-    channels = {group.name: group.channels for group in problem.graph.groups}
-    return Home(
-        problem.network, problem.data.name, inputs_of(problem), channels,
+def _source(workload: Workload, prepared: Prepared) -> SourceNetwork:
+    features = prepared.specs[0].features
+    channels = {group.name: group.channels for group in workload.graph.groups}
+    return SourceNetwork(
+        workload.network, workload.data.name, inputs_of(workload), channels,
         features.names[: features.static.shape[1]], features.static, prepared.sensitivity,
         prepared.even,
     )  # fmt: skip
@@ -174,12 +174,7 @@ def load_policy(folder: Path) -> Policy:
     Raises:
         UserError: unreadable, of another version of rlprune, or one that sees other things than this one shows.
     """
-    data = read_json(folder / "policy.json", FORMAT, VERSION)
-    if data["version"] < VERSION:
-        raise UserError(
-            f"the policy in {folder} has format version {data['version']} and this rlprune reads version {VERSION}: "
-            "search anew"
-        )
+    data = POLICY_FORMAT.read(folder / "policy.json")
     try:
         seen, sizes = data["observation"], [int(size) for size in data["sizes"]]
         if seen["version"] != observation.VERSION:
@@ -188,14 +183,14 @@ def load_policy(folder: Path) -> Policy:
                 f"of version {observation.VERSION}: search anew with this rlprune"
             )
         names = tuple(seen["names"])
-        homes = tuple(Home.from_json(home, names[: seen["static"]]) for home in data["homes"])
+        sources = tuple(SourceNetwork.from_json(source, names[: seen["static"]]) for source in data["homes"])
         about = data["agent"], data["settings"], data["provenance"]
         end, reach = data["end"], float(data["reach"])
-        if not homes or end not in ENDS or len(names) != sizes[0] or sizes[-1] != 1 or not reach > 0:
+        if not sources or end not in ENDS or len(names) != sizes[0] or sizes[-1] != 1 or not reach > 0:
             raise ValueError("layers that do not fit together")
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder / 'policy.json'} is not a complete policy: {error!r}") from None
-    return Policy(about[0], _layers(folder, sizes), end, reach, names, *about[1:], homes)
+    return Policy(about[0], _layers(folder, sizes), end, reach, names, *about[1:], sources)
 
 
 def _layers(folder: Path, sizes: list[int]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlprune.envs.walk import Task, Walks
+from rlprune.envs.episode import BatchedEpisodes, EpisodeSpec
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -14,18 +14,18 @@ Choose = Callable[[np.ndarray], np.ndarray]
 """(walks, features) observations -> (walks,) actions."""
 
 
-def rollout(choose: Choose, task: Task, walks: int) -> tuple[np.ndarray, np.ndarray]:
+def rollout(choose: Choose, spec: EpisodeSpec, walks: int) -> tuple[np.ndarray, np.ndarray]:
     """Walk side by side.
 
     Args:
         choose: what to do.
-        task: what is walked.
+        spec: what is walked.
         walks: how many.
 
     Returns:
         (steps, walks) actions and the (walks, groups) plans that they end in.
     """
-    side_by_side = Walks(task, walks)
+    side_by_side = BatchedEpisodes(spec, walks)
     actions, finished = [], False
     while not finished:
         actions.append(np.clip(choose(side_by_side.observe()), -1, 1))

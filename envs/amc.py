@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium import spaces
 from torch import nn
 
-from rlprune.budget import Lander
-from rlprune.graph import Graph
+from rlprune.cost.projection import BudgetProjector
+from rlprune.graph.structure import Graph
 
 FEATURES = ("index", "n", "c", "h", "w", "stride", "kernel", "flops", "reduced", "rest", "last_action")
 FLOOR = 0.2
@@ -26,7 +26,7 @@ class AmcEnv(gym.Env[np.ndarray, np.ndarray]):
     filled up, so that a plan may stay below the budget.
 
     Args:
-        lander: budget and cost.
+        projector: budget and cost.
         layers: (groups, 8) the features that do not change during a walk, within [0, 1].
         flops: (groups,) share of the network's MACs in the layers that produce a group.
         reward: (groups,) kept counts -> the reward of the finished plan.
@@ -35,13 +35,13 @@ class AmcEnv(gym.Env[np.ndarray, np.ndarray]):
     metadata = {"render_modes": []}  # noqa: RUF012
 
     def __init__(
-        self, lander: Lander, layers: np.ndarray, flops: np.ndarray, reward: Callable[[np.ndarray], float]
+        self, projector: BudgetProjector, layers: np.ndarray, flops: np.ndarray, reward: Callable[[np.ndarray], float]
     ) -> None:
-        self.lander, self.layers, self.reward = lander, layers, reward
+        self.projector, self.layers, self.reward = projector, layers, reward
         # rest[t] is what lies behind layer t.
         self.rest = flops.sum() - np.cumsum(flops)
-        least = np.maximum(lander.minimum, lander.quantise(np.ceil(FLOOR * lander.sizes)))
-        self.floor = least if lander.fits(least) else lander.minimum
+        least = np.maximum(projector.minimum, projector.quantise(np.ceil(FLOOR * projector.sizes)))
+        self.floor = least if projector.fits(least) else projector.minimum
         self.observation_space = spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32)
 
@@ -53,12 +53,12 @@ class AmcEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Decide one group; `info` holds the keep ratio behind the wall, the reward comes at the end."""
-        size = self.lander.sizes[self.group]
+        size = self.projector.sizes[self.group]
         wished = self.counts.astype(float)
         wished[self.group] = np.floor(float(np.clip(action, 0, 1)[0]) * size + 0.5)
-        self.counts = np.maximum(self.lander.quantise(wished), self.floor)
-        if not self.lander.fits(self.counts):
-            self.counts[self.group] = self.lander.largest(self.counts[None], self.group)[0]
+        self.counts = np.maximum(self.projector.quantise(wished), self.floor)
+        if not self.projector.fits(self.counts):
+            self.counts[self.group] = self.projector.largest(self.counts[None], self.group)[0]
         self.ratio = float(self.counts[self.group] / size)
         self.group += 1
         finished = self.group == len(self.counts)
@@ -69,8 +69,8 @@ class AmcEnv(gym.Env[np.ndarray, np.ndarray]):
         """(11,) `FEATURES` of the current group; zeros when the walk is over."""
         if self.group == len(self.counts):
             return np.zeros(len(FEATURES), dtype=np.float32)
-        decided = np.where(np.arange(len(self.counts)) < self.group, self.counts, self.lander.sizes)
-        reduced = 1 - self.lander.cost.ratios(decided)[0]
+        decided = np.where(np.arange(len(self.counts)) < self.group, self.counts, self.projector.sizes)
+        reduced = 1 - self.projector.cost.ratios(decided)[0]
         changing = (reduced, self.rest[self.group], self.ratio)
         return np.clip([*self.layers[self.group], *changing], 0, 1).astype(np.float32)
 

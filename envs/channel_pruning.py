@@ -6,24 +6,24 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from rlprune.envs.episode import BatchedEpisodes, EpisodeSpec, Score
 from rlprune.envs.observation import BOUND
-from rlprune.envs.walk import Score, Task, Walks
 
 
 class ChannelPruningEnv(gym.Env[np.ndarray, np.ndarray]):
     """Decide every group's keep ratio; the reward comes at the end, from the score of the finished plan.
 
     Args:
-        task: what is walked and what counts.
+        spec: what is walked and what counts.
         score: (plans, groups) kept counts -> (plans,) losses.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(self, task: Task, score: Score) -> None:
-        self.walk = Walks(task, 1)
+    def __init__(self, spec: EpisodeSpec, score: Score) -> None:
+        self.walk = BatchedEpisodes(spec, 1)
         self.score = score
-        self.observation_space = observation_space(task)
+        self.observation_space = observation_space(spec)
         self.action_space = action_space()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -37,14 +37,14 @@ class ChannelPruningEnv(gym.Env[np.ndarray, np.ndarray]):
         reward, info = 0.0, {}
         if finished:
             losses = self.score(self.walk.counts)
-            reward = float(self.walk.task.reward(self.walk.counts, losses)[0])
+            reward = float(self.walk.spec.reward(self.walk.counts, losses)[0])
             info = {"counts": self.walk.counts[0].copy(), "loss": float(losses[0])}
         return self.walk.observe()[0], reward, finished, False, info
 
 
-def observation_space(task: Task) -> spaces.Box:
+def observation_space(spec: EpisodeSpec) -> spaces.Box:
     """The box of observations; see `rlprune.envs.observation`."""
-    return spaces.Box(-BOUND, BOUND, (task.features.size,), np.float32)
+    return spaces.Box(-BOUND, BOUND, (spec.features.size,), np.float32)
 
 
 def action_space() -> spaces.Box:

@@ -13,15 +13,17 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from torch import Tensor
-from torch.nn import functional as F
 
-from rlprune.cost import Cost
-from rlprune.envs.arrays import ArrayVecEnv
-from rlprune.envs.paused import Asked, PausedForward
-from rlprune.gates import GatedNetwork, Keeps
-from rlprune.keep_policy import CONTEXT
-from rlprune.keeps import Layout, Walk, to_keep
-from rlprune.masks import removed_count
+from rlprune.cost.exact import Cost
+from rlprune.envs.stepwise import Asked, PausedForward
+from rlprune.envs.vector import ArrayVecEnv
+from rlprune.gating.controller import Walk, to_keep
+from rlprune.gating.gate import KeepRatios
+from rlprune.gating.layout import Layout
+from rlprune.gating.masks import removed_count
+from rlprune.gating.network import GatedNetwork
+from rlprune.gating.policy import CONTEXT
+from rlprune.tasks.classification import CLASSIFICATION
 
 Batches = Callable[[], tuple[Tensor, Tensor, np.ndarray]]
 """The next images, labels and (images,) budgets."""
@@ -105,7 +107,7 @@ class RuntimeVecEnv(BatchVecEnv):
     """How much of every layer runs for each image; the network stops before every gated layer and asks.
 
     Observations hold the pooled features and the importance, filled up to the widest layer, the layer as one of all,
-    and what `rlprune.keeps.Walk` has as context.
+    and what `rlprune.gating.controller.Walk` has as context.
 
     Args:
         gated: the network, in eval mode.
@@ -137,7 +139,7 @@ class RuntimeVecEnv(BatchVecEnv):
         """Decide the layer that waits, and run up to the next."""
         number = self._number
         keep = self._walk.take(number, actions)
-        asked = self._paused.tell(Keeps(keep, np.repeat(self.static.numpy()[number], len(keep))))
+        asked = self._paused.tell(KeepRatios(keep, np.repeat(self.static.numpy()[number], len(keep))))
         return None if asked is None else self._observe(asked)
 
     def finish(self) -> np.ndarray:
@@ -175,8 +177,8 @@ def observe(layout: Layout, number: int, pooled: Tensor, importance: Tensor, con
 
 def judge(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """(images,) cross-entropies, and whether the answers are right."""
-    losses = F.cross_entropy(logits.float(), labels, reduction="none")
-    return losses.cpu().double().numpy(), (logits.argmax(1) == labels).cpu().numpy()
+    losses = CLASSIFICATION.loss(logits.float(), labels, each=True)
+    return losses.cpu().double().numpy(), CLASSIFICATION.right(logits, labels).cpu().numpy()
 
 
 class StaticVecEnv(BatchVecEnv):
@@ -190,7 +192,7 @@ class StaticVecEnv(BatchVecEnv):
         cost: its cost.
         batches: of images; all have the same budget.
         images: in a batch; each has a storage of its own.
-        decide: the runtime agent; see `rlprune.keeps.Runtime`.
+        decide: the runtime agent; see `rlprune.gating.controller.KeepController`.
     """
 
     def __init__(
@@ -227,8 +229,8 @@ class StaticVecEnv(BatchVecEnv):
         self.record(losses, right, macs, rewards)
         return rewards
 
-    def _decided(self, number: int, pooled: Tensor, importance: Tensor) -> Keeps:
-        return Keeps(self.decide(number, pooled, importance).runtime, self.keeps[number])
+    def _decided(self, number: int, pooled: Tensor, importance: Tensor) -> KeepRatios:
+        return KeepRatios(self.decide(number, pooled, importance).runtime, self.keeps[number])
 
     def _observe(self) -> np.ndarray:
         seen = np.zeros((self.num_envs, 2 + len(self.widths)), dtype=np.float32)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlprune.allocators.sensitivity import Sensitivity
-from rlprune.cost import RESOURCES, Cost
-from rlprune.graph import Graph
+from rlprune.cost.exact import RESOURCES, Cost
+from rlprune.evaluation.sensitivity import Sensitivity
+from rlprune.graph.structure import Graph
 
 VERSION = 1
 """Raised whenever the meaning of an observation changes: policies know which they were trained on."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlprune.cost import RESOURCES
+from rlprune.cost.exact import RESOURCES
 from rlprune.errors import UserError, unknown
 
 

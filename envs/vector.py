@@ -4,25 +4,48 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, VecEnvStepReturn
 
-from rlprune.envs.arrays import ArrayVecEnv
 from rlprune.envs.channel_pruning import action_space, observation_space
-from rlprune.envs.walk import Score, Task, Walks
+from rlprune.envs.episode import BatchedEpisodes, EpisodeSpec, Score
+
+
+class ArrayVecEnv(VecEnv):
+    """Environments that share everything but a row of every array."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The same value for every environment."""
+        value = getattr(self, attr_name, None) if attr_name != "render_mode" else None
+        return [value] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Not supported: all share what they act on."""
+        raise AttributeError(f"'{attr_name}' cannot be set on single environments: they share what they act on")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Not supported: they are arrays, not objects."""
+        raise AttributeError(f"'{method_name}' cannot be called on single environments: they are arrays")
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Never wrapped one by one."""
+        return [False] * len(list(self._get_indices(indices)))
 
 
 class WalkVecEnv(ArrayVecEnv):
     """Walks that start together; a finished walk starts again by itself, as is the rule for such environments.
 
     Args:
-        tasks: what is walked and what counts: several budgets, networks of several lengths.
-        scores: for every task (plans, groups) kept counts -> (plans,) losses.
-        number: how many walks of every task go at once.
+        specs: what is walked and what counts: several budgets, networks of several lengths.
+        scores: for every spec (plans, groups) kept counts -> (plans,) losses.
+        number: how many walks of every spec go at once.
     """
 
-    def __init__(self, tasks: Sequence[Task], scores: Sequence[Score], number: int) -> None:
-        super().__init__(number * len(tasks), observation_space(tasks[0]), action_space())
-        self.walks = [Walks(task, number) for task in tasks]
+    def __init__(self, specs: Sequence[EpisodeSpec], scores: Sequence[Score], number: int) -> None:
+        super().__init__(number * len(specs), observation_space(specs[0]), action_space())
+        self.walks = [BatchedEpisodes(spec, number) for spec in specs]
         self.scores = scores
         self._actions = np.zeros(self.num_envs)
 
@@ -43,14 +66,14 @@ class WalkVecEnv(ArrayVecEnv):
 
 
 def _advance(
-    walks: Walks, score: Score, actions: np.ndarray
+    walks: BatchedEpisodes, score: Score, actions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-    """One step of the walks of one task: observations, rewards, whether they have finished, and what else is told."""
+    """One step of the walks of one spec: observations, rewards, whether they have finished, and what else is told."""
     finished = walks.step(actions)
     observations, dones = walks.observe(), np.full(walks.number, finished)
     if not finished:
         return observations, np.zeros(walks.number, dtype=np.float32), dones, [{} for _ in range(walks.number)]
-    rewards = walks.task.reward(walks.counts, score(walks.counts)).astype(np.float32)
+    rewards = walks.spec.reward(walks.counts, score(walks.counts)).astype(np.float32)
     infos: list[dict[str, Any]] = [
         {"terminal_observation": observation, "episode": {"r": float(reward), "l": walks.groups, "t": 0.0}}
         for observation, reward in zip(observations, rewards, strict=True)

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rlprune.device import _CPU_BFLOAT16_QUERIES
 from rlprune.models.registry import build_model
+from rlprune.utils.device import _CPU_BFLOAT16_QUERIES
 
 # Tensors as small as those of the tests are slower on several threads, and much slower on a busy machine.
 torch.set_num_threads(1)

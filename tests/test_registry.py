@@ -1,261 +1,126 @@
-"""Names of networks and their arguments: what they build and what is said of the ones that are wrong."""
+"""Methods are found by the names of their files, and those of other packages by entry points."""
 
 import subprocess
 import sys
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
 
+from rlprune import registry
 from rlprune.errors import UserError
-from rlprune.models.registry import OWN, build_model, model_names, parse_model_args
+
+ROOT = Path(__file__).parents[1]
 
 
-def size(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+@dataclass(frozen=True)
+class Elsewhere:
+    """A method of another package.
+
+    Paper: Nobody, Nothing, 2026
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("luck",)
+    times: int = 2
+    rate: float = 0.5
+    deep: bool = False
+    how: Literal["up", "down"] = "up"
 
 
-def build(name: str, image_size: int = 32, classes: int = 10, **args: Any) -> nn.Module:
-    with torch.device("meta"):
-        return build_model(name, classes=classes, image_size=image_size, args=args)
+@dataclass
+class Thawed:
+    """Not frozen."""
 
-
-@pytest.mark.parametrize("name", model_names())
-def test_own_networks_classify_small_images(name: str) -> None:
-    model = build_model(name, classes=3, image_size=32, args={"width": 0.1})
-    assert model.training
-    assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
-
-
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("vgg16", {"width": 64}),
-        ("torchvision/resnet50", {"width_per_group": 10**7}),
-        ("torchvision/resnet50", {"width_per_group": 10**12}),
-    ],
-)
-def test_what_no_network_is_as_large_as_gets_no_memory(
-    name: str, args: dict[str, object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    empty = torch.empty
-
-    def watched(*sizes: Any, **options: Any) -> torch.Tensor:
-        made = empty(*sizes, **options)
-        assert made.is_meta or made.nbytes < 1 << 20
-        return made
-
-    monkeypatch.setattr(torch, "empty", watched)
-    with pytest.raises(UserError, match=rf"{name} has more than 1,000,000,000 parameters with {next(iter(args))}="):
-        build_model(name, classes=3, image_size=32, args=args)
-
-
-@pytest.mark.parametrize("width", [10**10, 10**18])
-def test_a_file_that_makes_too_large_a_network(tmp_path: Path, width: int) -> None:
-    (tmp_path / "net.py").write_text("from torch import nn\ndef make(width):\n    return nn.Conv2d(3, width, 3)\n")
-    with pytest.raises(UserError, match=rf"net.py:make has more than 1,000,000,000 parameters with width={width}"):
-        build_model(f"{tmp_path / 'net.py'}:make", classes=3, image_size=32, args={"width": width})
-
-
-def test_a_rehearsal_changes_no_weights() -> None:
-    """It draws nothing at random, and nothing is left of it."""
-    torch.manual_seed(3)
-    direct = OWN["resnet20"](classes=3, width=0.25).state_dict()
-    torch.manual_seed(3)
-    built = build_model("resnet20", classes=3, image_size=32, args={"width": 0.25}).state_dict()
-    assert all(torch.equal(built[name], tensor) for name, tensor in direct.items())
-
-
-def test_a_rehearsal_loads_no_compiler() -> None:
-    """It would take longer than all else that a replay does."""
-    code = (
-        "import sys; from rlprune.models.registry import build_model\n"
-        "for name in ('vgg16', 'resnet20', 'mobilenetv2', 'mcifarnet'):\n"
-        "    build_model(name, classes=3, image_size=32, args={'width': 0.25})\n"
-        "print('torch._dynamo' in sys.modules)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout == "False\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "published"),
-    # torchvision's documentation, for 1000 classes
-    [("vgg11", 132_868_840), ("vgg16", 138_365_992), ("mobilenetv2", 3_504_872)],
-)
-def test_large_images_mean_the_imagenet_form(name: str, published: int) -> None:
-    assert size(build(name, image_size=65, classes=1000)) == published
-
-
-def test_resnet_is_the_same_at_every_size() -> None:
-    assert size(build("resnet20", image_size=224)) == size(build("resnet20", image_size=32)) == 272_474
-
-
-def test_width_of_a_large_mobilenet_is_torchvisions() -> None:
-    narrow = build("mobilenetv2", image_size=224, classes=1000, width=0.5)
-    assert narrow.get_parameter("features.0.0.weight").shape == (16, 3, 3, 3)
-
-
-def test_weights_come_from_the_global_generator() -> None:
-    def first() -> torch.Tensor:
-        return build_model("resnet20", classes=10, image_size=32, args={"width": 0.25}).get_parameter("conv1.weight")
-
-    torch.manual_seed(3)
-    one, other = first(), first()
-    torch.manual_seed(3)
-    assert torch.equal(first(), one)
-    assert not torch.equal(one, other)
-
-
-@pytest.mark.parametrize(
-    ("name", "published"),
-    # torchvision's documentation for 1000 classes; the first two without their auxiliary classifiers
-    [("googlenet", 6_624_904), ("inception_v3", 23_834_568), ("resnet18", 11_689_512)],
-)
-def test_torchvision_builds_without_a_warning(name: str, published: int) -> None:
-    assert size(build(f"torchvision/{name}", classes=1000)) == published
-
-
-def test_torchvision_takes_its_own_arguments() -> None:
-    assert size(build("torchvision/mobilenet_v2", width_mult=0.5)) < size(build("torchvision/mobilenet_v2"))
-
-
-def test_timm_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"pip install 'rlprune\[timm\]'"):
-        build("timm/resnet18")
-
-
-def test_timm() -> None:
-    pytest.importorskip("timm")
-    assert size(build("timm/resnet18", classes=1000)) == 11_689_512
-    with pytest.raises(UserError, match="did you mean resnet18"):
-        build("timm/resnet1888")
-    with pytest.raises(UserError, match="widht=2"):
-        build("timm/resnet18", widht=2)
-
-
-@pytest.mark.parametrize(
-    ("name", "image_size", "args", "message"),
-    [
-        ("vgg61", 32, {}, "unknown model 'vgg61': did you mean 'vgg1.'.*torchvision/NAME"),
-        ("vgg16", 32, {"widht": 0.25}, "argument of vgg16 'widht': did you mean 'width'"),
-        ("vgg16", 32, {"width": 0}, "above 0.*got 0"),
-        ("resnet20", 32, {"width": -1.0}, "above 0.*got -1.0"),
-        ("resnet20", 32, {"width": float("nan")}, "above 0.*got nan"),
-        ("resnet20", 32, {"width": float("inf")}, "above 0.*got inf"),
-        ("resnet20", 32, {"width": "wide"}, "above 0.*got 'wide'"),
-        ("resnet20", 32, {"width": True}, "above 0.*got True"),
-        ("vgg16", 28, {}, "32 pixels or more; got 28"),
-        ("vgg16", 224, {"width": 0.5}, "up to 64 pixels only"),
-        ("torchvision/resnett18", 32, {}, "did you mean 'resnet18'"),
-        ("torchvision/fasterrcnn_resnet50_fpn", 32, {}, "unknown torchvision classification model"),
-        ("torchvision/resnet18", 32, {"depth": 3}, "depth=3.*unexpected keyword argument 'depth'"),
-        ("torchvision/resnet18", 32, {"weights": "NONE"}, "weights=NONE"),
-        ("net.py", 32, {}, "names no factory"),
-        ("nowhere/net.py:make", 32, {}, "there is no file nowhere/net.py"),
-    ],
-)
-def test_mistakes_are_explained(name: str, image_size: int, args: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build(name, image_size=image_size, **args)
-
-
-FILE = """
-from torch import nn
-from neighbour import CHANNELS
-
-def make(num_classes, depth=1):
-    return nn.Sequential(*[nn.Conv2d(3, CHANNELS, 1) for _ in range(depth)], nn.Linear(CHANNELS, num_classes))
-
-class Net(nn.Linear):
-    def __init__(self, **kwargs):
-        super().__init__(4, kwargs["num_classes"])
-
-def fixed():
-    return nn.Linear(4, 2)
-
-def number():
-    return 3
-
-def broken():
-    return len(5)
-
-constant = 3
-"""
+    needs: ClassVar[tuple[str, ...]] = ()
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    (tmp_path / "neighbour.py").write_text("CHANNELS = 5")
-    path = tmp_path / "nets.py"
-    path.write_text(FILE)
-    return str(path)
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = {
+        name: EntryPoint(name, f"{__name__}:{kind.__name__}", "rlprune.criteria")
+        for name, kind in {"mine": Elsewhere, "thawed": Thawed}.items()
+    }
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    monkeypatch.setattr(registry, "_elsewhere", lambda kind: points if kind == "criterion" else {})
 
 
-def test_factories_get_the_classes_if_they_take_them(file: str) -> None:
-    assert build(f"{file}:make").get_submodule("1").out_features == 10
-    assert build(f"{file}:make", num_classes=4).get_submodule("1").out_features == 4
-    assert len(list(build(f"{file}:make", depth=3).children())) == 4
-    assert build(f"{file}:Net").out_features == 10
-    assert build(f"{file}:fixed").out_features == 2
+def test_names_are_those_of_the_files() -> None:
+    files = (ROOT / "rlprune" / "methods" / "criteria").glob("*.py")
+    expected = {path.stem.replace("_", "-") for path in files if not path.stem.startswith(("__", "base"))}
+    assert set(registry.names("criterion")) == expected >= {"l1", "bn-scale", "taylor"}
+    assert set(registry.names("agent")) < set(registry.names("allocator"))
 
 
-def test_importing_a_file_leaves_the_search_path_alone(file: str) -> None:
-    before = list(sys.path)
-    build(f"{file}:make")
-    assert sys.path == before
+def test_names_are_listed_without_importing_a_method() -> None:
+    program = (
+        "import sys; from rlprune import registry; [registry.names(kind) for kind in registry.KINDS]; "
+        "print(sorted({'torch', 'numpy', 'stable_baselines3'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in registry.KINDS for name in registry.names(kind)])
+def test_every_method_tells_what_people_want_to_know(kind: str, name: str) -> None:
+    (row,) = [row for row in registry.describe(kind) if row["name"] == name]
+    assert row["kind"] == kind
+    assert row["summary"].endswith(".")
+    assert row["example"].startswith("rlprune ")
+    assert name in row["example"]
+    # Controls have no paper, and say so.
+    assert row["paper"] or "control" in row["summary"]
+    assert registry.make(kind, f"{name}:{row['settings']}") == registry.make(kind, name)
+
+
+def test_settings_have_the_types_of_their_fields(elsewhere: None) -> None:
+    assert registry.make("criterion", "mine") == Elsewhere()
+    given = registry.make("criterion", "mine:times=3,rate=1e-2, deep=true,how=down")
+    assert given == Elsewhere(3, 0.01, True, "down")
 
 
 @pytest.mark.parametrize(
-    ("factory", "args", "message"),
+    ("text", "said"),
     [
-        ("mkae", {}, "did you mean 'make'"),
-        ("constant", {}, "unknown factory in .*known: .*make"),
-        ("", {}, "names no factory"),
-        ("number", {}, "returned a int: it must return a torch.nn.Module"),
-        ("make", {"dpth": 2}, r"make\(num_classes, depth=1\) cannot be called with .*dpth=2.*'dpth'"),
+        ("mien", "unknown criterion 'mien': did you mean 'mine'"),
+        ("mine:time=3", "unknown setting of criterion mine 'time': did you mean 'times'"),
+        ("mine:times", "'times' has no value, expected something like times=1"),
+        ("mine:times=x", "criterion mine:times=x: times is 'x': expected int"),
+        ("mine:times=1.5", "expected int"),
+        ("mine:deep=yes", "deep is 'yes': expected bool"),
+        ("mine:how=left", "how is 'left': expected up or down"),
+        ("thawed", "is no frozen dataclass with a docstring"),
     ],
 )
-def test_mistakes_with_a_file_are_explained(file: str, factory: str, args: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build(f"{file}:{factory}", **args)
+def test_mistakes(elsewhere: None, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        registry.make("criterion", text)
 
 
-def test_errors_of_the_users_own_code_pass_through(file: str) -> None:
-    with pytest.raises(TypeError, match="has no len"):
-        build(f"{file}:broken")
+def test_methods_of_other_packages_come_last(elsewhere: None) -> None:
+    assert registry.names("criterion")[-2:] == ("mine", "thawed")
+    registry.check("criterion", "mine")
+    with pytest.raises(UserError, match="unknown level 'l3': did you mean 'l2'"):
+        registry.check("criterion", "l3", "level", ("besides",))
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "parts"),
     [
-        (None, {}),
-        ("", {}),
-        ("width=0.25,depth=3", {"width": 0.25, "depth": 3}),
-        (["width=0.25", "flag=true, name=a b"], {"width": 0.25, "flag": True, "name": "a b"}),
-        (["width=1", "width=2"], {"width": 2}),
-        ({"width": [1, 2]}, {"width": [1, 2]}),
-        ("empty=,text='1',equals=a=b", {"empty": None, "text": "1", "equals": "a=b"}),
+        ("uniform", ["uniform"]),
+        ("uniform, ppo", ["uniform", "ppo"]),
+        ("ppo:epochs=2,clip_range=0.1,uniform", ["ppo:epochs=2,clip_range=0.1", "uniform"]),
+        ("uniform,,", ["uniform"]),
+        ("", []),
     ],
 )
-def test_arguments_are_read(text: object, expected: dict[str, object]) -> None:
-    assert parse_model_args(text) == expected  # type: ignore[arg-type]
+def test_several_methods_and_their_settings_are_told_apart(text: str, parts: list[str]) -> None:
+    assert registry.split(text) == parts
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.integers() | st.booleans()))
-def test_arguments_round_trip(args: dict[str, object]) -> None:
-    written = [f"{name}={str(value).lower()}" for name, value in args.items()]
-    assert parse_model_args(",".join(written)) == parse_model_args(written) == args
-
-
-@pytest.mark.parametrize("text", ["width", "width=1,depth", "=3", "width=[1", ["width=1", "0.5"]])
-def test_bad_arguments_are_explained(text: str | list[str]) -> None:
-    with pytest.raises(UserError, match="cannot read the"):
-        parse_model_args(text)
+def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Any = registry.find_spec
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name == "cma" else real(name))
+    with pytest.raises(UserError, match=r"cma-es needs the library cma: pip install 'rlprune\[compare\]'"):
+        registry.make("allocator", "cma-es")

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rlprune.archives import load_plain
 from rlprune.errors import UserError
-from rlprune.files import write_atomic
-from rlprune.finite import require_finite_weights
+from rlprune.utils.files import write_atomic
+from rlprune.utils.finite import require_finite_weights
+from rlprune.utils.safe_load import load_plain
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # DataParallel and torch.compile put these before every name.
@@ -81,8 +81,8 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 def _read(path: Path) -> object:
     if not path.is_file():
-        problem = "is a directory" if path.is_dir() else "does not exist"
-        raise UserError(f"the checkpoint {path} {problem}: give a .safetensors or torch.save file")
+        workload = "is a directory" if path.is_dir() else "does not exist"
+        raise UserError(f"the checkpoint {path} {workload}: give a .safetensors or torch.save file")
     if path.stat().st_size == 0:
         raise UserError(f"the checkpoint {path} is empty")
     try:

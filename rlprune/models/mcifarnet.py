@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from rlprune.models.layers import conv, init_convs, scaled
+from rlprune.models.blocks import conv, init_convs, scaled
 
 LAYERS = ((64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (192, 2), (192, 1), (192, 1))
 """Channels and stride of every convolution."""

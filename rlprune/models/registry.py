@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import yaml
@@ -12,14 +13,15 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
 from rlprune.errors import UserError, unknown
-from rlprune.memory import out_of_memory
+from rlprune.models.external import from_timm, from_torchvision
 from rlprune.models.mcifarnet import mcifarnet
 from rlprune.models.mobilenetv2 import mobilenetv2
-from rlprune.models.named import is_file
 from rlprune.models.resnet import DEPTHS, resnet
-from rlprune.models.userfile import from_file
+from rlprune.models.trust import is_file
+from rlprune.models.user_file import from_file
 from rlprune.models.vgg import CONVS_PER_STAGE, vgg
-from rlprune.models.zoo import from_timm, from_torchvision
+from rlprune.utils.memory import out_of_memory
+from rlprune.utils.shapes import RGB, Shape, counted, parse_sides, shape_of, sides_of
 
 OWN: dict[str, Callable[..., nn.Module]] = {
     **{f"vgg{depth}": partial(vgg, depth) for depth in CONVS_PER_STAGE},
@@ -45,41 +47,55 @@ def usual_shape(name: str) -> tuple[int, int]:
     return (1000, 224) if name.startswith(("torchvision/", "timm/")) else (10, 32)
 
 
-def build_model(name: str, *, classes: int, image_size: int, args: Mapping[str, object] | None = None) -> nn.Module:
+def build_model(
+    name: str,
+    *,
+    classes: int,
+    image_size: int | str,
+    channels: int = RGB,
+    args: Mapping[str, object] | None = None,
+) -> nn.Module:
     """A fresh network in train mode, its weights drawn from torch's global generator.
 
     Args:
         name: one of ``model_names()``, ``torchvision/NAME``, ``timm/NAME`` or ``path/to/file.py:factory``. Above
             64 pixels ``vggN`` and ``mobilenetv2`` mean the ImageNet form, which is torchvision's.
         classes: number of outputs.
-        image_size: side of the square images, pixels.
+        image_size: pixels a side, or text such as "32x48" for height x width.
+        channels: of the images; other than 3 for networks of timm and of files only.
         args: arguments of the network: ``width`` for our own, the constructor's or the factory's for the others.
 
     Raises:
-        UserError: an unknown name, or arguments that do not fit or make it larger than any real network.
+        UserError: an unknown name, arguments that do not fit or make it larger than any real network, or images that
+            it cannot take.
     """
-    args = dict(args or {})
+    args, shape = dict(args or {}), (channels, *parse_sides(image_size))
     try:
         # What a file does may have been meant to happen once.
         if args and not is_file(name):
-            _rehearse(lambda: _build(name, classes, image_size, args))
+            _rehearse(lambda: _build(name, classes, shape, args))
         with _bounded():
-            return _build(name, classes, image_size, args)
+            return _build(name, classes, shape, args)
     except _TooLargeError:
         given = ", ".join(f"{key}={value}" for key, value in args.items())
         raise UserError(f"{name} has more than {LARGEST:,} parameters with {given or f'{classes} classes'}") from None
 
 
-def _build(name: str, classes: int, image_size: int, args: dict[str, object]) -> nn.Module:
+def _build(name: str, classes: int, shape: Shape, args: dict[str, object]) -> nn.Module:
     source, slash, rest = name.partition("/")
     if is_file(name):
-        return from_file(name, classes, args)
+        return from_file(name, classes, shape, args)
+    if slash and source == "timm":
+        return from_timm(rest, classes, args, shape[0])
+    if shape[0] != RGB and (name in OWN or source == "torchvision"):
+        raise UserError(
+            f"{name} does not take images of {counted(shape[0])}, it is made for {RGB}: give --channels {RGB}, or use "
+            "timm/NAME or a network of your own, file.py:factory"
+        )
     if slash and source == "torchvision":
         return from_torchvision(rest, classes, args)
-    if slash and source == "timm":
-        return from_timm(rest, classes, args)
     if name in OWN:
-        return _own(name, classes, image_size, args)
+        return _own(name, classes, shape[1:], args)
     raise unknown("model", name, [*OWN, *PREFIXED])
 
 
@@ -122,22 +138,22 @@ def _rehearse(make: Callable[[], nn.Module]) -> None:
         return
 
 
-def _own(name: str, classes: int, image_size: int, args: dict[str, object]) -> nn.Module:
+def _own(name: str, classes: int, sides: tuple[int, int], args: dict[str, object]) -> nn.Module:
     """Our own network; above 64 pixels torchvision's of the same architecture where ours is made for small images."""
     width = _width(name, args)
-    if name.startswith("vgg") and image_size < SMALLEST_VGG_IMAGE:
+    if name.startswith("vgg") and min(sides) < SMALLEST_VGG_IMAGE:
         raise UserError(
-            f"{name} halves the image five times and needs {SMALLEST_VGG_IMAGE} pixels or more; got {image_size}: "
-            "use larger images or another network, such as resnet20"
+            f"{name} halves the image five times and needs {SMALLEST_VGG_IMAGE} pixels or more; got "
+            f"{sides_of(*sides)}: use larger images or another network, such as resnet20"
         )
-    if name.startswith(("resnet", "mcifarnet")) or image_size <= LARGEST_SMALL_IMAGE:
+    if name.startswith(("resnet", "mcifarnet")) or max(sides) <= LARGEST_SMALL_IMAGE:
         return OWN[name](classes=classes, width=width)
     if name == "mobilenetv2":
         return from_torchvision("mobilenet_v2", classes, {"width_mult": width})
     if width != 1:
         raise UserError(
             f"{name} takes a width for images up to {LARGEST_SMALL_IMAGE} pixels only; got width={width} at "
-            f"{image_size} pixels: leave it out, or use mobilenetv2"
+            f"{sides_of(*sides)} pixels: leave it out, or use mobilenetv2"
         )
     return from_torchvision(f"{name}_bn", classes, {})
 
@@ -154,10 +170,15 @@ def _width(name: str, args: Mapping[str, object]) -> float:
     return float(width)
 
 
-def rebuild_model(network: Mapping[str, object]) -> nn.Module:
-    """The freshly initialised dense network that a plan describes (`model`, `args`, `classes`, `image_size`)."""
-    name, classes, image_size, args = (network[key] for key in ("model", "classes", "image_size", "args"))
-    return build_model(name, classes=classes, image_size=image_size, args=args)  # type: ignore[arg-type]
+def rebuild_model(network: Mapping[str, Any]) -> nn.Module:
+    """The freshly initialised dense network that a plan describes.
+
+    Args:
+        network: `model`, `args`, `classes`, `image_size`, and `channels` where they are not 3.
+    """
+    name, classes, args = (network[key] for key in ("model", "classes", "args"))
+    channels, *sides = shape_of(network)
+    return build_model(name, classes=classes, image_size=sides_of(*sides), channels=channels, args=args)
 
 
 def parse_model_args(text: str | Mapping[str, object] | Sequence[str] | None) -> dict[str, object]:

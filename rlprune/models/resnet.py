@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from rlprune.models.layers import conv, init_convs, scaled
+from rlprune.models.blocks import conv, init_convs, scaled
 
 DEPTHS = (20, 32, 44, 56, 110)
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from rlprune.models.layers import conv, init_convs, scaled
+from rlprune.models.blocks import conv, init_convs, scaled
 
 CONVS_PER_STAGE = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 STAGE_CHANNELS = (64, 128, 256, 512, 512)

@@ -1,0 +1,106 @@
+"""What the agents of a search share: all start on the base plan, and all are allocators."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from rlprune.agents.diagnostics import collapse
+from rlprune.agents.search.archive import Target
+from rlprune.agents.search.engine import search
+from rlprune.agents.search.setup import prepare
+from rlprune.cost.budget import Budget
+from rlprune.envs.episode import EpisodeSpec
+from rlprune.evaluation.metered import AllocationProblem
+from rlprune.methods.allocators.base import Allocation, Allocator
+from rlprune.methods.allocators.base_plans import evaluations_before_search
+
+
+@dataclass(frozen=True)
+class Agent(Allocator):
+    """A Stable-Baselines3 algorithm; its fields are the settings that people may change."""
+
+    needs: ClassVar[tuple[str, ...]] = ("sensitivities",)
+
+    def make(self, env: VecEnv, episode: int, seed: int) -> BaseAlgorithm:
+        """An agent whose first policy is the base plan itself, with a little noise around it.
+
+        Args:
+            env: walks that finish together.
+            episode: steps of a walk.
+            seed: for the agent's weights and draws.
+        """
+        common = {"env": env, "seed": seed, "device": "cpu", "gamma": 1.0, "verbose": 0}
+        agent = self.build(env.num_envs, episode, common)
+        start_at_zero(agent)
+        return agent
+
+    @abstractmethod
+    def build(self, walks: int, episode: int, common: dict[str, Any]) -> BaseAlgorithm:
+        """The algorithm with its settings.
+
+        Args:
+            walks: that go side by side.
+            episode: steps of a walk.
+            common: arguments that all algorithms take.
+        """
+
+    def evaluations_needed(self, groups: int, budget: Budget) -> int:
+        """See `Allocator.evaluations_needed`."""
+        return evaluations_before_search(groups, budget)
+
+    def allocate(self, problem: AllocationProblem) -> Allocation:
+        """Search as `rlprune search` does; remarks if the policy collapsed."""
+        probes = 0
+
+        def begin(spec: EpisodeSpec) -> None:
+            nonlocal probes
+            probes = len(problem.seen)
+            problem.begin()
+
+        prepared = prepare(problem.workload, [problem.projector], problem, np.zeros(2), False, begin)
+        target = Target(
+            prepared.specs,
+            problem.losses,
+            prepared.sensitivity.predict,
+            prepared.starts,
+        )
+        found = search([target], problem.evaluations - probes, self, problem.seed)
+        return problem.allocation(collapse(found.agent, prepared.specs[0]))
+
+
+def off_policy(walks: int, episode: int) -> dict[str, Any]:
+    """Settings that the algorithms with a replay buffer share."""
+    return {
+        "batch_size": 256,
+        "buffer_size": 200_000,
+        "learning_starts": walks * episode,
+        "train_freq": (1, "step"),
+        # The reward comes at the end: returns over the whole episode need no critic to carry it back step by step.
+        "n_steps": episode,
+        "policy_kwargs": {"net_arch": [64, 64]},
+    }
+
+
+def start_at_zero(agent: BaseAlgorithm) -> None:
+    """Shrink the last layer of the policy's mean, so that the first walks stay near the base plan."""
+    policy: Any = agent.policy
+    if hasattr(policy, "action_net"):
+        head = policy.action_net
+    elif hasattr(policy.actor, "mu") and isinstance(policy.actor.mu, nn.Linear):
+        head = policy.actor.mu
+    else:
+        head = [layer for layer in policy.actor.mu if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        head.weight.mul_(0.01)
+        head.bias.zero_()
+        if hasattr(policy, "actor_target"):
+            policy.actor_target.load_state_dict(policy.actor.state_dict())
+        if hasattr(policy, "actor") and hasattr(policy.actor, "log_std"):
+            policy.actor.log_std.weight.mul_(0.01)
+            policy.actor.log_std.bias.fill_(-1.2)

@@ -1,0 +1,1 @@
+"""Allocators that are agents of their own, beside those of the search."""

@@ -1,0 +1,1 @@
+"""The search loop: archive, surrogate, rounds, fidelities."""

@@ -1,0 +1,115 @@
+"""From a dense network to a spec: criterion, sensitivities, base plan, observations."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.episode import EpisodeSpec
+from rlprune.envs.observation import build_features
+from rlprune.evaluation.activity import channel_activity
+from rlprune.evaluation.evaluator import Evaluator, PlanEvaluator
+from rlprune.evaluation.network import PreparedNetwork
+from rlprune.evaluation.sensitivity import Sensitivity, measure
+from rlprune.methods.allocators.base_plans import base_wishes
+from rlprune.methods.criteria.base import score_channels
+from rlprune.tasks.base import Evaluation
+from rlprune.workloads.workload import Workload
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search or a replay starts from.
+
+    Attributes:
+        specs: what is walked and what counts, one a budget.
+        starts: for every spec the (groups,) projected counts of the base plans that were measured, the sensitivity
+            rule's first; the best kind of them is the spec's.
+        sensitivity: the measured curves.
+        even: the base plans are the uniform ones.
+    """
+
+    specs: list[EpisodeSpec]
+    starts: list[list[np.ndarray]]
+    sensitivity: Sensitivity
+    even: bool
+
+
+def make_evaluator(
+    workload: Workload,
+    criterion: str,
+    seed: int,
+    seen: dict[tuple[int, ...], Evaluation] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Evaluator:
+    """The evaluator of a workload: slices by a criterion, scored on the search split; `tell` as for the runner."""
+    scores = score_channels(criterion, workload.module, workload.graph, workload.calibration(), seed)
+    return Evaluator(workload.runner(tell), scores, *workload.search(), seen)
+
+
+def prepare(
+    workload: PreparedNetwork,
+    projectors: Sequence[BudgetProjector],
+    evaluator: PlanEvaluator,
+    weights: np.ndarray,
+    balance: bool,
+    begin: Callable[[EpisodeSpec], None] = lambda spec: None,
+) -> Prepared:
+    """Measure the sensitivities and lay down the base plans.
+
+    They are those of the sensitivity rule, or of another kind that is better over all budgets, see `base_wishes`: the
+    rule adds up what groups lose one by one, which foretells little where much has to go.
+
+    Args:
+        workload: network and images.
+        projectors: budgets and cost.
+        evaluator: scores plans.
+        weights, balance: the reward; see `rlprune.envs.reward`.
+        begin: told of a spec before its base plan, the first that counts, is measured.
+    """
+    sensitivity = measure(lambda plans: [found.loss for found in evaluator.evaluate(plans)], projectors[0])
+    activity = channel_activity(workload.module, workload.graph, workload.calibration()[0])
+
+    def value(spec: EpisodeSpec) -> float:
+        plan = spec.base_plan()
+        return float(spec.value(plan[None], np.array([evaluator(plan).loss]))[0])
+
+    specs: list[list[EpisodeSpec]] = []
+    for projector in projectors:
+        facts = (workload, projector, evaluator.scores, activity, sensitivity, weights, balance)
+        wishes = base_wishes(sensitivity, projector, weights if balance else None)
+        specs.append([lay_out(*facts, wished) for wished in wishes])
+        begin(specs[-1][0])
+        specs[-1] = [replace(spec, base_value=value(spec)) for spec in specs[-1]]
+    best = int(np.argmax(np.mean([[spec.base_value for spec in kinds] for kinds in specs], axis=0)))
+    starts = [[spec.base_plan() for spec in kinds] for kinds in specs]
+    return Prepared([kinds[best] for kinds in specs], starts, sensitivity, even=best == 1)
+
+
+def lay_out(
+    workload: PreparedNetwork,
+    projector: BudgetProjector,
+    scores: np.ndarray,
+    activity: tuple[np.ndarray, np.ndarray],
+    sensitivity: Sensitivity,
+    weights: np.ndarray,
+    balance: bool,
+    wished: np.ndarray,
+    reach: float = 1.0,
+) -> EpisodeSpec:
+    """A spec whose base plan is not valued yet; takes no evaluation.
+
+    Args:
+        workload: network and images.
+        projector: budget and cost.
+        scores: (all groups' channels,) of the criterion.
+        activity: of all channels; see `rlprune.evaluation.activity`.
+        sensitivity: measured or borrowed curves.
+        weights, balance: the reward; see `rlprune.envs.reward`.
+        wished: (groups,) counts of the base plan, not projected.
+        reach: of an action; see `rlprune.envs.episode.EpisodeSpec`.
+    """
+    facts = (workload.graph, workload.cost, scores, activity, sensitivity, wished)
+    features = build_features(*facts, projector.cost.resources)
+    return EpisodeSpec(projector, features, wished, 0.0, weights, balance, reach)

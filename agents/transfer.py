@@ -1,0 +1,188 @@
+"""The network that a policy was trained on, and how another one compares: what it borrows, and how far away it is.
+
+A walk needs a base plan and observations, and both need sensitivity curves, which cost an evaluation a point. Another
+network borrows them from the groups at source that are most like its own (nearest neighbours weighted by distance:
+Shepard, 1968).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rlprune.cost.exact import Cost
+from rlprune.envs.observation import Features, layer_facts
+from rlprune.evaluation.sensitivity import Sensitivity
+from rlprune.graph.structure import Graph
+from rlprune.plans.plan import check_network
+from rlprune.workloads.workload import Workload, inputs_of
+
+HERE = "the very network it was trained on"
+NEIGHBOURS = 3
+HAIR = 1e-4
+"""Keeps the weight of a group that has its like at source finite."""
+FLOOR = 0.1
+"""Smallest scale of a feature: one that hardly varies at source must not decide everything elsewhere."""
+SHARES = ("macs_share", "params_share")
+MEASURED = ("rise_at_", "base_ratio")
+"""Features that follow from the curves themselves."""
+
+
+@dataclass(frozen=True)
+class SourceNetwork:
+    """What a policy remembers of the network that it was trained on.
+
+    Attributes:
+        network: how to build it: model, args, classes, image size.
+        data: the name of its images.
+        inputs: hashes of its dense weights and its images.
+        channels: group -> channels, in order.
+        names: of the static features.
+        facts: (groups, static features).
+        sensitivity: its measured curves.
+        even: its base plans were the uniform ones, and not those of the sensitivity rule.
+    """
+
+    network: Mapping[str, Any]
+    data: str
+    inputs: Mapping[str, str]
+    channels: Mapping[str, int]
+    names: tuple[str, ...]
+    facts: np.ndarray
+    sensitivity: Sensitivity
+    even: bool
+
+    def is_same_architecture(self, graph: Graph) -> bool:
+        """Whether a network has the same groups of the same sizes in the same order."""
+        return [(group.name, group.channels) for group in graph.groups] == list(self.channels.items())
+
+    def borrow(self, graph: Graph, cost: Cost) -> Sensitivity:
+        """Sensitivity curves for another network, without an evaluation.
+
+        Args:
+            graph: its structure.
+            cost: its cost.
+
+        Returns:
+            The curves of this one where all groups are the same, else for every group those of the groups that are
+            nearest by the facts of their layers.
+        """
+        if self.is_same_architecture(graph):
+            return self.sensitivity
+        here = layer_facts(graph, cost)
+        apart = _apart(_structure(dict(zip(self.names, self.facts.T, strict=True)), here), _structure(here, here))
+        near = np.argsort(apart, axis=1, kind="stable")[:, :NEIGHBOURS]
+        weights = 1 / (np.take_along_axis(apart, near, axis=1) ** 2 + HAIR)
+        rises = (weights[..., None] * self.sensitivity.rises[near]).sum(1) / weights.sum(1, keepdims=True)
+        return Sensitivity(self.sensitivity.ratios, rises)
+
+    def unlike(self, graph: Graph, cost: Cost) -> float:
+        """How far the layers of another network are from the nearest of this one's; see `distance`."""
+        here = layer_facts(graph, cost)
+        return _nearest(_structure(dict(zip(self.names, self.facts.T, strict=True)), here), _structure(here, here))
+
+    def distance(self, features: Features) -> float:
+        """How far the groups of another network are from the nearest of this one's, in all that is seen of them
+        without an evaluation: 0 where each has its like, 1 where they differ as much as this one's do among themselves.
+        """
+        seen = self._seen()
+        return _nearest(self.facts[:, seen], features.static[:, seen])
+
+    def familiar(self, features: Features) -> Features:
+        """What is seen of a network of the same architecture, half-way to what was seen here.
+
+        A policy has only ever seen one network, and reacts to small differences by large ones.
+        """
+        static, seen = features.static.copy(), self._seen()
+        static[:, seen] = (static[:, seen] + self.facts[:, seen]) / 2
+        return replace(features, static=static)
+
+    def _seen(self) -> list[int]:
+        """The features that no curve goes into."""
+        return [place for place, name in enumerate(self.names) if not name.startswith(MEASURED)]
+
+    def kind(self, workload: Workload) -> str:
+        """What kind of journey it is to another network."""
+        inputs = inputs_of(workload)
+        elsewhere = "" if self._same_images(workload, inputs["images"]) else ", on another data set"
+        if self.is_same_architecture(workload.graph):
+            if inputs["dense weights"] == self.inputs["dense weights"]:
+                return HERE if inputs == dict(self.inputs) else "the same network, with other images held out"
+            return f"the same architecture{elsewhere or ' with other weights'}"
+        mine, other = (family(str(network["model"])) for network in (self.network, workload.network))
+        return (f"another depth or width of {mine}" if mine == other else f"another family than {mine}") + elsewhere
+
+    def _same_images(self, workload: Workload, images: str) -> bool:
+        # The hash tells that a folder was moved, the name that other images were held out.
+        return workload.data.name == self.data or images == self.inputs["images"]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain content for a file; the names of the features stand elsewhere."""
+        groups = [
+            {"group": name, "channels": channels, "facts": facts.tolist(), "rises": rises.tolist()}
+            for (name, channels), facts, rises in zip(
+                self.channels.items(), self.facts, self.sensitivity.rises, strict=True
+            )
+        ]
+        about = {"network": dict(self.network), "data": self.data, "inputs": dict(self.inputs), "even": self.even}
+        return {**about, "ratios": self.sensitivity.ratios.tolist(), "groups": groups}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any], names: tuple[str, ...]) -> "SourceNetwork":
+        """The same, back; KeyError, TypeError or ValueError where it is not complete.
+
+        Args:
+            data: what `as_json` gave.
+            names: of the static features.
+        """
+        groups = data["groups"]
+        facts, rises = (np.array([group[key] for group in groups], dtype=float) for key in ("facts", "rises"))
+        ratios = np.array(data["ratios"], dtype=float)
+        if facts.shape != (len(groups), len(names)) or rises.shape != (len(groups), len(ratios)):
+            raise ValueError("facts or rises of the wrong length")
+        if not (np.isfinite(facts).all() and np.isfinite(rises).all()):
+            raise ValueError("facts or rises that are not finite")
+        channels = {str(group["group"]): int(group["channels"]) for group in groups}
+        sensitivity = Sensitivity(ratios, rises)
+        about = (data["network"], data["data"], data["inputs"])
+        check_network(data["network"])
+        return SourceNetwork(*about, channels, tuple(names), facts, sensitivity, bool(data["even"]))
+
+
+def nearest_source(sources: Sequence[SourceNetwork], workload: Workload) -> SourceNetwork:
+    """Of the networks that a policy was trained on the one that is most like another: the very same, else one of the
+    same architecture, else the one with the most similar layers."""
+    graph, inputs = workload.graph, inputs_of(workload)
+
+    def strangeness(source: SourceNetwork) -> tuple[bool, int, float]:
+        different = sum(source.inputs.get(name) != value for name, value in inputs.items())
+        return not source.is_same_architecture(graph), different, source.unlike(graph, workload.cost)
+
+    return min(sources, key=strangeness)
+
+
+def family(model: str) -> str:
+    """What networks of several depths and widths have in common: resnet20 and torchvision/resnet18 are resnets."""
+    if ".py:" in model:
+        return model
+    name = model.rpartition("/")[2]
+    return re.split(r"_?v?\d|_", name)[0] or name
+
+
+def _structure(facts: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(groups, facts of layers); shares of the cost relative to their mean, for deeper networks have smaller ones."""
+    columns = [facts[name] / max(facts[name].mean(), 1e-9) if name in SHARES else facts[name] for name in like]
+    return np.stack(columns, axis=1)
+
+
+def _nearest(source: np.ndarray, here: np.ndarray) -> float:
+    """The mean distance of groups from the nearest one at source."""
+    return float(_apart(source, here).min(axis=1).mean())
+
+
+def _apart(source: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """(groups here, groups at source) root mean square differences, every feature relative to its spread at source."""
+    scale = np.maximum(source.std(axis=0), FLOOR)
+    return np.sqrt((((here[:, None] - source[None]) / scale) ** 2).mean(axis=-1))

@@ -1,0 +1,158 @@
+"""The walk: groups are decided one after the other, and what is left is projected onto the budget after every decision.
+
+Many walks go side by side as arrays; the single environment is one of them. The dynamics are exact and cost next to
+nothing, only the score of a finished plan is expensive, which is what makes imagined walks possible.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.observation import Features
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""(plans, groups) kept counts -> (plans,) losses; a real evaluator or a model of it."""
+
+
+@dataclass(frozen=True)
+class EpisodeSpec:
+    """What is walked and what counts: shared by every environment of a search.
+
+    Attributes:
+        projector: budget and cost.
+        features: observations of every group.
+        base: (groups,) float counts of the base plan; a zero action stays on it.
+        base_value: value of the base plan; rewards are relative to it.
+        weights: (2,) what one unit of the MACs and of the parameters ratio costs in loss; zero for a hard budget alone.
+        balance: the agent itself decides how much goes in all; the budget is only an upper bound.
+        reach: an action of ±1 multiplies the base plan's ratio by exp(±reach).
+    """
+
+    projector: BudgetProjector
+    features: Features
+    base: np.ndarray
+    base_value: float
+    weights: np.ndarray
+    balance: bool = False
+    reach: float = 1.0
+
+    def value(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        """(plans,) what the agent maximises: minus the loss, minus what is charged for cost."""
+        return -losses - self.projector.cost.ratios(counts)[..., : len(self.weights)] @ self.weights
+
+    def reward(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        """(plans,) terminal rewards: the gain over the base plan."""
+        return self.value(counts, losses) - self.base_value
+
+    def base_plan(self) -> np.ndarray:
+        """(groups,) kept counts of the base plan."""
+        plan: np.ndarray = self.finish(self.base[None])[0]
+        return plan
+
+    def finish(self, wished: np.ndarray) -> np.ndarray:
+        """(plans, groups) wished counts -> the plan that a walk with these wishes would end in, all at once."""
+        projector = self.projector
+        factor = projector.rescale(wished)
+        if self.balance:
+            return projector.quantise(wished * np.minimum(factor, 1)[:, None])
+        return projector.fill(projector.quantise(wished * factor[:, None]))
+
+
+class BatchedEpisodes:
+    """Many walks side by side.
+
+    Args:
+        spec: what is walked.
+        number: how many walks go at once.
+    """
+
+    def __init__(self, spec: EpisodeSpec, number: int) -> None:
+        self.spec = spec
+        self.number = number
+        self.groups = len(spec.base)
+        self._start = self._limited(spec.projector.rescale(np.tile(spec.base, (number, 1))))
+        self.reset()
+
+    def reset(self) -> np.ndarray:
+        """Start all walks again; returns (walks, features) observations of the first group."""
+        self.step_index = 0
+        self.counts = np.tile(self.spec.projector.minimum, (self.number, 1))
+        self.action = np.zeros(self.number)
+        self.factor = self._start
+        return self.observe()
+
+    def step(self, actions: np.ndarray) -> bool:
+        """Decide one group in every walk.
+
+        Args:
+            actions: (walks,) in [-1, 1], the residual: 0 keeps the base plan's (rescaled) ratio.
+
+        Returns:
+            Whether the walks are finished; `counts` then holds their plans.
+        """
+        spec, group = self.spec, self.step_index
+        self.action = np.clip(actions, -1, 1)
+        wished = self.wished()[:, group] * np.exp(spec.reach * self.action)
+        chosen = self.counts.copy()
+        chosen[:, group] = np.floor(wished + 0.5)
+        chosen[:, group] = spec.projector.quantise(chosen)[:, group]
+        # The groups still to come must be able to meet the budget at their minimum.
+        over = np.flatnonzero(~spec.projector.fits(chosen))
+        if len(over):
+            most = spec.projector.largest(self.counts[over], group)
+            chosen[over, group] = np.minimum(chosen[over, group], most)
+        self.counts = chosen
+        self.step_index += 1
+        if self.step_index == self.groups:
+            if not spec.balance:
+                self.counts = spec.projector.fill(self.counts)
+            return True
+        self.factor = self._rescaled()
+        return False
+
+    def wished(self) -> np.ndarray:
+        """(walks, groups) the base plan's counts, rescaled to what is left of the budget."""
+        return np.minimum(self.spec.base * self.factor[:, None], self.spec.projector.sizes)
+
+    def _rescaled(self) -> np.ndarray:
+        base = np.tile(self.spec.base, (self.number, 1))
+        return self._limited(self.spec.projector.rescale(base, self.counts, self.step_index, self.factor))
+
+    def _limited(self, factor: np.ndarray) -> np.ndarray:
+        """Where the agent balances, what is left of the budget is no reason to keep more."""
+        return np.minimum(factor, 1) if self.spec.balance else factor
+
+    def observe(self) -> np.ndarray:
+        """(walks, features) what the agent sees before it decides the current group."""
+        spec, group = self.spec, self.step_index
+        if group == self.groups:
+            return np.zeros((self.number, spec.features.size), dtype=np.float32)
+        cost = spec.projector.cost
+        budget = np.minimum(spec.projector.budget.fractions(cost.resources), 1)
+        used = cost.ratios(self.counts) / budget
+        wished = self.wished()[:, group] / spec.projector.sizes[group]
+        walk = np.stack([wished, np.log(self.factor), self.action], axis=1)
+        dynamic = np.concatenate([walk, used, 1 - used, np.broadcast_to(budget, used.shape)], axis=1)
+        return spec.features.observe(group, dynamic)
+
+
+def retrace(spec: EpisodeSpec, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The walks that end in given plans, or as near to them as the reach of an action allows.
+
+    Args:
+        spec: what is walked.
+        plans: (plans, groups) kept counts, projected on the spec's budget.
+
+    Returns:
+        (steps, plans, features) what is seen and (steps, plans) what is done.
+    """
+    walks = BatchedEpisodes(spec, len(plans))
+    seen, done, finished = [], [], False
+    while not finished:
+        group = walks.step_index
+        seen.append(walks.observe())
+        done.append(np.clip(np.log(plans[:, group] / walks.wished()[:, group]) / spec.reach, -1, 1))
+        finished = walks.step(done[-1])
+    return np.array(seen), np.array(done)

@@ -1,0 +1,130 @@
+"""Pruned folders: a smaller network as plan.json and model.safetensors, written and loaded again."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune._version import __version__
+from rlprune.artifacts.model_card import model_card
+from rlprune.errors import UserError
+from rlprune.gating.checkpoint import save_gated
+from rlprune.gating.skipping import SkippingNetwork
+from rlprune.graph.surgery import install
+from rlprune.models.checkpoint import read_weights, save_weights
+from rlprune.models.registry import rebuild_model
+from rlprune.models.trust import remember, require_named
+from rlprune.plans.plan import PruningPlan
+from rlprune.utils.environment import today
+from rlprune.utils.files import write_json, write_text
+from rlprune.utils.modules import (
+    TRANSPOSED,
+    named_tensors,
+)
+
+
+def save_pruned(
+    module: nn.Module, plan: PruningPlan, folder: Path, facts: Mapping[str, Any] | None = None, date: str | None = None
+) -> None:
+    """Write a pruned network as `model.safetensors` and `plan.json`, which `rlprune.load` reads back.
+
+    Beside them `config.json`, by which model hubs know such a folder, and a model card.
+
+    Args:
+        module: the network.
+        plan: what was kept.
+        folder: where to.
+        facts: accuracies and costs for the card; without any, a card that is there stays.
+        date: for the card; that of today where the network comes from no run.
+    """
+    plan.save(folder / "plan.json")
+    write_json(folder / "config.json", {"library_name": "rlprune", "rlprune_version": __version__, **plan.network})
+    if facts or not (folder / "README.md").is_file():
+        write_text(folder / "README.md", model_card(plan, facts or {}, date or today()))
+    if isinstance(module, SkippingNetwork):
+        save_gated(module, folder)
+        return
+    # With the buffers that a state dict leaves out: they may be cut.
+    save_weights(named_tensors(module), folder / "model.safetensors")
+
+
+PLAN = "_rlprune_plan"
+"""Where a loaded network keeps its plan, so that it can be saved again."""
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str | None = None) -> nn.Module:
+    """A pruned network from its folder, in eval mode; one that skips channels image by image where it was made to.
+
+    Args:
+        folder: a pruned folder (`plan.json` and `model.safetensors`) or a run folder that holds one.
+        device: where it goes.
+        model: `path/to/file.py:factory` that builds the dense network, where its plan names one that was moved or
+            that you have never named yourself; without it such a file is not run.
+
+    Raises:
+        UserError: not such a folder, its weights do not fit its network, or it wants code run that nobody has named.
+    """
+    folder = pruned_folder(Path(folder))
+    plan = PruningPlan.load(folder / "plan.json")
+    if model is not None:
+        remember(model)
+        plan = replace(plan, network={**plan.network, "model": model})
+    require_named(plan.network.get("model"), folder)
+    if not {"model", "args", "classes", "image_size"} <= set(plan.network):
+        raise UserError(f"{folder / 'plan.json'} does not say which network it prunes")
+    if (folder / "gates.json").is_file():
+        # Built upon what is here.
+        from rlprune.gating.checkpoint import load_gated
+
+        gated = load_gated(folder, plan).to(device)
+        setattr(gated, PLAN, plan)
+        return gated
+    module = rebuild_model(plan.network)
+    tensors = read_weights(folder / "model.safetensors")
+    expected = named_tensors(module)
+    if different := sorted(set(expected) ^ set(tensors)):
+        raise UserError(f"{folder} does not fit {plan.network['model']}: '{different[0]}' is only in one of them")
+    _check_counts(module, plan, tensors, folder)
+    install(module, module, tensors, trainable=True)
+    setattr(module, PLAN, plan)
+    return module.to(device).eval()
+
+
+def plan_in(module: nn.Module) -> PruningPlan | None:
+    """The plan that a network from `load` was cut by, or None."""
+    return getattr(module, PLAN, None)
+
+
+def open_folder(folder: str | Path) -> tuple[nn.Module, PruningPlan]:
+    """What `load` gives, with the plan that the network was cut by."""
+    module = load(folder)
+    return module, getattr(module, PLAN)
+
+
+def _check_counts(module: nn.Module, plan: PruningPlan, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Whether plain layers have as many outputs as their plan says."""
+    layers = dict(module.named_modules())
+    for group, kept in plan.kept.items():
+        name = group.partition("#")[0]
+        if name not in layers and name not in tensors:
+            raise UserError(f"{folder} does not fit its own plan: there is no layer '{name}'")
+        weight, dense = tensors.get(f"{group}.weight"), getattr(layers.get(group), "weight", None)
+        plain = dense is not None and not isinstance(layers[group], TRANSPOSED) and len(dense) == plan.channels[group]
+        if plain and weight is not None and len(weight) != len(kept):
+            there = f"its weights have {len(weight)}"
+            raise UserError(f"{folder} does not fit its own plan: '{group}' keeps {len(kept)} channels, {there}")
+
+
+def pruned_folder(folder: Path) -> Path:
+    """The folder with `model.safetensors` in or at `folder`.
+
+    Raises:
+        UserError: there is none.
+    """
+    for candidate in (folder, folder / "pruned"):
+        if (candidate / "model.safetensors").is_file() and (candidate / "plan.json").is_file():
+            return candidate
+    raise UserError(f"{folder} holds no pruned network: expected plan.json and model.safetensors, or a finished run")

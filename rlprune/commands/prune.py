@@ -1,0 +1,147 @@
+"""`rlprune prune`."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlprune import registry
+from rlprune.artifacts.pruned import save_pruned
+from rlprune.commands.base import command
+from rlprune.config.commands import Prune, Search
+from rlprune.config.resolve import as_dict, resolve
+from rlprune.cost.budget import Budget, parse_budget
+from rlprune.errors import UserError
+from rlprune.evaluation.sliced import recalibrate
+from rlprune.graph.surgery import prune as cut
+from rlprune.latency.timing import quick_latency
+from rlprune.methods.criteria.base import score_channels
+from rlprune.models.trust import require_named
+from rlprune.pipeline.measured_budget import open_budget
+from rlprune.pipeline.plans import plan_of
+from rlprune.pipeline.results import costs, described, sizes
+from rlprune.plans.plan import PruningPlan, make_plan
+from rlprune.plans.ratio_table import ratio_table, ratios_for, read_ratios, rows, stale_counts
+from rlprune.tracing.selection import CHOICES
+from rlprune.utils.files import check_new, new_folder
+from rlprune.utils.progress import Progress
+from rlprune.workloads.dense import train_dense
+from rlprune.workloads.pruned import settings_of_plan
+from rlprune.workloads.workload import DATA_SETTINGS, Workload, open_workload
+
+
+@command(Prune)
+def prune(given: Prune, progress: Progress) -> dict[str, Any]:
+    """Cut a dense checkpoint by a plan, a run's plan or a table of ratios; writes a pruned folder to `out`.
+
+    Batch norm is recalibrated on the calibration images; nothing is trained.
+    """
+    start = time.perf_counter()
+    budget = parse_budget(given.budget)
+    source = _read_plan(given.plan) if given.plan is not None else _read_table(given)
+    run = _run_of(given)
+    wanted = as_dict(given) | _network_settings(source, given)
+    if wanted["checkpoint"] is None:
+        if run is None:
+            raise UserError("--checkpoint is missing: name the file with the dense network's weights")
+        wanted["checkpoint"] = run.checkpoint
+    out = check_new(given.out or Path(f"{(given.plan or given.ratios or Path()).resolve().stem}-pruned"))
+    workload = open_workload(wanted, progress)
+    if run is not None and wanted["checkpoint"] is None:
+        train_dense(workload, run, run.train_epochs, progress)
+    plan, latency = _plan(given, source, workload, budget, wanted, progress)
+    if not isinstance(source, PruningPlan) and (stale := stale_counts(source)):
+        progress.note(f"{given.ratios}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")
+    smaller = cut(workload.module, workload.graph, plan.mask(workload.graph))
+    recalibrate(smaller, workload.calibration()[0])
+    facts = costs(workload, plan.counts())
+    save_pruned(smaller, plan, new_folder(out), facts)
+    latency = latency or quick_latency(workload.module, smaller, workload.data.shape)
+    return {
+        "pruned": str(out),
+        "plan": str(out / "plan.json"),
+        **described([budget], workload, time.perf_counter() - start),
+        **facts,
+        **sizes(workload.module, out),
+        "latency": latency,
+        "table": rows(ratio_table(workload.graph, workload.cost, plan)),
+    }
+
+
+def _plan(
+    given: Prune,
+    source: PruningPlan | pd.DataFrame,
+    workload: Workload,
+    budget: Budget,
+    wanted: dict[str, Any],
+    progress: Progress,
+) -> tuple[PruningPlan, dict[str, Any]]:
+    """The plan as it is, or its ratios, rounded or projected onto the budget; its latency where that counts."""
+    graph, network = workload.graph, workload.network
+    if isinstance(source, PruningPlan):
+        mask, told = source.mask(graph), str(source.provenance.get("criterion"))
+        if not budget.bounded:
+            scores = _scores(
+                workload, told if told.partition(":")[0] in registry.names("criterion") else given.criterion, given.seed
+            )
+            # What was cut may be another checkpoint than the plan was made for.
+            provenance = {**source.provenance, "dense_weights": workload.weights()}
+            return make_plan(graph, mask, network, provenance, scores), {}
+        wished = np.array([float(mine.sum()) for mine in graph.split(mask)])
+    else:
+        wished = ratios_for(graph, source, given.ratios or Path()) * graph.sizes
+    measured_budget = open_budget(given, workload, [budget], progress)
+    projector = measured_budget.projectors[0]
+    counts = projector.quantise(np.floor(wished + 0.5)) if not budget.bounded else projector.project(wished[None])[0]
+    counts = measured_budget.settle(counts, progress)
+    return plan_of(
+        workload, counts, _scores(workload, given.criterion, given.seed), Prune(**wanted)
+    ), measured_budget.measured
+
+
+def _scores(workload: Workload, criterion: str, seed: int) -> np.ndarray:
+    return score_channels(criterion, workload.module, workload.graph, workload.calibration(), seed)
+
+
+def _run_of(given: Prune) -> Search | None:
+    """The settings of the run, where the plan is that of a run folder."""
+    path = given.plan / "config.yaml" if given.plan is not None else None
+    return resolve(Search, {}, path) if path is not None and path.is_file() else None
+
+
+def _read_plan(given: Path) -> PruningPlan:
+    path = given / "plan.json" if given.is_dir() else given
+    if not path.is_file():
+        raise UserError(f"--plan {given} does not exist: expected plan.json or a run folder")
+    if path.suffix in (".csv", ".parquet") or _is_list(path):
+        raise UserError(f"--plan {given} is a table of ratios: give it as --ratios {given}")
+    return PruningPlan.load(path)
+
+
+def _read_table(given: Prune) -> pd.DataFrame:
+    assert given.ratios is not None
+    if given.ratios.suffix == ".json" and given.ratios.is_file() and not _is_list(given.ratios):
+        raise UserError(f"--ratios {given.ratios} is no table of ratios: a plan is given as --plan {given.ratios}")
+    return read_ratios(given.ratios)
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a JSON file holds the rows of a table."""
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1] == b"["
+
+
+def _network_settings(plan: PruningPlan | pd.DataFrame, given: Prune) -> dict[str, Any]:
+    """Model and data of a plan wherever the settings leave them open."""
+    if not isinstance(plan, PruningPlan):
+        if given.model is None:
+            raise UserError("--model is missing: a table of ratios does not say which network it is for")
+        return {}
+    data = (*DATA_SETTINGS, "seed") if given.data is None else ()
+    keys = (("model", "model_args") if given.model is None else ()) + data + CHOICES
+    if given.model is None:
+        require_named(plan.network.get("model"), given.plan or Path())
+    there = settings_of_plan({"model": given.model}, plan)
+    return {key: there[key] for key in keys if key in there and getattr(given, key) in (None, False)}

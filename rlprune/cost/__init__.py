@@ -1,0 +1,1 @@
+"""Exact MACs and parameters, budgets, and plans projected onto them."""

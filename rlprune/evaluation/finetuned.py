@@ -1,0 +1,136 @@
+"""Plan -> loss after a brief or a longer fine-tuning: what a plan is worth once its network has begun to recover."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.evaluation.network import PreparedNetwork
+from rlprune.graph.surgery import prune
+from rlprune.plans.counts import plan_key, top_mask
+from rlprune.tasks.base import Evaluation
+from rlprune.tasks.classification import CLASSIFICATION
+from rlprune.training.config import TrainingConfig, usual_batch_size
+from rlprune.training.loop import evaluate, recover_together
+from rlprune.training.parallel import WORKERS
+
+PART = 4
+"""A brief fine-tuning sees one in so many training images, once."""
+STEPS = 100
+"""Steps it takes at least: after fewer the networks still guess. Where images are few it sees them more than once."""
+HELD, HELD_PART = 4000, 5
+"""Training images, at most, and one in so many of them at most, that no tuning sees and that are scored together with
+the search split."""
+LENGTHS = (1, 4)
+"""How many times as long as a brief fine-tuning tunings are."""
+FEWER = 2
+"""One in so many plans gets the next longer one."""
+
+
+class FineTunedEvaluator:
+    """Tunes plans for so many steps and remembers them.
+
+    The schedule is that of a whole fine-tuning, annealed to zero (see `rlprune.training.loop.train`). All plans see the
+    same images in the same order, so that they differ in nothing but themselves; few search images would still leave
+    much noise, which is why training images that are not among those are scored, too.
+
+    Args:
+        workload: the dense network and its images.
+        scores: (all groups' channels,) from a criterion; decides which channels stay.
+        seed: of the choice of images and of the training.
+        lr, batch_size: of the training; None for its defaults.
+        distill: whether plans learn from the dense network, too.
+        times: how many times as long as a brief fine-tuning it is.
+        whole: epochs of the fine-tuning that it stands for. Where images are few, a brief tuning takes so small a part
+            of it that the longest still fits in, but one epoch at least.
+        seen: what is known already, by kept counts.
+        on_new: told the counts and the evaluation of every plan that had to be tuned.
+
+    Attributes:
+        images: that plans learn from.
+        epochs: passes over them.
+        length: how many images that makes, in words.
+        judged: the images they are scored on.
+    """
+
+    def __init__(
+        self,
+        workload: PreparedNetwork,
+        scores: np.ndarray,
+        seed: int = 0,
+        lr: float | None = None,
+        batch_size: int | None = None,
+        distill: bool = False,
+        times: int = 1,
+        whole: int = 1,
+        seen: dict[tuple[int, ...], Evaluation] | None = None,
+        on_new: Callable[[np.ndarray, Evaluation], None] = lambda counts, evaluation: None,
+    ) -> None:
+        self.workload, self.scores, self.seed = workload, scores, seed
+        self.lr, self.batch_size = lr, batch_size
+        self.teacher = workload.module if distill else None
+        self.seen = {} if seen is None else seen
+        self.on_new = on_new
+        train = workload.data.train
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        held = min(HELD, len(train) // HELD_PART)
+        free = len(train) - held
+        least = STEPS * (batch_size or usual_batch_size(free))
+        brief = min(max(len(train) // PART, least), max(whole * free // LENGTHS[-1], free))
+        # One more epoch of fewer images rather than to leave out more than a quarter of one.
+        self.epochs = max(int(times * brief / free + 0.75), 1)
+        self.images = train.subset(order[held:][: times * brief // self.epochs])
+        self.length = f"{self.epochs * len(self.images)} images"
+        self.judged = [workload.data.search, *([train.subset(order[:held])] if held else [])]
+
+    @staticmethod
+    def of_all_lengths(
+        workload: PreparedNetwork, scores: np.ndarray, epochs: int, **settings: Any
+    ) -> "list[FineTunedEvaluator]":
+        """A brief tuner and longer ones, none of which takes longer than the fine-tuning that they stand for.
+
+        Args:
+            workload, scores: as above.
+            epochs: of that fine-tuning.
+            settings: seed, lr, batch_size and distill, as above.
+        """
+        brief, *longer = (
+            FineTunedEvaluator(workload, scores, times=times, whole=epochs, **settings) for times in LENGTHS
+        )
+        return [brief, *(tuner for tuner in longer if tuner.epochs <= epochs)]
+
+    def __call__(self, plans: Sequence[np.ndarray]) -> list[Evaluation]:
+        """Tune plans, those that are not known side by side.
+
+        Args:
+            plans: (groups,) kept channels each.
+        """
+        new = list({plan_key(counts): counts for counts in plans if plan_key(counts) not in self.seen}.values())
+        for start in range(0, len(new), WORKERS):
+            self._tune(new[start : start + WORKERS])
+        return [self.seen[plan_key(counts)] for counts in plans]
+
+    def _tune(self, plans: Sequence[np.ndarray]) -> None:
+        workload = self.workload
+        masks = [top_mask(workload.graph, counts, self.scores) for counts in plans]
+        modules = [prune(workload.module, workload.graph, mask) for mask in masks]
+        config = TrainingConfig(
+            epochs=self.epochs, lr=self.lr, recovery=True, batch_size=self.batch_size, seed=self.seed
+        )
+        recover_together(modules, self.images, config, device=workload.device, teacher=self.teacher)
+        for counts, module in zip(plans, modules, strict=True):
+            evaluation = self._judge(module)
+            self.seen[plan_key(counts)] = evaluation
+            self.on_new(counts, evaluation)
+
+    def _judge(self, module: nn.Module) -> Evaluation:
+        sizes = [len(images) for images in self.judged]
+        parts = [evaluate(module, images, device=self.workload.device) for images in self.judged]
+        loss, accuracy = np.average(parts, axis=0, weights=sizes).tolist()
+        # A network that diverged tells nothing: chance.
+        return Evaluation(
+            loss if math.isfinite(loss) else CLASSIFICATION.chance_loss(len(self.workload.data.classes)), accuracy
+        )

@@ -1,0 +1,107 @@
+"""A network run with the kept slices of its tensors, its batch norm recalibrated in the same pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rlprune.graph.structure import Graph
+from rlprune.graph.surgery import Slicer, install
+from rlprune.utils.finite import require_variance
+from rlprune.utils.memory import Chunks, all_at_once
+from rlprune.utils.modules import NORMS, copy_sharing_weights, named_tensors
+
+
+class SliceRunner:
+    """Runs a network with the kept slices of its tensors; nothing is masked, smaller tensors do less work.
+
+    Batch norm is recalibrated as EagleEye does (Li et al., 2020, arXiv 2007.02491): one pass over the calibration
+    images in training mode sets its statistics, then the images are run with them. The result equals that of the
+    physically pruned network after the same recalibration.
+
+    Args:
+        module: the dense network, on its device; left as it was.
+        graph: its structure.
+        calibration: (M, C, H, W) images, one batch.
+        chunk: images that are run at once; bounds memory. Where there is none, they become fewer.
+        dtype: autocast to this type where the device has matrix units for it.
+        tell: told that there are fewer.
+
+    Raises:
+        UserError: a batch norm has no variance to take from the calibration images.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        graph: Graph,
+        calibration: Tensor,
+        chunk: int = 250,
+        dtype: torch.dtype | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.graph = graph
+        self.dense = module
+        self.slicer = Slicer(graph, named_tensors(module))
+        self.module = copy_sharing_weights(module).eval()
+        self.norms = _norms(self.module)
+        require_variance(self.module, calibration)
+        self.calibration = calibration
+        self.chunks = Chunks(chunk, tell)
+        self.dtype = dtype
+
+    def logits(self, kept: np.ndarray, images: Tensor) -> Tensor:
+        """Output of the network for the kept channels, (N, classes) float32.
+
+        Args:
+            kept: (all groups' channels,) bool.
+            images: (N, C, H, W).
+
+        Raises:
+            UserError: there is no memory for the calibration images, or for a single one.
+        """
+        install(self.module, self.dense, self.slicer.slices(kept))
+        with torch.inference_mode(), torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+            if self.norms:
+                with recalibrating(self.norms), all_at_once(self.calibration):
+                    self.module(self.calibration)
+            return self.chunks(self.module, images)
+
+
+@contextmanager
+def recalibrating(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Within, a forward pass replaces running statistics by those of its batch; outside they are used as they are."""
+    for layer in norms:
+        # Fresh buffers: the ones there may be the dense network's own.
+        for name, buffer in layer.named_buffers():
+            setattr(layer, name, buffer.clone())
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 1.0
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(norms, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+
+
+def _norms(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms with statistics to set; those without always use the batch's own."""
+    return [layer for layer in module.modules() if isinstance(layer, NORMS) and layer.running_mean is not None]
+
+
+def recalibrate(module: nn.Module, images: Tensor) -> None:
+    """Set a network's batch-norm statistics from one batch of images (N, C, H, W); it ends in eval mode.
+
+    Raises:
+        UserError: a batch norm has no variance to take from them, or there is no memory for them.
+    """
+    require_variance(module.eval(), images)
+    if norms := _norms(module.eval()):
+        with recalibrating(norms), all_at_once(images), torch.no_grad():
+            module(images)

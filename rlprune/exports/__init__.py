@@ -1,0 +1,1 @@
+"""Networks and tables in the forms that other tools read."""

@@ -1,0 +1,1 @@
+"""The structure of a network, and cutting it."""

@@ -1,0 +1,99 @@
+"""The sensitivity rule: cut one group at a time, add up the damage, spend the budget where it hurts least.
+
+The additive loss model is as old as pruning itself (Li et al., 2017, arXiv 1608.08710, section 3.2, cut by hand); here
+the curves are made convex and the channels go greedily by damage per saved cost, the optimum of the relaxed problem
+for a cost that is a sum over groups.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rlprune.cost.budget import Budget
+from rlprune.cost.exact import RESOURCES
+from rlprune.cost.projection import BudgetProjector
+from rlprune.evaluation.metered import Allocation, AllocationProblem
+from rlprune.evaluation.sensitivity import Sensitivity, measure, number_of_evaluations
+from rlprune.methods.allocators.base import Allocator
+
+
+@dataclass(frozen=True)
+class SensitivityRule(Allocator):
+    """Cut one group at a time, add up the damage, and spend the budget where it hurts least.
+
+    Paper: Li et al., Pruning Filters for Efficient ConvNets, 2017, arXiv 1608.08710, section 3.2 (there by hand)
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("sensitivities",)
+
+    def evaluations_needed(self, groups: int, budget: Budget) -> int:
+        """See `Allocator.evaluations_needed`; those of the sensitivities, and the plan."""
+        return number_of_evaluations(groups) + 1
+
+    def allocate(self, problem: AllocationProblem) -> Allocation:
+        """See `Allocator.allocate`."""
+        wished = sensitivity_rule(measure_probes(problem), problem.projector)
+        problem(problem.projector.project(wished[None])[0])
+        return problem.allocation()
+
+
+def measure_probes(problem: AllocationProblem) -> Sensitivity:
+    """Measure the sensitivities; whatever is evaluated afterwards may be the result."""
+    sensitivity = measure(problem.losses, problem.projector)
+    problem.begin()
+    return sensitivity
+
+
+def sensitivity_rule(
+    sensitivity: Sensitivity,
+    projector: BudgetProjector,
+    weights: np.ndarray | None = None,
+    step: float = 1 / 64,
+    price: str | None = None,
+) -> np.ndarray:
+    """The sensitivity rule's plan.
+
+    Args:
+        sensitivity: the measured curves.
+        projector: cost and budget.
+        weights: (2,) loss that one unit of the MACs and parameters ratio is worth. With them channels go as long as
+            the predicted loss rises by less than what they cost; without, until the budget is met.
+        step: fraction of a group that goes at once.
+        price: the resource that damage is weighed against as long as the budget is not met; by default those whose
+            bounds are exceeded.
+
+    Returns:
+        (groups,) kept counts as floats, near the budget; project them to be exactly on it.
+    """
+    sizes, cost = projector.sizes, projector.cost
+    limits = projector.budget.fractions(cost.resources)
+    keep, least = np.ones(len(sizes)), projector.minimum / sizes
+    # Nothing is known below the last point of the curves: it is a last resort.
+    floor = np.maximum(least, sensitivity.ratios[-1])
+    while True:
+        ratios = cost.ratios(keep * sizes)
+        over = ratios > limits
+        if weights is None and not over.any():
+            return keep * sizes
+        trial = np.tile(keep, (len(sizes), 1))
+        np.fill_diagonal(trial, np.maximum(keep - step, floor))
+        damage = sensitivity.predict(trial) - sensitivity.predict(keep)
+        saved = ratios - cost.ratios(trial * sizes)
+        # Over the budget only what relieves an exceeded bound counts; inside it, what the weights say.
+        if not over.any():
+            gain = saved[:, : len(RESOURCES)] @ weights
+        elif price is None:
+            gain = (saved / limits)[:, over].sum(axis=1)
+        else:
+            gain = saved[:, cost.resources.index(price)]
+        movable = np.flatnonzero((trial.diagonal() < keep) & (gain > 0))
+        if not len(movable) and over.any() and (floor > least).any():
+            floor = least
+            continue
+        if not len(movable):
+            return keep * sizes
+        best = movable[np.argmin(damage[movable] / gain[movable])]
+        if not over.any() and damage[best] >= gain[best]:
+            return keep * sizes
+        keep = trial[best]

@@ -1,0 +1,1 @@
+"""Criteria score channels: which ones go. One criterion a file."""

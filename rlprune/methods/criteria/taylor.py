@@ -1,0 +1,54 @@
+"""Taylor expansion of the loss (Molchanov et al., Importance Estimation, 2019, arXiv 1906.10771)."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from rlprune.graph.structure import Graph
+from rlprune.methods.criteria.base import Criterion, ScoringContext, filters, sum_over_producers
+from rlprune.utils.modules import evaluating, safe_backward
+
+
+@dataclass(frozen=True)
+class Taylor(Criterion):
+    """Sum over a group's producing layers of (Σ over the filter of what its weights add to the loss)².
+
+    Paper: Molchanov et al., Importance Estimation for Neural Network Pruning, 2019, arXiv 1906.10771
+
+    Attributes:
+        order: 1, a weight adds g w (equation 8 of the paper); 2, it adds g w - w (H w) / 2 (equation 7), where the
+            product of the Hessian with all weights takes a second backward pass. Each layer is scaled to mean 1.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("labels", "gradients")
+    order: Literal[1, 2] = 1
+
+    def score(self, module: nn.Module, graph: Graph, context: ScoringContext) -> np.ndarray:
+        """See `Criterion.score`."""
+        # Aliases that need a gradient, so that frozen layers count too and the network's own flags stay as they are.
+        names = [weight.name for weight, _ in graph.weights.values()]
+        weights = {name: module.get_parameter(name).detach().requires_grad_() for name in names}
+        with evaluating(module), safe_backward(module), torch.enable_grad():
+            output = functional_call(module, weights, context.images)
+            loss = context.task.loss(output, context.labels)
+            added = _added(loss, list(weights.values()), self.order)
+        products = dict(zip(names, added, strict=True))
+        effects = {layer: rows.sum(1).square().cpu().numpy() for layer, rows in filters(graph, products).items()}
+        return sum_over_producers(graph, effects)
+
+
+def _added(loss: Tensor, weights: list[Tensor], order: int) -> list[Tensor]:
+    """What every weight adds to the loss, by its expansion around the weights as they are."""
+    gradients = torch.autograd.grad(loss, weights, create_graph=order == 2)
+    first = [weight * gradient for weight, gradient in zip(weights, gradients, strict=True)]
+    if order == 1:
+        return first
+    along = torch.stack(
+        [(gradient * weight.detach()).sum() for weight, gradient in zip(weights, gradients, strict=True)]
+    )
+    curved = torch.autograd.grad(along.sum(), weights)
+    return [one - weight * twice / 2 for one, weight, twice in zip(first, weights, curved, strict=True)]

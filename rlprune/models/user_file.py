@@ -1,0 +1,84 @@
+"""A network from a function in a Python file of the user's."""
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from rlprune.errors import UserError, unknown
+from rlprune.utils.shapes import Shape
+
+
+def from_file(reference: str, classes: int, shape: Shape, args: Mapping[str, object]) -> nn.Module:
+    """Import the file and call its factory. What the user's code raises passes through with its traceback.
+
+    Args:
+        reference: ``path/to/file.py:factory``.
+        classes: handed on as ``num_classes`` where the factory takes that name and ``args`` do not give it.
+        shape: (C, H, W) of an image; handed on as ``in_channels`` and ``image_size`` where the factory has parameters
+            of these names, the latter as a number or, of images that are not square, as (H, W).
+        args: keyword arguments of the factory.
+
+    Raises:
+        UserError: no such file or factory, arguments that do not fit its signature, or a result that is no network.
+    """
+    file, _, name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
+    if not name:
+        raise UserError(f"'{reference}' names no factory: write path/to/file.py:factory")
+    factory = _factory(Path(file), name)
+    model = factory(**_arguments(reference, factory, classes, shape, args))
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{reference} returned a {type(model).__name__}: it must return a torch.nn.Module")
+    return model
+
+
+def _factory(file: Path, name: str) -> Callable[..., object]:
+    if not file.is_file():
+        raise UserError(f"there is no file {file}: write path/to/file.py:factory")
+    module = _import(file)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise unknown(f"factory in {file}", name, known)
+    return factory
+
+
+def _import(file: Path) -> ModuleType:
+    path = file.resolve()
+    # The name holds the path, so that two files of one name do not meet in sys.modules.
+    name = f"rlprune_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _arguments(
+    reference: str, factory: Callable[..., object], classes: int, shape: Shape, args: Mapping[str, object]
+) -> dict[str, object]:
+    """``args``, completed with classes and shape, once they are known to fit the factory's signature."""
+    signature = inspect.signature(factory)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    classes_too = {"num_classes": classes} if takes_any or "num_classes" in signature.parameters else {}
+    channels, *sides = shape
+    images = {"in_channels": channels, "image_size": sides[0] if sides[0] == sides[1] else tuple(sides)}
+    asked = {name: value for name, value in images.items() if name in signature.parameters}
+    arguments = {**classes_too, **asked, **args}
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise UserError(f"{reference}{signature} cannot be called with ({given}): {error}") from error
+    return arguments

@@ -1,0 +1,173 @@
+"""Allocators compete on one evaluator, one budget and one number of evaluations."""
+
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlprune import registry
+from rlprune.agents.search.setup import make_evaluator
+from rlprune.config.commands import Compare, Search
+from rlprune.config.resolve import as_dict
+from rlprune.cost.budget import Budget, parse_budget
+from rlprune.cost.projection import BudgetProjector
+from rlprune.errors import UserError
+from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
+from rlprune.methods.allocators.base import Allocator
+from rlprune.pipeline.measured_budget import open_budget
+from rlprune.pipeline.recover import recover
+from rlprune.pipeline.results import described
+from rlprune.plans.counts import counts_to_text, text_to_key, top_mask
+from rlprune.reports.comparison_chart import draw_comparison
+from rlprune.reports.words import heading
+from rlprune.runs.comparison import Cell, ComparisonTables, standings, verdict
+from rlprune.runs.folder import RunFolder, folder_of
+from rlprune.tasks.base import Evaluation
+from rlprune.training.loop import evaluate
+from rlprune.utils.files import FileFormat, room_for
+from rlprune.utils.lock import locked
+from rlprune.utils.progress import Progress
+from rlprune.workloads.dense import train_dense
+from rlprune.workloads.workload import Workload, inputs_of, open_workload
+
+COMPARISON_FORMAT = FileFormat("rlprune-comparison")
+Allocators = dict[str, Allocator]
+
+
+def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
+    """Let search methods compete on one evaluator, one budget and one number of evaluations; continues where it ended.
+
+    Args:
+        given: the settings.
+        progress: told how far it is.
+
+    Raises:
+        UserError: whatever cannot be used, before any work starts.
+    """
+    start = time.perf_counter()
+    budget = parse_budget(given.budget)
+    folder = given.out or folder_of(given, "compare", given.model, given.data, given.budget)
+    RunFolder.check(folder, given)
+    if (folder / "comparison.json").is_file():
+        progress.note(f"{folder} is finished already; this is its result")
+        return COMPARISON_FORMAT.read(folder / "comparison.json")
+    allocators: Allocators = {name: registry.make("allocator", name) for name in given.names}
+    workload = open_workload(as_dict(given), progress)
+    _require_enough(given, allocators, len(workload.graph.groups), budget)
+    measured_budget = open_budget(given, workload, [budget], progress, folder)
+    projector = measured_budget.projectors[0]
+    if given.checkpoint is None:
+        train_dense(workload, _as_search(given, given.seed), given.train_epochs, progress)
+    cache = EvaluationCache(make_evaluator(workload, given.criterion, given.seed, tell=progress.note))
+    run = RunFolder(folder, given)
+    with locked(folder), room_for(folder):
+        run.same_inputs(inputs_of(workload))
+        measured_budget.save(folder)
+        _remember(run, workload, cache)
+        tables = ComparisonTables(folder)
+        start -= sum(cache.seconds.values()) + sum(cell.own_seconds for cell in tables.cells)
+        try:
+            _run_all(given, allocators, workload, projector, cache, tables, progress)
+        except KeyboardInterrupt:
+            progress.close(finished=False)
+            raise KeyboardInterrupt(f"what has ended so far is in {folder}; the same command continues") from None
+        result = {"run": str(folder), **described([budget], workload, time.perf_counter() - start)}
+        result |= _outcome(given, workload, tables)
+        draw_comparison(tables.curves, given.evaluations, heading(result), folder)
+        COMPARISON_FORMAT.write(folder / "comparison.json", result)
+    return result
+
+
+def _outcome(given: Compare, workload: Workload, tables: ComparisonTables) -> dict[str, Any]:
+    """What the cells say, and how good the dense network is on the test images."""
+    _, dense = evaluate(workload.module, workload.data.test, device=workload.device)
+    records = standings(tables.cells)
+    facts = {"evaluations": given.evaluations, "seeds": given.seeds, "dense_accuracy": dense}
+    return facts | {"methods": records, "verdict": verdict(records)}
+
+
+def _require_enough(given: Compare, allocators: Allocators, groups: int, budget: Budget) -> None:
+    needed = {name: allocator.evaluations_needed(groups, budget) for name, allocator in allocators.items()}
+    hungriest = max(given.names, key=needed.__getitem__)
+    if given.evaluations < (least := needed[hungriest]):
+        raise UserError(
+            f"--evaluations {given.evaluations} is too few for {hungriest}: the sensitivities of {groups} groups and "
+            f"the first plans need {least}"
+        )
+
+
+def _as_search(given: Compare, seed: int) -> Search:
+    """The search that a run of an agent is, with its seed."""
+    shared = {entry.name: getattr(given, entry.name) for entry in fields(Search) if hasattr(given, entry.name)}
+    return Search(**shared | {"seed": seed})
+
+
+def _remember(run: RunFolder, workload: Workload, cache: EvaluationCache) -> None:
+    """Take every evaluation to the log of the run folder, and those of the log to the cache."""
+    cache.evaluator.seen |= run.episodes.known()
+    cache.seconds |= {text_to_key(row["counts"]): float(row["seconds"]) for row in run.episodes.rows}
+
+    def log(counts: np.ndarray, evaluation: Evaluation, seconds: float) -> None:
+        run.episodes.add(counts, evaluation, workload.cost.ratios(counts), "compare", None, seconds)
+
+    cache.on_new = log
+
+
+def _run_all(
+    given: Compare,
+    allocators: Allocators,
+    workload: Workload,
+    projector: BudgetProjector,
+    cache: EvaluationCache,
+    tables: ComparisonTables,
+    progress: Progress,
+) -> None:
+    """Every method with every seed; those that have ended in an earlier run are in the tables already."""
+    if cache.seconds:
+        total = len(given.names) * given.seeds
+        progress.note(f"continuing {tables.folder}: {len(tables.cells)} of {total} runs have ended")
+
+    def told(problem: AllocationProblem) -> None:
+        best = {} if problem.best is None else {"best_loss": f"{problem.result.loss:.3f}"}
+        progress.update(len(problem.seen), **best)
+
+    for seed in range(given.seed, given.seed + given.seeds):
+        for name in given.names:
+            if (name, seed) in tables:
+                continue
+            progress.stage(f"{name}, seed {seed}", given.evaluations)
+            problem = AllocationProblem(cache, workload, projector, name, seed, given.evaluations, told)
+            remark = allocators[name].allocate(problem).remark
+            if remark:
+                progress.note(f"{name}, seed {seed}: {remark}")
+            state = tables.folder / "state" / f"{name}-{seed}.pt"
+            tables.add(_cell(given, workload, problem, remark, state, progress), problem.curve)
+            state.unlink(missing_ok=True)
+
+
+def _cell(
+    given: Compare, workload: Workload, problem: AllocationProblem, remark: str, state: Path, progress: Progress
+) -> Cell:
+    """The result of a run; here, once, the test images are looked at."""
+    assert problem.best is not None
+    seconds, own = problem.times()
+    mask = top_mask(workload.graph, problem.best, problem.scores)
+    after = recover(workload, mask, given.finetune_epochs, _as_search(given, problem.seed), state, progress)
+    macs, params = workload.cost.ratios(problem.best)
+    return Cell(
+        problem.method,
+        problem.seed,
+        problem.result.loss,
+        problem.result.accuracy,
+        after.oneshot,
+        after.tuned,
+        len(problem.seen),
+        seconds,
+        own,
+        float(macs),
+        float(params),
+        remark,
+        counts_to_text(problem.best),
+    )

@@ -1,0 +1,1 @@
+"""The plan: which channels stay."""

@@ -1,0 +1,229 @@
+"""The pruning plan: the kept channels of every group, and its file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import index
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rlprune.errors import UserError, unknown
+from rlprune.graph.structure import Graph
+from rlprune.utils.files import FileFormat
+from rlprune.utils.shapes import LARGEST_SIDE, MODES, parse_sides
+
+PLAN_FORMAT = FileFormat("rlprune-plan")
+LARGEST = {"classes": 10**5, "image_size": LARGEST_SIDE}
+"""What nothing real has more of."""
+NETWORK: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "args": dict,
+    "classes": int,
+    "image_size": (int, str),
+    "channels": int,
+}
+"""What is checked of what a plan tells of its network."""
+DATA_SETTINGS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "data": (str, "text"),
+    "data_root": (str, "text"),
+    "image_size": ((int, str), "a whole number, or height x width such as 32x48"),
+    "channels": (int, "a whole number"),
+    "mean": (list, "numbers"),
+    "std": (list, "numbers"),
+    "search_images": (int, "a whole number"),
+    "calibration_images": (int, "a whole number"),
+    "seed": (int, "a whole number"),
+}
+"""What a plan may keep of the images that it was made for."""
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What every search produces and everything else consumes.
+
+    Attributes:
+        kept: group -> ascending indices of the channels that stay.
+        channels: group -> channels of the dense network.
+        network: how to build the dense network (model, args, classes, image size, channels), or empty.
+        provenance: where the plan comes from (criterion, budget, seed, hash of the dense weights), or empty.
+        layers: group -> conv and linear layers that produce its channels, or empty.
+        importance: group -> share of the criterion's scores that stays with its channels, or empty.
+        sensitivity: group -> rise of the search loss that its own cut foretells, or empty where nobody measured it.
+    """
+
+    kept: Mapping[str, tuple[int, ...]]
+    channels: Mapping[str, int]
+    network: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+
+    def counts(self) -> np.ndarray:
+        """(groups,) kept channels in the order of the plan."""
+        return np.array([len(indices) for indices in self.kept.values()], dtype=np.int64)
+
+    def ratios(self) -> dict[str, float]:
+        """Group -> keep ratio."""
+        return {name: len(indices) / self.channels[name] for name, indices in self.kept.items()}
+
+    def table(self) -> pd.DataFrame:
+        """The columns of the ratio table that need no network."""
+        channels, counts = np.array([self.channels[name] for name in self.kept]), self.counts()
+        columns = {"group": list(self.kept), "channels": channels, "kept": counts}
+        table = pd.DataFrame(columns | {"keep_ratio": np.round(counts / channels, 6)})
+        table["importance_kept"], table["sensitivity"] = (
+            np.array([known.get(name, np.nan) for name in self.kept], dtype=float)
+            for known in (self.importance, self.sensitivity)
+        )
+        if self.layers:
+            table["layers"] = [" ".join(self.layers[name]) for name in self.kept]
+        return table
+
+    def mask(self, graph: Graph) -> np.ndarray:
+        """(all groups' channels,) bool, True where a channel stays.
+
+        Raises:
+            UserError: the plan was made for another architecture.
+        """
+        check_same_groups(self.channels, graph, "the plan")
+        stays = np.zeros(int(graph.sizes.sum()), dtype=bool)
+        for group, mine in zip(graph.groups, graph.split(stays), strict=True):
+            mine[list(self.kept[group.name])] = True
+        return stays
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON, atomically."""
+        groups: dict[str, dict[str, Any]] = {}
+        for name, indices in self.kept.items():
+            layers = {"layers": list(self.layers[name])} if self.layers else {}
+            facts = {key: known[name] for key, known in self._facts().items() if name in known}
+            groups[name] = {"channels": self.channels[name], **layers, **facts, "kept": list(indices)}
+        content = {"network": dict(self.network), "provenance": dict(self.provenance), "groups": groups}
+        PLAN_FORMAT.write(path, content)
+
+    def _facts(self) -> dict[str, Mapping[str, float]]:
+        return {"importance_kept": self.importance, "sensitivity": self.sensitivity}
+
+    @staticmethod
+    def load(path: Path) -> "PruningPlan":
+        """Read a plan from JSON.
+
+        Raises:
+            UserError: not a plan, a newer format, or indices that cannot be.
+        """
+        data = PLAN_FORMAT.read(path)
+        try:
+            kept = {name: tuple(index(i) for i in group["kept"]) for name, group in data["groups"].items()}
+            channels = {name: index(group["channels"]) for name, group in data["groups"].items()}
+            named = {name: tuple(group["layers"]) for name, group in data["groups"].items() if "layers" in group}
+            facts = [
+                {name: float(group[key]) for name, group in data["groups"].items() if key in group}
+                for key in ("importance_kept", "sensitivity")
+            ]
+            network, provenance = dict(data.get("network", {})), dict(data.get("provenance", {}))
+            check_network(network)
+            check_data_settings(provenance.get("data_settings", {}))
+            if not all(isinstance(layer, str) for layers in named.values() for layer in layers):
+                raise TypeError("layers that are no names")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is not a complete plan: {error!r}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        for name, indices in kept.items():
+            if not indices or sorted(set(indices)) != list(indices) or indices[0] < 0 or indices[-1] >= channels[name]:
+                raise UserError(
+                    f"{path}: kept channels of '{name}' must be ascending, different and within "
+                    f"0..{channels[name] - 1}, and at least one must stay"
+                )
+        # Older plans do not name their layers.
+        return PruningPlan(kept, channels, network, provenance, named if len(named) == len(kept) else {}, *facts)
+
+
+def check_network(network: Mapping[str, Any]) -> None:
+    """ValueError unless what is told of a network can be told of one; any of it may be missing."""
+    for name, kind in NETWORK.items():
+        if name not in network:
+            continue
+        value = network[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"the network's {name} is {value!r}")
+        if name in LARGEST and isinstance(value, int) and not 1 <= value <= LARGEST[name]:
+            raise ValueError(f"the network's {name} is {value}: expected 1 to {LARGEST[name]}")
+        _check_shape(name, value, "the network's ")
+
+
+def _check_shape(name: str, value: Any, whose: str = "") -> None:
+    """ValueError if a value is a size or a number of channels that no image has."""
+    if name == "channels" and value not in MODES:
+        raise ValueError(f"{whose}channels is {value}: expected {', '.join(map(str, MODES))}")
+    if name == "image_size" and isinstance(value, str):
+        try:
+            parse_sides(value)
+        except UserError as error:
+            raise ValueError(f"{whose}{error}") from None
+
+
+def check_data_settings(settings: Mapping[str, Any]) -> None:
+    """ValueError unless what a plan keeps of its images can be told of images; any of it may be missing."""
+    for name, value in dict(settings).items():
+        if name not in DATA_SETTINGS:
+            raise ValueError(f"unknown data setting '{name}'")
+        kind, expected = DATA_SETTINGS[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}: expected {expected}")
+        most = LARGEST["image_size"] if name == "image_size" else 2**63 - 1
+        if isinstance(value, int) and not (name != "seed") <= value <= most:
+            raise ValueError(f"{name} is {value}: expected {int(name != 'seed')} to {most}")
+        _check_shape(name, value)
+
+
+def check_same_groups(channels: Mapping[str, int], graph: Graph, what: str) -> None:
+    """Raise UserError unless group names and sizes are those of the network, naming the first difference."""
+    here = {group.name: group.channels for group in graph.groups}
+    for name, size in channels.items():
+        if name not in here:
+            raise UserError(f"{what} does not belong to this network: {unknown('group', name, here)}")
+        if here[name] != size:
+            raise UserError(
+                f"{what} does not belong to this network: '{name}' has {here[name]} channels, {what} says {size}"
+            )
+    missing = [name for name in here if name not in channels]
+    if missing:
+        raise UserError(f"{what} does not belong to this network: it says nothing about '{missing[0]}'")
+
+
+def make_plan(
+    graph: Graph,
+    mask: np.ndarray,
+    network: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    scores: np.ndarray | None = None,
+    rises: np.ndarray | None = None,
+) -> PruningPlan:
+    """The plan that keeps the channels where `mask` is True.
+
+    Args:
+        graph: structure of the network.
+        mask: (all groups' channels,) bool.
+        network, provenance: see `PruningPlan`.
+        scores: (all groups' channels,) of the criterion, where they are known.
+        rises: (groups,) rises of the search loss that each group's own cut foretells, where they are known.
+    """
+    names = [group.name for group in graph.groups]
+    kept = {name: tuple(np.flatnonzero(mine).tolist()) for name, mine in zip(names, graph.split(mask), strict=True)}
+    channels = {group.name: group.channels for group in graph.groups}
+    layers = {group.name: graph.layers_of(group) for group in graph.groups}
+    importance = {} if scores is None else dict(zip(names, _shares(graph, mask, scores), strict=True))
+    sensitivity = (
+        {} if rises is None else {name: round(float(rise), 6) for name, rise in zip(names, rises, strict=True)}
+    )
+    return PruningPlan(kept, channels, network or {}, provenance or {}, layers, importance, sensitivity)
+
+
+def _shares(graph: Graph, mask: np.ndarray, scores: np.ndarray) -> list[float]:
+    """How much of every group's scores stays; all of it where there is nothing to lose."""
+    kept, whole = ([float(mine.sum()) for mine in graph.split(some)] for some in (scores * mask, scores))
+    return [round(mine / all_, 6) if all_ > 0 else 1.0 for mine, all_ in zip(kept, whole, strict=True)]

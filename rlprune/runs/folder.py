@@ -1,0 +1,161 @@
+"""The run folder: which run it belongs to, what has been evaluated, and how an unfinished run continues.
+
+A search is a deterministic function of its settings and its evaluations. Every evaluation is logged as it is made;
+the same command on an unfinished folder walks the same path again, takes what it knows from the log, and goes on
+where the log ends.
+"""
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlprune.config.commands import Search
+from rlprune.config.options import Settings
+from rlprune.config.resolve import as_dict, differences, to_yaml
+from rlprune.errors import UserError
+from rlprune.runs.journal import Journal, Known
+from rlprune.utils.environment import environment, today
+from rlprune.utils.files import FileFormat, check_writable, is_empty, write_json, write_text
+
+RUN_FORMAT = FileFormat("rlprune-run")
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The folders of the networks of a run that has several, or the run's own."""
+    parts = sorted(inner.parent for inner in folder.glob("*/config.yaml"))
+    return parts if parts and (folder / "config.yaml").is_file() else [folder]
+
+
+# These do not change what a run finds, so that a run may continue with others.
+ELSEWHERE = ("out", "device", "workers", "data_root", "download")
+# Runs from before there were these keep their names, and continue, where they are left open.
+NEWER = ("channels",)
+MARKER = Path("state") / "run.json"
+INPUTS = Path("state") / "inputs.json"
+
+
+class RunFolder:
+    """A folder that belongs to one run.
+
+    Args:
+        path: the folder; made if it is not there.
+        config: the run's settings.
+
+    Attributes:
+        episodes: every evaluation.
+        tunings: every fine-tuning of a plan.
+
+    Raises:
+        UserError: the folder cannot be written, or belongs to a different run.
+    """
+
+    def __init__(self, path: Path, config: Settings) -> None:
+        self.path = path
+        self.check(path, config)
+        # Written last, so that a run that was stopped in between writes all of them.
+        if not (path / "environment.json").is_file():
+            RUN_FORMAT.write(path / MARKER, {"settings": identity(config)})
+            write_text(path / "config.yaml", to_yaml(config))
+            write_text(path / "command.txt", shlex.join(["rlprune", *sys.argv[1:]]) + "\n")
+            write_json(path / "environment.json", {"date": today(), **environment()})
+        self.episodes, self.tunings = Journal(path / "episodes.csv"), Journal(path / "tunings.csv")
+
+    @staticmethod
+    def check(path: Path, config: Settings) -> None:
+        """Raise UserError unless a folder is free or belongs to a run of these settings; changes nothing."""
+        if (path / MARKER).is_file():
+            there = _stored(path / MARKER, "settings")
+            if different := differences(there, identity(config)):
+                lines = "\n  ".join(different)
+                raise UserError(f"{path} belongs to a different run; choose another --out\n  {lines}")
+        elif path.exists() and not (path.is_dir() and is_empty(path)):
+            raise UserError(f"{path} exists and is not a run folder: choose another --out")
+        check_writable(path)
+
+    def same_inputs(self, fingerprint: Mapping[str, str]) -> None:
+        """Remember hashes of the dense weights and the images, or refuse if an unfinished run had others."""
+        path = self.path / INPUTS
+        if not path.is_file():
+            RUN_FORMAT.write(path, {"inputs": dict(fingerprint)})
+        elif different := differences(_stored(path, "inputs"), fingerprint):
+            raise UserError(
+                f"{self.path} was begun with other inputs; choose another --out\n  " + "\n  ".join(different)
+            )
+
+    def seconds(self) -> float:
+        """Seconds of measuring that the journals already hold."""
+        return max(self.episodes.seconds(), self.tunings.seconds())
+
+
+def _stored(path: Path, name: str) -> dict[str, Any]:
+    """Names and values that a run has kept in a file of its own."""
+    found = RUN_FORMAT.read(path).get(name)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it has no {name}")
+    return found
+
+
+def known_in(folder: Path, fingerprint: Mapping[str, str]) -> Known:
+    """Every evaluation that a run, or the search of one of its networks, has logged for inputs with these hashes."""
+    for inputs in (folder / INPUTS, *sorted(folder.glob(f"*/{INPUTS}"))):
+        episodes = inputs.parents[1] / "episodes.csv"
+        logged = inputs.is_file() and episodes.is_file()
+        if logged and not differences(_stored(inputs, "inputs"), fingerprint):
+            return Journal(episodes).known()
+    return {}
+
+
+def date_of(*folders: Path) -> str:
+    """The date on which a run was begun, from the first of some folders that knows it; today where none does."""
+    for path in (folder / "environment.json" for folder in folders):
+        known = json.loads(path.read_text(encoding="utf-8")).get("date") if path.is_file() else None
+        if isinstance(known, str):
+            return known
+    return today()
+
+
+def finished(folder: Path) -> bool:
+    """Whether a folder holds a result."""
+    return (folder / "result.json").is_file()
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write `result.json` to a folder, which makes its run a finished one."""
+    RUN_FORMAT.write(folder / "result.json", result)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of a finished run in a folder.
+
+    Raises:
+        UserError: there is none that can be read.
+    """
+    return RUN_FORMAT.read(folder / "result.json")
+
+
+def identity(config: Settings) -> dict[str, Any]:
+    """The settings that make a run the run it is."""
+    settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
+    return {key: value for key, value in settings.items() if key not in NEWER or value is not None}
+
+
+def default_folder(config: Search) -> Path:
+    """`runs/MODEL-DATA-BUDGET-AGENT-seedN-HASH`: the same command finds the same folder again."""
+    given = config.budget if config.budget is not None else "balance"
+    return folder_of(config, config.model, config.data, given, config.agent, f"seed{config.seed}")
+
+
+def folder_of(config: Settings, *words: object) -> Path:
+    """A folder under `runs` that is named by some of the settings, and by a hash of all that make the run."""
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:6]
+    return Path("runs") / "-".join([*(_word(str(word)) for word in words), digest])
+
+
+def _word(text: str) -> str:
+    """The last part of a path, with nothing a file name should not hold."""
+    last = text.rstrip("/").rpartition("/")[2] or text
+    return "".join(letter if letter.isalnum() or letter in "._=" else "_" for letter in last)

@@ -1,0 +1,1 @@
+"""Tasks: what a sample is, its loss, its score."""

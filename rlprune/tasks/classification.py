@@ -1,0 +1,119 @@
+"""Classification: everything that makes a network a classifier, and nothing elsewhere does."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rlprune.errors import UserError
+from rlprune.tasks.base import Evaluation, Task
+
+TEMPERATURE = 4.0
+"""Of distillation: what logits are divided by."""
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """One class an image, told by logits of shape (images, classes)."""
+
+    metric: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+    pipeline_tag: ClassVar[str] = "image-classification"
+
+    def check(self, output: Any) -> None:
+        """See `Task.check`; one tensor (1, classes)."""
+        if not isinstance(output, Tensor) or output.dim() != 2:
+            what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UserError(
+                f"the network must return one tensor (images, classes) in eval mode; for one image it returns {what}: "
+                "wrap it in a module that returns its logits, or use rlprune.tracing.build.build_graph and "
+                "rlprune.graph.surgery.prune"
+            )
+
+    def outputs(self, result: Any) -> list[Tensor]:
+        """See `Task.outputs`; the logits, and those of the auxiliary heads that some networks have."""
+        if isinstance(result, Tensor):
+            return [result]
+        every = result.values() if isinstance(result, Mapping) else result
+        return [logits for logits in every if logits is not None]
+
+    def loss(self, output: Tensor, target: Tensor, *, smoothing: float = 0.0, each: bool = False) -> Tensor:
+        """See `Task.loss`; cross-entropy in nats."""
+        return F.cross_entropy(output, target, reduction="none" if each else "mean", label_smoothing=smoothing)
+
+    def right(self, output: Tensor, target: Tensor) -> Tensor:
+        """See `Task.right`; whether the class with the largest logit is that of the label."""
+        return output.argmax(1) == target
+
+    def distillation(self, output: Tensor, lesson: Tensor) -> Tensor:
+        """See `Task.distillation`; T^2 KL(teacher || network) of both softened, in nats.
+
+        Hinton, Vinyals & Dean (2015, arXiv 1503.02531); T^2 keeps the gradients as large as those of the labels.
+        """
+        mine, theirs = (F.log_softmax(one.float() / TEMPERATURE, dim=1) for one in (output, lesson))
+        return TEMPERATURE**2 * F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
+
+    def chance_loss(self, classes: int) -> float:
+        """See `Task.chance_loss`; that of equal probabilities."""
+        return math.log(classes)
+
+    def evaluate(self, outputs: Tensor, targets: Tensor) -> Evaluation:
+        """See `Task.evaluate`; see `calibrated`."""
+        return calibrated(outputs, targets)
+
+    def augment(self, samples: Tensor, generator: torch.Generator) -> Tensor:
+        """See `Task.augment` and `crop_and_mirror`."""
+        return crop_and_mirror(samples, generator)
+
+
+CLASSIFICATION = Classification()
+
+
+def calibrated(logits: Tensor, labels: Tensor) -> Evaluation:
+    """Calibrated cross-entropy and accuracy of (N, classes) logits against (N,) labels.
+
+    The loss is the lowest over all temperatures (Guo et al., 2017, arXiv 1706.04599). Pruning changes the scale of the
+    logits, which fine-tuning repairs within a few steps; without the temperature a search is paid for doubt instead of
+    accuracy (see docs/search.md).
+    """
+    # Here, for whoever replays a policy without measuring anything should not wait for it.
+    from scipy.optimize import minimize_scalar
+
+    logits, labels = logits.double().cpu(), labels.cpu()
+    # What overflows says nothing of its image: all classes are alike to it, and its answer is wrong.
+    finite = torch.isfinite(logits).all(1)
+    logits = torch.where(finite[:, None], logits, 0.0)
+
+    def loss(log_scale: float) -> float:
+        return F.cross_entropy(logits * math.exp(log_scale), labels).item()
+
+    best = minimize_scalar(loss, bounds=(-5, 3), method="bounded", options={"xatol": 1e-4})
+    return Evaluation(float(best.fun), ((logits.argmax(1) == labels) & finite).double().mean().item())
+
+
+def crop_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Moves each image by up to an eighth of its side on a black ground and mirrors half of them.
+
+    Four pixels at 32 x 32, the augmentation of He et al. 2015, arXiv 1512.03385, section 4.2.
+
+    Args:
+        images: uint8 of shape (B, 3, S, S).
+        generator: the source of all randomness.
+
+    Returns:
+        uint8 of the same shape, in channels-last memory format.
+    """
+    (batch, _, _, size), device = images.shape, images.device
+    margin = size // 8
+    offsets = torch.randint(2 * margin + 1, (2, batch, 1), generator=generator, device=generator.device).to(device)
+    rows, columns = torch.arange(size, device=device) + offsets
+    mirrored = torch.randint(2, (batch, 1), generator=generator, device=generator.device).to(device, torch.bool)
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = F.pad(images, [margin] * 4)
+    which = torch.arange(batch, device=device)[:, None, None]
+    # Indices on both sides of the slice put the colours last, which is the memory format wanted.
+    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

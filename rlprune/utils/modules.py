@@ -1,0 +1,86 @@
+"""What is asked of any network's modules."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+
+def output_sides(
+    spatial: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    """(dims,) positions of a convolution's output along each dimension; the formula is that of `torch.nn.Conv2d`."""
+    facts = zip(spatial, kernel, stride, padding, dilation, strict=True)
+    return [(side + 2 * pad - gap * (wide - 1) - 1) // step + 1 for side, wide, step, pad, gap in facts]
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+BLOCK = 16
+"""Channels that a CPU's vector unit takes at once, at most."""
+
+
+def cuts_whole_groups(groups: int, channels: int) -> bool:
+    """Whether a grouped convolution or norm over so many channels loses whole groups.
+
+    Where the groups are few and wide, all of them become narrower instead, which leaves more choice.
+    """
+    return groups > 1 and groups * groups >= channels
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+    """Within, the network is in eval mode; afterwards every module is in the mode that it was in."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield module.eval()
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by all its names, with the buffers that a state dict leaves out."""
+    return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+
+
+def copy_sharing_weights(module: nn.Module) -> nn.Module:
+    """A copy of a network with its very parameters and buffers, so that it takes next to no memory."""
+    # Deepcopy keeps what its memo names.
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in named_tensors(module).values()})
+
+
+@contextmanager
+def safe_backward(module: nn.Module) -> Iterator[None]:
+    """Within, strided pointwise convolutions of few channels skip pixels of their input instead of striding over them.
+
+    The result is the same. oneDNN's backward pass of such a convolution writes beyond its buffer where the images are
+    channels last and there are fewer channels than a CPU's vector unit takes at once (its issue 6035). The shortcuts
+    of narrow or heavily pruned residual networks are of this kind.
+    """
+    with ExitStack() as stack:
+        for layer in {layer for layer in module.modules() if isinstance(layer, nn.Conv2d)}:
+            pointwise = set(layer.kernel_size) == {1} and layer.padding in ((0, 0), "valid")
+            if pointwise and max(layer.stride) > 1 and layer.in_channels < BLOCK:
+                stack.enter_context(_skipping(layer))
+        yield
+
+
+@contextmanager
+def _skipping(layer: nn.Conv2d) -> Iterator[None]:
+    """Within, a pointwise convolution has stride 1 and gets only the pixels that it would have stopped at."""
+    stride = layer.stride
+    hook = layer.register_forward_pre_hook(lambda _, inputs: inputs[0][..., :: stride[0], :: stride[1]])
+    layer.stride = (1, 1)
+    try:
+        yield
+    finally:
+        hook.remove()
+        layer.stride = stride

@@ -1,0 +1,1 @@
+"""Data, network and structure opened together."""

@@ -1,0 +1,66 @@
+"""A pruned network with the workload it was pruned for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rlprune.artifacts.pruned import load, pruned_folder
+from rlprune.config.options import KeptData
+from rlprune.config.resolve import as_dict, resolve
+from rlprune.errors import UserError
+from rlprune.models.trust import require_named
+from rlprune.plans.plan import PruningPlan
+from rlprune.tracing.selection import CHOICES
+from rlprune.utils.progress import Progress
+from rlprune.utils.shapes import counted, shape_of
+from rlprune.workloads.workload import KEPT, Workload, _require_finite, open_workload
+
+
+def open_pruned(
+    source: Path, settings: Mapping[str, Any], progress: Progress
+) -> tuple[Workload, nn.Module, PruningPlan]:
+    """A pruned network with the workload it was pruned for, or with other images.
+
+    Args:
+        source: a run folder or a pruned folder.
+        settings: as for `open_workload`; what they leave open is taken from the folder's plan. A `checkpoint` among
+            them is for the dense network.
+        progress: told what is going on.
+
+    Returns:
+        The workload (its dense network has fresh weights unless a checkpoint is given), the pruned network on its
+        device, and its plan.
+
+    Raises:
+        UserError: whatever cannot be used.
+    """
+    folder = pruned_folder(source)
+    plan = PruningPlan.load(folder / "plan.json")
+    require_named(plan.network.get("model"), folder)
+    workload = open_workload(settings_of_plan(settings, plan), progress)
+    module = load(folder, workload.device)
+    if (here := workload.data.shape[0]) != (there := shape_of(plan.network)[0]):
+        raise UserError(f"{workload.data.name} is read with {counted(here)} and the network in {folder} takes {there}")
+    _require_finite(module, workload.data, workload.device, str(folder))
+    if (here := len(workload.data.classes)) != (there := plan.network["classes"]):
+        raise UserError(f"{workload.data.name} has {here} classes and the network in {folder} tells {there} apart")
+    return workload, module, plan
+
+
+def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str, Any]:
+    """Settings completed by what a plan knows of its network and its images."""
+    kept = plan.provenance.get("data_settings", {})
+    read = as_dict(resolve(KeptData, kept))
+    there = {name: read[name] for name in KEPT if name in kept}
+    given = {key: value for key, value in settings.items() if value not in (None, False)}
+    if given.get("data") not in (None, there.get("data")):
+        there = {key: plan.network.get(key) for key in ("image_size", "channels")}
+    network = {}
+    if plan.network:
+        choice = {key: plan.network[key] for key in CHOICES if key in plan.network}
+        network = {"model": plan.network["model"], "model_args": plan.network["args"], **choice}
+    elif "model" not in given:
+        raise UserError("--model is missing: the plan does not say which network it is for")
+    return dict(settings) | there | network | {key: value for key, value in given.items() if key not in network}

@@ -1,0 +1,169 @@
+"""Data, network and structure opened together, checked before any work starts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlprune.cost.exact import Cost, build_cost
+from rlprune.data.dataset import Dataset, load_data
+from rlprune.errors import UserError
+from rlprune.evaluation.sliced import SliceRunner
+from rlprune.graph.structure import Graph
+from rlprune.models.checkpoint import load_checkpoint, weights_hash
+from rlprune.models.registry import parse_model_args, rebuild_model
+from rlprune.models.trust import remember
+from rlprune.tasks.classification import CLASSIFICATION
+from rlprune.tracing.build import build_graph
+from rlprune.tracing.selection import CHOICES, parse_choice
+from rlprune.utils.device import evaluation_dtype, resolve_device, seed_everything
+from rlprune.utils.finite import require_finite_outputs
+from rlprune.utils.progress import Progress
+from rlprune.utils.shapes import RGB, Shape, as_settings, counted, example
+
+DATA_SETTINGS = (
+    "data", "data_root", "download", "image_size", "channels", "mean", "std", "search_images", "calibration_images",
+    "workers",
+)  # fmt: skip
+KEPT = (*(name for name in DATA_SETTINGS if name not in ("workers", "download")), "seed")
+"""What a plan keeps of the images that it was made for."""
+LOOKED_AT = 8
+"""Images that tell whether a network computes anything."""
+
+
+@dataclass
+class Workload:
+    """A network, its structure and the images it works on.
+
+    Attributes:
+        data: the images.
+        module: the dense network on `device`, in eval mode.
+        network: how to build it again: model, args, classes, image size, channels.
+        graph: groups and index maps.
+        cost: MACs and parameters.
+        device: where everything runs.
+    """
+
+    data: Dataset
+    module: nn.Module
+    network: dict[str, Any]
+    graph: Graph
+    cost: Cost
+    device: torch.device
+
+    def runner(self, tell: Callable[[str], None] = lambda text: None) -> SliceRunner:
+        """The sliced network with the calibration images on the device; `tell` hears of too little memory."""
+        images, _ = self.calibration()
+        return SliceRunner(self.module, self.graph, images, dtype=evaluation_dtype(self.device), tell=tell)
+
+    def calibration(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Calibration images and labels on the device."""
+        return self._whole("calibration")
+
+    def search(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search images and labels on the device."""
+        return self._whole("search")
+
+    def _whole(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = getattr(self.data, split).take(torch.arange(len(getattr(self.data, split))))
+        return images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
+
+    def weights(self) -> str:
+        """Hash of the dense weights."""
+        return weights_hash(self.module.state_dict())
+
+
+def inputs_of(workload: Workload) -> dict[str, str]:
+    """Hashes of what evaluations depend on besides the settings."""
+    return {"dense weights": workload.weights(), "images": workload.data.fingerprint}
+
+
+def read_data(settings: Mapping[str, Any]) -> Dataset:
+    """The data set that settings name."""
+    given = {key: settings[key] for key in DATA_SETTINGS if settings.get(key) is not None}
+    return load_data(
+        given.pop("data", "digits"), root=given.pop("data_root", None), seed=settings.get("seed") or 0, **given
+    )
+
+
+def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset | None = None) -> Workload:
+    """Read the images and build the network with fresh or given weights.
+
+    Args:
+        settings: `model`, `model_args`, `checkpoint`, `seed`, `device` and the data settings.
+        progress: told what is going on.
+        data: the images, where another workload has read them already.
+
+    Raises:
+        UserError: whatever cannot be used.
+    """
+    device = resolve_device(settings.get("device") or "auto")
+    if data is None:
+        progress.stage("reading images")
+        data = read_data(settings)
+    progress.stage("tracing the network")
+    network, module, graph = open_network(settings, len(data.classes), data.shape, device)
+    _require_output(module, data.shape, device)
+    if settings.get("checkpoint"):
+        _require_finite(module, data, device, str(settings["checkpoint"]))
+    return Workload(data, module, network, graph, build_cost(graph), device)
+
+
+def open_network(
+    settings: Mapping[str, Any], classes: int, shape: Shape, device: torch.device
+) -> tuple[dict[str, Any], nn.Module, Graph]:
+    """Build a network with fresh or given weights and trace it.
+
+    Args:
+        settings: `model`, `model_args`, `checkpoint`, `seed` and which groups may be cut.
+        classes: number of outputs.
+        shape: (C, H, W) of an image.
+        device: where it goes.
+
+    Returns:
+        How to build it again, the network in eval mode, and its structure.
+    """
+    seed_everything(settings.get("seed") or 0)
+    network = {
+        "model": settings["model"],
+        "args": parse_model_args(settings.get("model_args")),
+        "classes": classes,
+        **as_settings(shape),
+    }
+    # Typed by a person, or found in results and allowed where those were read.
+    remember(network["model"])
+    module = rebuild_model(network)
+    if settings.get("checkpoint"):
+        load_checkpoint(module, settings["checkpoint"], name=network["model"])
+    module = module.to(device).to(memory_format=torch.channels_last).eval()
+    images = example(shape, device=device)
+    if shape[0] != RGB:
+        _require_channels(module, images, network["model"])
+    graph = build_graph(module, images, parse_choice(settings))
+    return network | {key: settings[key] for key in CHOICES if settings.get(key)}, module, graph
+
+
+def _require_channels(module: nn.Module, images: torch.Tensor, name: str) -> None:
+    """Whether a network takes images that are not red, green and blue."""
+    try:
+        with torch.inference_mode():
+            module(images)
+    except RuntimeError as error:
+        raise UserError(
+            f"the network does not take images of {counted(images.shape[1])}: {error}; give --channels {RGB}, or let "
+            f"the factory in {name} make its first layer for in_channels, which it is given if it asks for it"
+        ) from error
+
+
+def _require_output(module: nn.Module, shape: Shape, device: torch.device) -> None:
+    with torch.inference_mode():
+        output = module(example(shape, device=device))
+    CLASSIFICATION.check(output)
+
+
+def _require_finite(module: nn.Module, data: Dataset, device: torch.device, name: str) -> None:
+    """Whether weights from a file compute something for the first calibration images."""
+    images, _ = data.calibration.take(torch.arange(min(LOOKED_AT, len(data.calibration))))
+    require_finite_outputs(module, images.to(device), name)

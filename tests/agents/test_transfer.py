@@ -1,0 +1,188 @@
+"""What another network borrows from the one a policy was trained on, and how far from it that is."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rlprune.agents import transfer as module
+from rlprune.agents.transfer import HAIR, NEIGHBOURS, SourceNetwork, family, nearest_source
+from rlprune.cost.exact import Cost, build_cost
+from rlprune.envs.observation import DYNAMIC, Features, build_features, layer_facts
+from rlprune.evaluation.sensitivity import Sensitivity
+from rlprune.graph.structure import Graph
+from rlprune.tracing.build import build_graph
+
+RATIOS = np.array([1, 0.5, 0.1])
+
+
+def chain(*widths: int) -> tuple[Graph, Cost]:
+    """3x3 convolutions of these widths, one after the other."""
+    sizes = [3, *widths]
+    layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, widths, strict=False)]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(sizes[-1], 2))
+    graph = build_graph(net, torch.zeros(1, 3, 8, 8))
+    return graph, build_cost(graph)
+
+
+def features_of(graph: Graph, cost: Cost, curves: Sensitivity, seed: int = 0) -> Features:
+    scores = np.random.default_rng(seed).random(int(graph.sizes.sum())) + 0.1
+    return build_features(graph, cost, scores, (scores, scores), curves, graph.sizes / 2)
+
+
+def home_of(graph: Graph, cost: Cost, rises: np.ndarray) -> SourceNetwork:
+    curves = Sensitivity(RATIOS, np.column_stack([np.zeros(len(rises)), rises]))
+    features = features_of(graph, cost, curves)
+    channels = {group.name: group.channels for group in graph.groups}
+    inputs = {"dense weights": "here", "images": "these"}
+    network = {"model": "vgg16", "args": {}}
+    return SourceNetwork(network, "digits", inputs, channels, features.names[:-DYNAMIC], features.static, curves, False)
+
+
+RISES = np.array([[0.3, 1.0], [0.2, 0.7], [0.1, 0.4], [0.05, 0.2]])
+
+
+@pytest.fixture
+def source() -> SourceNetwork:
+    return home_of(*chain(8, 16, 32, 32), RISES)
+
+
+def test_the_same_groups_keep_their_curves(source: SourceNetwork) -> None:
+    graph, cost = chain(8, 16, 32, 32)
+    assert source.is_same_architecture(graph)
+    np.testing.assert_array_equal(source.borrow(graph, cost).rises[:, 1:], RISES)
+    assert not source.is_same_architecture(chain(8, 16, 32, 31)[0])
+    assert not source.is_same_architecture(chain(8, 16, 32)[0])
+
+
+def test_others_borrow_from_the_nearest(source: SourceNetwork) -> None:
+    """Recomputed group by group from the definition: weights fall with the square of the distance."""
+    here_graph, here_cost = chain(8, 16, 16, 32, 32)
+    facts = [layer_facts(*network) for network in (chain(8, 16, 32, 32), (here_graph, here_cost))]
+    for some in facts:
+        for share in ("macs_share", "params_share"):
+            some[share] = some[share] / some[share].mean()
+    there, here = (np.array(list(some.values())).T for some in facts)
+    scale = [max(column.std(), 0.1) for column in there.T]
+    found = source.borrow(here_graph, here_cost)
+    assert found.ratios.tolist() == RATIOS.tolist()
+    for group, mine in enumerate(here):
+        apart = [float(np.sqrt(np.mean(((mine - other) / scale) ** 2))) for other in there]
+        near = sorted(range(4), key=lambda other: apart[other])[:NEIGHBOURS]
+        weights = np.array([1 / (apart[other] ** 2 + HAIR) for other in near])
+        expected = (weights[:, None] * RISES[near]).sum(0) / weights.sum()
+        np.testing.assert_allclose(found.rises[group, 1:], expected, rtol=1e-12)
+        assert found.rises[group, 0] == 0
+    # All groups differ in width only a little or in depth a little: the first stays the most sensitive.
+    assert found.rises[:, 2].argmax() == 0
+
+
+def test_the_distance(source: SourceNetwork) -> None:
+    graph, cost = chain(8, 16, 32, 32)
+    assert source.distance(features_of(graph, cost, source.sensitivity)) == 0
+    # What is measured counts nothing, what is seen of the weights does.
+    tame = Sensitivity(RATIOS, np.zeros((4, 3)))
+    assert source.distance(features_of(graph, cost, tame)) == 0
+    weights = source.distance(features_of(graph, cost, tame, seed=1))
+    assert 0 < weights < 2
+    wider = chain(80, 160, 320, 320)
+    assert source.distance(features_of(*wider, tame)) > 0
+
+
+def test_what_is_familiar_is_half_way(source: SourceNetwork) -> None:
+    graph, cost = chain(8, 16, 32, 32)
+    tame = Sensitivity(RATIOS, np.zeros((4, 3)))
+    there = features_of(graph, cost, tame, seed=1)
+    found = source.familiar(there)
+    follows = np.array([name.startswith(("rise_at", "base_ratio")) for name in source.names])
+    np.testing.assert_allclose(found.static[:, ~follows], (there.static + source.facts)[:, ~follows] / 2)
+    # The curves and the base plan are those that are walked.
+    np.testing.assert_array_equal(found.static[:, follows], there.static[:, follows])
+    assert found.names == there.names
+
+
+def test_the_nearest_home(source: SourceNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the same weights, then the same architecture, then similar layers."""
+    monkeypatch.setattr(module, "inputs_of", lambda _: {"dense weights": "here", "images": "these"})
+    elsewhere = replace(source, inputs={"dense weights": "other", "images": "these"})
+    thin, wide = (home_of(*chain(*widths), RISES) for widths in ((8, 8, 8, 8), (64, 128, 256, 256)))
+
+    def nearest(sources: list[SourceNetwork], *widths: int) -> SourceNetwork:
+        graph, cost = chain(*widths)
+        workload: Any = SimpleNamespace(graph=graph, cost=cost)
+        return nearest_source(sources, workload)
+
+    assert nearest([thin, elsewhere, source, wide], 8, 16, 32, 32) is source
+    assert nearest([thin, elsewhere, wide], 8, 16, 32, 32) is elsewhere
+    assert nearest([wide, thin], 8, 8, 8) is thin
+    assert nearest([thin, wide], 64, 128, 256) is wide
+
+
+@pytest.mark.parametrize(
+    ("widths", "model", "data", "inputs", "expected"),
+    [
+        ((8, 16, 32, 32), "vgg16", "digits", ("here", "these"), "the very network it was trained on"),
+        ((8, 16, 32, 32), "vgg16", "digits", ("here", "others"), "the same network, with other images held out"),
+        ((8, 16, 32, 32), "vgg16", "digits", ("other", "these"), "the same architecture with other weights"),
+        ((8, 16, 32, 32), "vgg16", "folder:moved", ("other", "these"), "the same architecture with other weights"),
+        ((8, 16, 32, 32), "vgg16", "cifar10", ("other", "others"), "the same architecture, on another data set"),
+        ((8, 16, 32), "torchvision/vgg11_bn", "digits", ("other", "these"), "another depth or width of vgg"),
+        ((8, 16, 32), "vgg11", "cifar10", ("a", "b"), "another depth or width of vgg, on another data set"),
+        ((8, 16, 32), "resnet20", "digits", ("other", "others"), "another family than vgg"),
+    ],
+)
+def test_the_kind_of_journey(
+    source: SourceNetwork,
+    monkeypatch: pytest.MonkeyPatch,
+    widths: tuple[int, ...],
+    model: str,
+    data: str,
+    inputs: tuple[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.setattr(module, "inputs_of", lambda _: dict(zip(("dense weights", "images"), inputs, strict=True)))
+    workload: Any = SimpleNamespace(
+        graph=chain(*widths)[0], network={"model": model}, data=SimpleNamespace(name=data)
+    )  # fmt: skip
+    assert source.kind(workload) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("vgg16", "vgg"),
+        ("resnet20", "resnet"),
+        ("torchvision/resnet18", "resnet"),
+        ("timm/resnetv2_50", "resnet"),
+        ("mobilenetv2", "mobilenet"),
+        ("torchvision/mobilenet_v3_small", "mobilenet"),
+        ("torchvision/densenet121", "densenet"),
+        ("timm/convnext_tiny", "convnext"),
+        ("my/net2.py:make", "my/net2.py:make"),
+        ("3d", "3d"),
+    ],
+)
+def test_families(model: str, expected: str) -> None:
+    assert family(model) == expected
+
+
+def test_it_comes_back_from_a_file(source: SourceNetwork) -> None:
+    again = SourceNetwork.from_json(source.as_json(), source.names)
+    assert again.channels == source.channels
+    np.testing.assert_array_equal(again.facts, source.facts)
+    for spoil in (
+        lambda data: data["groups"][0].pop("rises"),
+        lambda data: data["groups"][0]["rises"].pop(),
+        lambda data: data["groups"][0].update(facts=[0.0]),
+        lambda data: data["groups"][0].update(rises=[0, float("nan"), 1]),
+        lambda data: data.pop("ratios"),
+        lambda data: data.update(groups=[]),
+    ):
+        data = source.as_json()
+        spoil(data)
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            SourceNetwork.from_json(data, source.names)

@@ -1,0 +1,192 @@
+"""Loading by name: normalisation, splits, fingerprints and options and images that cannot be used."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rlprune.data.dataset import Dataset, load_data
+from rlprune.data.images import MemoryImages, StreamImages
+from rlprune.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_data("digits")
+
+
+def rows(images: Any) -> set[int]:
+    assert images.rows is not None
+    return set(images.rows.tolist())
+
+
+def same(a: Dataset, b: Dataset) -> bool:
+    parts = ("train", "calibration", "search")
+    return all(torch.equal(getattr(a, part).rows, getattr(b, part).rows) for part in parts)
+
+
+def test_digits(digits: Dataset) -> None:
+    assert digits.classes == tuple("0123456789")
+    assert (digits.image_size, len(digits.test)) == (32, 360)
+    assert (digits.train_epochs, digits.finetune_epochs) == (4, 3)
+
+
+def test_digits_show_what_was_scanned(digits: Dataset) -> None:
+    """Averages of 4 x 4 pixels of an enlarged scan follow the scan: correlation above 0.95 for its own digit."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = digits.test.take(torch.arange(5))[0].mean(1)
+    blocks = images.reshape(5, 8, 4, 8, 4).mean((2, 4)).reshape(5, 64)
+    for block, label in zip(blocks, digits.test.labels, strict=False):
+        likeness = [np.corrcoef(block, scan.ravel())[0, 1] for scan in bunch.images]
+        assert max(likeness) > 0.95
+        assert bunch.target[int(np.argmax(likeness))] == label
+
+
+def test_digits_are_never_augmented(digits: Dataset) -> None:
+    plain, augmented = (
+        list(digits.train.batches(500, augment=augment, generator=torch.Generator().manual_seed(1)))
+        for augment in (False, True)
+    )
+    for (x, y), (other_x, other_y) in zip(plain, augmented, strict=True):
+        assert torch.equal(x, other_x)
+        assert torch.equal(y, other_y)
+
+
+def test_training_images_are_normalised(digits: Dataset) -> None:
+    """All images the mean and deviation come from: training and search images together."""
+    pixels = torch.cat([part.take(torch.arange(len(part)))[0] for part in (digits.train, digits.search)]).double()
+    torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels.std((0, 2, 3)), torch.ones(3, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_splits_are_disjoint_and_calibration_is_trained_on(digits: Dataset) -> None:
+    assert rows(digits.train).isdisjoint(rows(digits.search))
+    assert len(rows(digits.train)) + len(rows(digits.search)) == 1437
+    assert rows(digits.calibration) < rows(digits.train)
+    assert (len(digits.search), len(digits.calibration)) == (1437 // 20, 1437 // 40)
+
+
+def test_splits_follow_the_seed_and_the_test_images_do_not(digits: Dataset) -> None:
+    again, other = load_data("digits"), load_data("digits", seed=1)
+    assert same(digits, again)
+    assert digits.fingerprint == again.fingerprint
+    assert rows(digits.search) != rows(other.search)
+    assert digits.fingerprint != other.fingerprint
+    everything = torch.arange(360)
+    assert torch.equal(digits.test.take(everything)[0], other.test.take(everything)[0])
+    assert (digits.mean, digits.std) == (other.mean, other.std)
+
+
+def test_a_folder(pets: Path) -> None:
+    data = load_data(f"folder:{pets}", search_images=8, calibration_images=4)
+    assert data.name == f"folder:{pets}"
+    assert data.classes == ("cat", "dog")
+    assert data.image_size == 8
+    assert torch.bincount(data.search.labels).tolist() == [6, 2]
+    assert torch.bincount(data.calibration.labels).tolist() == [3, 1]
+    assert torch.bincount(data.train.labels).tolist() == [24, 8]
+    assert (data.train_epochs, data.finetune_epochs) == (30, 10)
+    paths = sorted((pets / "train/cat").iterdir()) + sorted((pets / "train/dog").iterdir())
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths]) / 255
+    np.testing.assert_allclose(data.mean, pixels.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(data.std, pixels.std((0, 1, 2)), atol=1e-6)
+    assert isinstance(data.train, MemoryImages)
+    assert data.train.augmentable
+
+
+def test_default_sizes_of_the_splits(pets: Path) -> None:
+    data = load_data(f"folder:{pets}")  # 5 % of 40 images are 2: as many as classes
+    assert (len(data.train), len(data.search), len(data.calibration)) == (38, 2, 2)
+
+
+def test_given_colours_are_used(pets: Path) -> None:
+    data = load_data(f"folder:{pets}", mean=[0.5, 0.4, 0.3], std=(0.1, 0.2, 0.3))
+    assert (data.mean, data.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    with Image.open(pets / "test/cat/000.png") as image:
+        red = int(np.asarray(image)[0, 0, 0])
+    assert data.test.take(torch.tensor([0]))[0][0, 0, 0, 0].item() == pytest.approx((red / 255 - 0.5) / 0.1, rel=1e-5)
+
+
+def test_mean_alone_may_be_given(pets: Path) -> None:
+    data, measured = (load_data(f"folder:{pets}", mean=mean) for mean in ([0.0, 0.0, 0.0], None))
+    assert data.mean == (0.0, 0.0, 0.0)
+    assert data.std == measured.std
+
+
+def test_the_fingerprint_tells_data_apart(pets: Path, write_images: Callable[..., None]) -> None:
+    name, seen = f"folder:{pets}", set()
+    moved = pets.parent / "moved"
+    shutil.copytree(pets, moved)
+    first = load_data(name).fingerprint
+    assert first == load_data(f"folder:{moved}").fingerprint
+    assert len(first) == 16
+    for change in (
+        {"seed": 1},
+        {"image_size": 16},
+        {"search_images": 5},
+        {"calibration_images": 5},
+        {"std": [1, 1, 1]},
+    ):
+        seen.add(load_data(name, **change).fingerprint)
+    write_images(pets / "test/cat/more", 1, size=(9, 8), seed=9)
+    seen.add(load_data(name).fingerprint)
+    assert len(seen | {first}) == 7
+
+
+def test_large_images_are_streamed(tmp_path: Path, write_images: Callable[..., None]) -> None:
+    for seed, part in enumerate(("train", "val")):
+        for name in ("a", "b"):
+            write_images(tmp_path / part / name, 3, size=(90, 70), suffix="jpg", seed=seed)
+    data = load_data(f"folder:{tmp_path}", workers=0)
+    assert isinstance(data.train, StreamImages)
+    assert data.image_size == 224
+    pixels = torch.cat([part.take(torch.arange(len(part)))[0] for part in (data.train, data.search)]).double()
+    torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-4, rtol=0)
+    assert data.test.take(torch.tensor([0, 5]))[0].shape == (2, 3, 224, 224)
+    assert load_data(f"folder:{tmp_path}", image_size=24).train.take(torch.tensor([0]))[0].shape == (1, 3, 24, 24)
+
+
+def fails(match: str, name: str, **options: Any) -> None:
+    with pytest.raises(UserError, match=match):
+        load_data(name, **options)
+
+
+@pytest.mark.parametrize("path", ["train/cat/000.png", "test/dog/003.png"])
+def test_a_truncated_image_is_named(pets: Path, path: str) -> None:
+    content = (pets / path).read_bytes()
+    (pets / path).write_bytes(content[: len(content) // 2])
+    fails(f"{path}.*cannot be read", f"folder:{pets}")
+
+
+def test_images_of_one_colour_need_given_numbers(tmp_path: Path) -> None:
+    for path in (tmp_path / part / name for part in ("train", "test") for name in ("a", "b")):
+        path.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), (9, 9, 9)).save(path / f"{number}.png")
+    fails("same value", f"folder:{tmp_path}")
+    assert load_data(f"folder:{tmp_path}", std=[1, 1, 1], mean=[0, 0, 0]).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"search_images": 1437, "calibration_images": 1}, "1437 search.*1437 training"),
+        ({"search_images": 1436, "calibration_images": 1}, "1436 search images leave 1 of 1437 training"),
+        ({"calibration_images": 2000}, "2000 calibration"),
+        ({"search_images": 0}, "search_images is 0"),
+        ({"calibration_images": -1}, "calibration_images is -1"),
+        ({"image_size": 0}, "image_size is 0"),
+        ({"mean": [0.5]}, r"mean is 0\.5: expected three"),
+        ({"mean": [0, 0, float("nan")]}, "mean is"),
+        ({"std": [1, 0, 1]}, "std is 1, 0, 1: expected three numbers above 0"),
+    ],
+)
+def test_options_that_cannot_be_used(options: dict[str, Any], match: str) -> None:
+    fails(match, "digits", **options)

@@ -1,0 +1,175 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+from toys import macs, make_spec
+
+from rlprune.cost.budget import Budget, parse_budget
+from rlprune.cost.exact import Cost
+from rlprune.cost.projection import BudgetProjector
+from rlprune.evaluation.sensitivity import KEEP_RATIOS, Sensitivity, convex, measure, number_of_evaluations
+from rlprune.methods.allocators.sensitivity import sensitivity_rule
+
+
+def separate(sizes: list[int], macs: list[float], params: list[float]) -> Cost:
+    """Groups that do not meet: costs are sums over groups of the kept channels times these numbers."""
+    groups = len(sizes)
+    weights = np.array([macs, params], dtype=float).T
+    return Cost(
+        np.array([*[0] * groups, 1.0]),
+        np.vstack([np.eye(groups), np.zeros(groups)]),
+        np.arange(groups),
+        np.full(groups, groups),
+        weights,
+        np.array(sizes) @ weights,
+        np.array(sizes),
+        np.ones(groups, dtype=int),
+    )
+
+
+def test_measuring() -> None:
+    """Every group is cut alone, to counts that are allowed, and compared with the dense network."""
+    projector = BudgetProjector(separate([40, 8], [1, 1], [1, 1]), parse_budget(None), round_to=4)
+    asked: list[list[int]] = []
+
+    def loss(counts: np.ndarray) -> float:
+        asked.append(counts.tolist())
+        return 0.5 + (40 - counts[0]) / 10 + (8 - counts[1])
+
+    found = measure(lambda plans: [loss(plan) for plan in plans], projector)
+    first = [max(4, int(40 * ratio) // 4 * 4) for ratio in KEEP_RATIOS]
+    second = [max(4, int(8 * ratio) // 4 * 4) for ratio in KEEP_RATIOS]
+    assert asked == [[40, 8], *[[n, 8] for n in first], *[[40, n] for n in second]]
+    assert len(asked) == number_of_evaluations(2)
+    assert found.ratios.tolist() == [1, *KEEP_RATIOS]
+    assert found.rises == pytest.approx(np.array([[0, *[(40 - n) / 10 for n in first]], [0, *[8 - n for n in second]]]))
+
+
+@pytest.mark.parametrize(
+    ("rises", "expected"),
+    [
+        ([0, 1, 2, 4], [0, 1, 2, 4]),  # slopes 2, 4, 16: convex as it is
+        ([0, 1, 0.5, 4], [0, 2 / 3, 1, 4]),  # rises first, then the middle point is above the line
+        ([0, -1, -1, 2], [0, 0, 0, 2]),  # noise is no gain
+        ([0, 1, 1, 1], [0, 0.5 / 0.875, 0.75 / 0.875, 1]),  # one line
+        ([0, 0, 0, 0], [0, 0, 0, 0]),
+    ],
+)
+def test_convex_curves(rises: list[float], expected: list[float]) -> None:
+    found = convex(Sensitivity(np.array([1, 0.5, 0.25, 0.125]), np.array([rises], dtype=float)))
+    assert found[0] == pytest.approx(expected)
+
+
+def test_prediction_adds_up() -> None:
+    curves = Sensitivity(np.array([1, 0.5, 0.25]), np.array([[0.0, 1, 3], [0, 0.2, 0.4]]))
+    keep = np.array([[1, 1], [0.75, 1], [0.5, 0.5], [0.375, 0.3], [0.25, 0.1]])
+    assert curves.predict(keep) == pytest.approx([0, 0.5, 1.2, 2 + 0.36, 3.4])
+    assert curves.predict(keep[1]) == pytest.approx(0.5)
+
+
+RATIOS = np.array([1, 0.5, 0.25, 0.125])
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> tuple[Sensitivity, Cost]:
+    groups = draw(st.integers(1, 4))
+    # Convex: the slopes grow.
+    slopes = [np.cumsum(draw(st.lists(st.floats(0.01, 2), min_size=3, max_size=3))) for _ in range(groups)]
+    rises = np.array([[0, *np.cumsum(slope * -np.diff(RATIOS))] for slope in slopes])
+    macs = draw(st.lists(st.floats(0.1, 10), min_size=groups, max_size=groups))
+    return Sensitivity(RATIOS, rises), separate([64] * groups, macs, [1] * groups)
+
+
+def optimum(sensitivity: Sensitivity, cost: Cost, most: float) -> float:
+    """The lowest predicted rise within a fraction of the MACs, by linear programming over the pieces of the curves."""
+    lengths = np.tile(-np.diff(RATIOS), len(cost.sizes))
+    slopes = np.diff(sensitivity.rises, axis=1).ravel() / lengths
+    saved = np.repeat(cost.weights[:, 0] * cost.sizes, 3) / cost.dense[0]
+    solved = linprog(
+        slopes, A_ub=[-saved], b_ub=[most - 1], bounds=list(zip(np.zeros_like(lengths), lengths, strict=True))
+    )
+    assert solved.success
+    return float(solved.fun)
+
+
+@given(workloads(), st.floats(0.2, 1))
+@settings(max_examples=60, deadline=None)
+def test_the_rule_is_optimal_where_costs_add_up(workload: tuple[Sensitivity, Cost], budget: float) -> None:
+    sensitivity, cost = workload
+    projector = BudgetProjector(cost, Budget({"macs": budget}), min_channels=8)
+    keep = sensitivity_rule(sensitivity, projector) / cost.sizes
+    used = cost.ratios(keep * cost.sizes)[0]
+    step = (cost.weights[:, 0] * cost.sizes).max() / cost.dense[0] / 64
+    assert budget - step - 1e-9 <= used <= budget
+    assert sensitivity.predict(keep) == pytest.approx(optimum(sensitivity, cost, used), abs=1e-9)
+
+
+@given(workloads(), st.floats(0.1, 5))
+@settings(max_examples=60, deadline=None)
+def test_with_a_price_channels_go_while_they_cost_more_than_they_hurt(
+    workload: tuple[Sensitivity, Cost], price: float
+) -> None:
+    """A piece of a curve goes if its slope is below what its MACs are worth."""
+    sensitivity, cost = workload
+    projector = BudgetProjector(cost, parse_budget(None), min_channels=8)
+    keep = sensitivity_rule(sensitivity, projector, weights=np.array([price, 0.0])) / cost.sizes
+    worth = price * cost.weights[:, 0] * cost.sizes / cost.dense[0]
+    slopes = np.diff(sensitivity.rises, axis=1) / -np.diff(RATIOS)
+    # A slope that is its price's equal in all but rounding may go either way.
+    clear = (np.abs(slopes - worth[:, None]) > 1e-9 * worth[:, None]).all(axis=1)
+    expected = 1 - (slopes < worth[:, None]) @ -np.diff(RATIOS)
+    assert keep[clear] == pytest.approx(expected[clear])
+
+
+def curves(*rises: Any) -> Sensitivity:
+    return Sensitivity(RATIOS, np.array(rises, dtype=float))
+
+
+def test_a_budget_goes_before_the_price() -> None:
+    cost = separate([64, 64], [1, 1], [1, 1])
+    projector = BudgetProjector(cost, parse_budget(0.5))
+    dear = curves([0, 5, 10, 20], [0, 6, 12, 24])
+    keep = sensitivity_rule(dear, projector, weights=np.array([0.1, 0.1]))
+    assert cost.ratios(keep)[0] == pytest.approx(0.5, abs=1 / 128 + 1e-9)
+    assert cost.ratios(keep)[0] <= 0.5
+
+
+def test_only_what_relieves_an_exceeded_budget_counts() -> None:
+    """The first group has the MACs, the second the parameters; the second one's cuts are free but do not help."""
+    cost = separate([64, 64], [1, 0], [0, 1])
+    projector = BudgetProjector(cost, parse_budget("macs=0.5"))
+    assert sensitivity_rule(curves([0, 1, 2, 4], [0, 0, 0, 0]), projector).tolist() == [32, 64]
+    both = BudgetProjector(cost, parse_budget("macs=0.5,params=0.25"))
+    assert sensitivity_rule(curves([0, 1, 2, 4], [0, 9, 18, 36]), both).tolist() == [32, 16]
+
+
+def test_a_bound_can_be_met_at_the_price_of_another_resource() -> None:
+    """For the same damage a cut of the first group saves more MACs, one of the second more parameters."""
+    cost = separate([64, 64], [9, 1], [1, 9])
+    projector, alike = BudgetProjector(cost, parse_budget("params=0.5")), curves([0, 5, 7.5, 9], [0, 5, 7.5, 9])
+    first, second = sensitivity_rule(alike, projector)
+    assert first == 64
+    assert second == pytest.approx((320 - 64) / 9, abs=1)
+    first, second = sensitivity_rule(alike, projector, price="macs")
+    assert first == 64 * RATIOS[-1]
+    assert second == pytest.approx((320 - first) / 9, abs=1)
+
+
+def test_the_smallest_plan_is_the_end() -> None:
+    projector = BudgetProjector(separate([64, 10], [1, 1], [1, 1]), parse_budget(None), round_to=8)
+    free = curves([0, 0, 0, 0], [0, 0, 0, 0])
+    assert sensitivity_rule(free, projector, weights=np.ones(2)).tolist() == [8, 8]
+
+
+def test_the_rule_stays_where_the_curves_are_known() -> None:
+    """The last group costs nothing down to 0.2; below that nobody has measured, unless the budget leaves no choice."""
+    projector = make_spec("macs=0.3").projector
+    rises = np.array([[0, 0.5, 1, 2], [0, 0.5, 1, 2], [0, 0, 0, 0]])
+    curves = Sensitivity(np.array([1.0, 0.5, 0.25, 0.2]), rises)
+    assert sensitivity_rule(curves, projector).round(2).tolist()[2] == 1.6
+    tight = sensitivity_rule(curves, make_spec("macs=0.04").projector)
+    assert tight.min() < 1.6
+    assert macs(*tight) <= 0.04 * 152

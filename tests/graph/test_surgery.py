@@ -1,0 +1,171 @@
+"""Networks cut by us against the same networks cut by torch-pruning."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracles import cut_by_torch_pruning
+from torch import Tensor, nn
+
+from rlprune.artifacts.pruned import load, save_pruned
+from rlprune.errors import UserError
+from rlprune.graph.structure import Graph
+from rlprune.graph.surgery import prune
+from rlprune.models.registry import build_model
+from rlprune.plans.plan import PruningPlan, make_plan
+from rlprune.tracing.build import build_graph
+
+USER_FILE = """
+from torch import nn
+
+def net(num_classes, width):
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 5, 3), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(5, num_classes))
+"""
+
+
+def random_mask(graph: Graph, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    halves = [rng.permutation(group.channels) < rng.integers(1, group.channels + 1) for group in graph.groups]
+    return np.concatenate(halves)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_cut_networks_are_those_of_torch_pruning(network: nn.Module, seed: int) -> None:
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    kept = random_mask(graph, seed)
+    before = copy.deepcopy(network.state_dict())
+    ours, theirs = prune(network, graph, kept), cut_by_torch_pruning(network, graph, kept)
+    images = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5 * theirs(images).abs().max().item())
+    assert {name: value.shape for name, value in ours.state_dict().items()} == {
+        name: value.shape for name, value in theirs.state_dict().items()
+    }
+    # Layers say what they hold; torch-pruning leaves batch norms without weights alone.
+    assert [repr(layer) for layer in ours.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))] == [
+        repr(layer) for layer in theirs.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
+    ]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_cut_networks_learn_alone(network: nn.Module) -> None:
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    before = copy.deepcopy(network.state_dict())
+    smaller = prune(network, graph, random_mask(graph)).train()
+    optimiser = torch.optim.SGD(smaller.parameters(), lr=1e-3)
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 4
+    weights = [parameter.clone() for parameter in smaller.parameters()]
+    loss = nn.functional.cross_entropy(smaller(images), labels)
+    loss.backward()
+    optimiser.step()
+    assert all(parameter.grad is not None for parameter in smaller.parameters())
+    assert any(not torch.equal(now, old) for now, old in zip(smaller.parameters(), weights, strict=True))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_keeping_everything_changes_nothing(network: nn.Module) -> None:
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    images = torch.randn(2, 3, 32, 32)
+    same = prune(network, graph, np.ones(graph.sizes.sum(), dtype=bool))
+    assert torch.equal(same(images), network(images))
+    assert not any(a is b for a, b in zip(same.parameters(), network.parameters(), strict=True))
+
+
+def test_buffers_outside_the_state_dict_are_copied() -> None:
+    class Counts(nn.Module):
+        seen: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.last = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+            self.register_buffer("seen", torch.zeros(1), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen += 1
+            return self.last(self.one(x).mean((2, 3)))
+
+    net = Counts()
+    graph = build_graph(net, torch.zeros(1, 3, 4, 4))
+    smaller, before = prune(net, graph, random_mask(graph)), net.seen.clone()
+    smaller(torch.zeros(1, 3, 4, 4))
+    assert torch.equal(net.seen, before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[[str, dict[str, object]], tuple[Path, nn.Module]]:
+    """A pruned network in a folder."""
+
+    def write(model: str, args: dict[str, object]) -> tuple[Path, nn.Module]:
+        description = {"model": model, "classes": 4, "image_size": 32, "args": args}
+        module = build_model(model, classes=4, image_size=32, args=args).eval()
+        graph = build_graph(module, torch.zeros(1, 3, 32, 32))
+        kept = random_mask(graph)
+        smaller = prune(module, graph, kept)
+        save_pruned(smaller, make_plan(graph, kept, description), tmp_path / "run" / "pruned")
+        return tmp_path / "run", smaller
+
+    return write
+
+
+@pytest.mark.parametrize("model", ["mobilenetv2", "file"])
+def test_loading_in_a_new_process(
+    folder: Callable[[str, dict[str, object]], tuple[Path, nn.Module]], tmp_path: Path, model: str
+) -> None:
+    (tmp_path / "mine.py").write_text(USER_FILE)
+    name = f"{tmp_path / 'mine.py'}:net" if model == "file" else model
+    run, module = folder(name, {"width": 6 if model == "file" else 0.25})
+    images = torch.randn(2, 3, 32, 32)
+    torch.save(images, tmp_path / "images.pt")
+    program = (
+        "import sys, torch, rlprune; torch.set_num_threads(1); net = rlprune.load(sys.argv[1], model=sys.argv[4]); "
+        "assert not net.training and all(p.requires_grad for p in net.parameters()); "
+        "torch.save(net(torch.load(sys.argv[2])).detach(), sys.argv[3])"
+    )
+    files = [run, tmp_path / "images.pt", tmp_path / "outputs.pt"]
+    subprocess.run([sys.executable, "-c", program, *map(str, files), name], check=True, cwd=Path(__file__).parents[2])
+    assert torch.equal(torch.load(tmp_path / "outputs.pt"), module(images))
+    # The inner folder alone will do as well.
+    assert torch.equal(load(run / "pruned", model=name)(images), module(images))
+
+
+def test_no_pruned_network(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no pruned network: expected plan.json and model.safetensors"):
+        load(tmp_path)
+
+
+def test_files_that_do_not_belong_together(
+    folder: Callable[[str, dict[str, object]], tuple[Path, nn.Module]],
+) -> None:
+    run, _ = folder("resnet20", {"width": 0.25})
+    plan = run / "pruned" / "plan.json"
+    good = json.loads(plan.read_text())
+
+    def refused(said: str, **changes: object) -> None:
+        plan.write_text(json.dumps(good | changes))
+        with pytest.raises(UserError, match=re.escape(said)):
+            load(run)
+
+    refused("does not say which network it prunes", network={})
+    refused("unknown model 'resnet21'", network=good["network"] | {"model": "resnet21"})
+    refused("does not fit vgg11: ", network=good["network"] | {"model": "vgg11"})
+    name = next(name for name, group in good["groups"].items() if len(group["kept"]) > 1)
+    fewer = {"channels": good["groups"][name]["channels"], "kept": good["groups"][name]["kept"][1:]}
+    refused(
+        f"does not fit its own plan: '{name}' keeps {len(fewer['kept'])} channels",
+        groups=good["groups"] | {name: fewer},
+    )
+    refused("there is no layer 'other'", groups=good["groups"] | {"other": fewer})
+
+
+def test_a_plan_is_no_network(tmp_path: Path) -> None:
+    PruningPlan({"a": (0,)}, {"a": 2}).save(tmp_path / "plan.json")
+    with pytest.raises(UserError, match="holds no pruned network"):
+        load(tmp_path)

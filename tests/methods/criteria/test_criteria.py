@@ -1,0 +1,141 @@
+"""Scores of networks small enough for a calculation by hand."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlprune import registry
+from rlprune.errors import UserError
+from rlprune.graph.structure import Graph
+from rlprune.methods.criteria.base import score_channels
+from rlprune.tracing.build import build_graph
+
+
+class Residual(nn.Module):
+    """One group of two channels from two layers, and one of three channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)
+        self.two, self.three, self.last = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 2, 1, bias=False), nn.Linear(2, 2)
+        with torch.no_grad():
+            self.one.weight.copy_(torch.tensor([[3.0, -4.0, 0.0], [1.0, 0.0, 0.0]])[..., None, None])
+            self.norm.weight.copy_(torch.tensor([-0.5, 1.5]))
+            self.two.weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 0.0], [0.0, -3.0]])[..., None, None])
+            self.three.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [2.0, 2.0, 1.0]])[..., None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.one(x))
+        return self.last((x + self.three(self.two(x).relu())).mean((2, 3)))
+
+
+NET: Any = Residual().eval()
+BATCH = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
+
+
+def graph() -> Graph:
+    found = build_graph(NET, torch.zeros(1, 3, 2, 2))
+    assert [(group.name, group.channels) for group in found.groups] == [("one", 2), ("two", 3)]
+    return found
+
+
+def test_l1() -> None:
+    # Filters 7, 1 have mean 4 and filters 1, 5 mean 3; filters 2, 2, 3 have mean 7 / 3.
+    expected = [7 / 4 + 1 / 3, 1 / 4 + 5 / 3, 6 / 7, 6 / 7, 9 / 7]
+    assert score_channels("l1", NET, graph(), BATCH) == pytest.approx(expected)
+
+
+def test_l2() -> None:
+    # 5, 1; 1, 3; sqrt 2, 2, 3.
+    mean = (2**0.5 + 5) / 3
+    expected = [5 / 3 + 1 / 2, 1 / 3 + 3 / 2, 2**0.5 / mean, 2 / mean, 3 / mean]
+    assert score_channels("l2", NET, graph(), BATCH) == pytest.approx(expected)
+
+
+def test_bn_scale() -> None:
+    net: Any = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(2, 2),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([1.0, -2.0, 4.0, 1.0]))
+        net[3].weight.copy_(torch.tensor([0.0, -0.2]))
+    scores = score_channels("bn-scale", net, build_graph(net, torch.zeros(1, 3, 2, 2)), BATCH)
+    assert scores == pytest.approx([0.5, 1, 2, 0.5, 0, 2])
+
+
+def test_bn_scale_needs_batch_norms() -> None:
+    with pytest.raises(UserError, match="bn-scale does not apply: the channels of 'two' pass no batch norm; use l1"):
+        score_channels("bn-scale", NET, graph(), BATCH)
+
+
+def effects(name: str) -> np.ndarray:
+    """The squared change of the loss per relative change of a filter, by central differences."""
+    found = []
+    for channel in range(len(NET.get_parameter(f"{name}.weight"))):
+        losses = []
+        for step in (1e-3, -1e-3):
+            moved = copy.deepcopy(NET).double()
+            with torch.no_grad():
+                moved.get_parameter(f"{name}.weight")[channel] *= 1 + step
+                losses.append(F.cross_entropy(moved(BATCH[0].double()), BATCH[1]).item())
+        found.append(((losses[0] - losses[1]) / 2e-3) ** 2)
+    return np.array(found) / np.mean(found)
+
+
+def test_taylor() -> None:
+    scores = score_channels("taylor", NET, graph(), BATCH)
+    expected = [*(effects("one") + effects("three")), *effects("two")]
+    assert scores == pytest.approx(expected, rel=1e-3)
+
+
+def test_taylor_leaves_the_network_alone() -> None:
+    net = copy.deepcopy(NET).train()
+    net.two.requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    scores = score_channels("taylor", net, graph(), BATCH)
+    assert scores == pytest.approx(score_channels("taylor", NET, graph(), BATCH))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert net.training
+    assert not net.two.weight.requires_grad
+
+
+def test_random_is_the_seeds() -> None:
+    one, same, other = (score_channels("random", NET, graph(), BATCH, seed) for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert (one != other).all()
+    assert len(np.unique(one)) == 5
+
+
+@pytest.mark.parametrize("name", registry.names("criterion"))
+def test_scores_of_real_networks(network: nn.Module, name: str) -> None:
+    found = build_graph(network, torch.zeros(1, 3, 32, 32))
+    if name == "bn-scale" and not hasattr(network, "conv1") and not hasattr(network, "features"):
+        pytest.skip("has groups without batch norm")
+    scores = score_channels(name, network, found, (torch.randn(4, 3, 32, 32), torch.arange(4)))
+    assert scores.dtype == np.float64
+    assert scores.shape == (found.sizes.sum(),)
+    assert np.isfinite(scores).all()
+    assert (scores >= 0).all()
+    assert np.ptp(scores) > 0
+
+
+def test_layers_whose_weight_is_computed_do_not_count() -> None:
+    net = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(2, 2),
+    ).eval()  # fmt: skip
+    found = build_graph(net, torch.zeros(1, 3, 2, 2))
+    for name in ("l1", "taylor"):
+        assert len(score_channels(name, net, found, BATCH)) == 2
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(UserError, match="unknown criterion 'tailor': did you mean 'taylor'"):
+        score_channels("tailor", NET, graph(), BATCH)

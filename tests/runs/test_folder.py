@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlprune.config.commands import Search
+from rlprune.config.resolve import as_dict
+from rlprune.errors import UserError
+from rlprune.runs.folder import RunFolder, default_folder, finished, read_result, write_result
+
+CONFIG = Search(model="vgg16", budget=0.3)
+
+
+def test_the_same_settings_have_the_same_folder() -> None:
+    settings = {key: value for key, value in as_dict(CONFIG).items() if value is not None}
+    here = default_folder(CONFIG)
+    assert here == default_folder(Search(**settings | {"device": "cuda", "workers": 4, "out": Path("elsewhere")}))
+    others: list[dict[str, Any]] = [{"seed": 1}, {"budget": 0.4}, {"agent": "sac"}, {"lr": 0.1}, {"evaluations": 40}]
+    folders = {here, *(default_folder(Search(**settings | other)) for other in others)}
+    assert len(folders) == 1 + len(others)
+    assert here.parts[0] == "runs"
+    assert here.name.startswith("vgg16-digits-0.3-ppo-seed0-")
+
+
+def test_the_default_folder_is_one_folder_whatever_the_names() -> None:
+    config = Search(model="../nets/my net.py:make", data="folder:/data/photos/", budget="macs=0.3,params=0.4")
+    assert default_folder(config).name.startswith("my_net.py_make-photos-macs=0.3_params=0.4-ppo-seed0-")
+    assert len(default_folder(config).parts) == 2
+    balance = Search(model="vgg16", reward="balance:macs=1")
+    assert default_folder(balance).name.startswith("vgg16-digits-balance-ppo-seed0-")
+
+
+def test_checking_leaves_no_trace(tmp_path: Path) -> None:
+    RunFolder.check(tmp_path / "a" / "b", CONFIG)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("text")
+    for path in (tmp_path / "file", tmp_path, tmp_path / "file" / "inside"):
+        with pytest.raises(UserError, match=r"exists and is not a run folder|cannot write to"):
+            RunFolder(path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_that_was_stopped_while_it_began_begins_again(tmp_path: Path) -> None:
+    RunFolder(tmp_path, CONFIG)
+    for name in ("environment.json", "command.txt", "config.yaml"):
+        (tmp_path / name).unlink()
+    RunFolder(tmp_path, CONFIG)
+    assert (tmp_path / "config.yaml").is_file()
+    with pytest.raises(UserError, match=r"agent: ppo \(there\) / td3 \(now\)"):
+        RunFolder(tmp_path, Search(model="vgg16", budget=0.3, agent="td3"))
+
+
+def test_a_run_that_was_killed_before_its_first_file_was_there_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".4711.run.json").write_text("{")
+    RunFolder(tmp_path, CONFIG)
+    assert (tmp_path / "state" / "run.json").is_file()
+
+
+def test_inputs_must_stay_the_same(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, CONFIG)
+    run.same_inputs({"images": "abc"})
+    run.same_inputs({"images": "abc"})
+    with pytest.raises(UserError, match=r"images: abc \(there\) / def \(now\)"):
+        run.same_inputs({"images": "def"})
+
+
+@pytest.mark.parametrize("content", [{}, {"settings": 3}, {"settings": None}])
+def test_a_damaged_marker(tmp_path: Path, content: dict[str, object]) -> None:
+    RunFolder(tmp_path, CONFIG)
+    (tmp_path / "state" / "run.json").write_text(json.dumps({"format": "rlprune-run", "version": 1, **content}))
+    with pytest.raises(UserError, match=r"run\.json is damaged: it has no settings"):
+        RunFolder.check(tmp_path, CONFIG)
+
+
+def test_results(tmp_path: Path) -> None:
+    assert not finished(tmp_path)
+    with pytest.raises(UserError, match="cannot read"):
+        read_result(tmp_path)
+    write_result(tmp_path, {"search_loss": 0.1})
+    assert finished(tmp_path)
+    assert read_result(tmp_path) == {"search_loss": 0.1}
+    (tmp_path / "result.json").write_text(json.dumps({"format": "rlprune-run", "version": 99}))
+    with pytest.raises(UserError, match="has format version 99; this rlprune reads up to 1"):
+        read_result(tmp_path)

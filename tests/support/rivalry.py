@@ -1,0 +1,79 @@
+"""A contest on a loss that is known in closed form."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.cost.budget import parse_budget
+from rlprune.cost.exact import build_cost
+from rlprune.cost.projection import BudgetProjector
+from rlprune.evaluation.evaluator import Evaluator
+from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
+from rlprune.tasks.base import Evaluation
+from rlprune.tracing.build import build_graph
+
+Loss = Callable[[np.ndarray], float]
+
+
+class Known(Evaluator):
+    """Scores plans by a formula and counts how often it has to."""
+
+    def __init__(self, loss: Loss, scores: np.ndarray) -> None:
+        self.loss, self.scores, self.calls = loss, scores, 0
+        self.runner = self.images = self.labels = None  # type: ignore[assignment]
+        self.seen = {}
+
+    def __call__(self, counts: np.ndarray) -> Evaluation:
+        key = tuple(int(count) for count in counts)
+        if key not in self.seen:
+            self.calls += 1
+            loss = self.loss(np.asarray(counts))
+            self.seen[key] = Evaluation(loss, math.exp(-loss))
+        return self.seen[key]
+
+
+def make_cache(loss: Loss, groups: int = 3, width: int = 8) -> EvaluationCache:
+    """Measures by a formula; the scores of the channels are drawn."""
+    return EvaluationCache(Known(loss, np.random.default_rng(0).random(groups * width)))
+
+
+def make_problem(
+    method: str,
+    loss: Loss,
+    evaluations: int,
+    *,
+    seed: int = 0,
+    budget: str = "macs=0.5",
+    groups: int = 3,
+    width: int = 8,
+    cache: EvaluationCache | None = None,
+) -> AllocationProblem:
+    """An problem of a method on a known loss."""
+    workload = make_workload(groups, width)
+    projector = BudgetProjector(workload.cost, parse_budget(budget))
+    return AllocationProblem(cache or make_cache(loss, groups, width), workload, projector, method, seed, evaluations)
+
+
+@cache
+def make_workload(groups: int = 3, width: int = 8) -> Any:
+    """A chain of 1x1 convolutions of `width` channels; for three of 8 it is the toy network of `toys.py`."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1 if first else width, width, 1) for first in [True] + [False] * (groups - 1)]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
+    graph = build_graph(net, torch.zeros(1, 1, 1, 1))
+    images = torch.randn(4, 1, 1, 1)
+    return SimpleNamespace(
+        module=net, graph=graph, cost=build_cost(graph), calibration=lambda: (images, torch.zeros(4))
+    )
+
+
+def cheap(counts: np.ndarray) -> float:
+    """The first group matters most, the last least; with an interaction."""
+    first, second, third = counts / 8
+    return float(1.0 / first + 0.3 / second + 0.05 / third + 0.2 * abs(first - second))

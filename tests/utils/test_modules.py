@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+from rlprune.utils.modules import copy_sharing_weights, cuts_whole_groups, evaluating, named_tensors, safe_backward
+
+
+@pytest.mark.parametrize(
+    ("groups", "channels", "expected"),
+    [(4, 4, True), (32, 128, True), (32, 1024, True), (32, 1056, False), (2, 8, False), (1, 1, False), (8, 8, True)],
+)
+def test_narrow_groups_go_whole(groups: int, channels: int, expected: bool) -> None:
+    assert cuts_whole_groups(groups, channels) == expected
+
+
+def test_named_tensors_are_those_of_the_state_dict_and_the_hidden_buffers() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    module.register_buffer("hidden", torch.zeros(1), persistent=False)
+    assert set(named_tensors(module)) == {*module.state_dict(), "hidden"}
+
+
+def test_a_shared_copy_has_the_very_tensors() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    copied = copy_sharing_weights(module)
+    assert all(
+        copied.state_dict(keep_vars=True)[name] is one for name, one in module.state_dict(keep_vars=True).items()
+    )
+    assert copied[0] is not module[0]
+
+
+def test_evaluating_restores_the_mode_of_every_module() -> None:
+    module = nn.Sequential(nn.Linear(1, 1), nn.Dropout(), nn.BatchNorm1d(1))
+    module[2].eval()
+
+    def ends_badly() -> None:
+        with evaluating(module) as inside:
+            assert not any(part.training for part in inside.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        ends_badly()
+    assert [part.training for part in module.modules()] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(2, 2), (4, 2), (7, 3), (15, (2, 1)), (16, 2)])
+def test_strided_shortcuts_have_the_gradients_of_a_matrix_product(channels: int, stride: int | tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(channels, 5, 1, stride, bias=False).to(memory_format=torch.channels_last)
+    before = layer.stride
+    images = torch.randn(16, channels, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+    weight, seen = layer.weight.detach().flatten(1).requires_grad_(), images.detach().clone().requires_grad_()
+    met = seen[:, :, :: before[0], :: before[1]]
+    expected = torch.einsum("oc,ncyx->noyx", weight, met)
+    for _ in range(20):  # the overflow that this is about does not always show at once
+        with safe_backward(nn.Sequential(layer)):
+            found = layer(images)
+            found.square().mean().backward()
+    expected.square().mean().backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(layer.weight.grad.flatten(1) / 20, weight.grad)
+    torch.testing.assert_close(images.grad / 20, seen.grad)
+    assert layer.stride == before
+    assert layer(images).shape == found.shape

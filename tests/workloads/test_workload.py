@@ -1,0 +1,117 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from workshop import NET, write_waves
+
+from rlprune.config.commands import Search, Train
+from rlprune.errors import UserError
+from rlprune.plans.plan import PruningPlan
+from rlprune.utils.progress import Progress
+from rlprune.workloads.dense import train_dense
+from rlprune.workloads.pruned import settings_of_plan
+from rlprune.workloads.workload import Workload, open_workload
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    write_waves(tmp_path / "waves", train=20, test=5)
+    (tmp_path / "net.py").write_text(NET)
+    monkeypatch.setattr("rlprune.workloads.dense.cache_folder", lambda: tmp_path / "cache")
+    return {
+        "model": f"{tmp_path / 'net.py'}:make",
+        "model_args": "width=4",
+        "data": f"folder:{tmp_path / 'waves'}",
+        "search_images": 12,
+        "calibration_images": 9,
+        "device": "cpu",
+    }
+
+
+def opened(settings: dict[str, Any]) -> Workload:
+    return open_workload(settings, Progress())
+
+
+def test_splits_and_structure(settings: dict[str, Any]) -> None:
+    workload = opened(settings)
+    assert workload.network == {
+        "model": settings["model"], "args": {"width": 4}, "classes": 3, "image_size": 16,
+    }  # fmt: skip
+    assert not workload.module.training
+    assert [group.name for group in workload.graph.groups] == ["stem", "inner", "last"]
+    for split, count in (("search", 12), ("calibration", 9)):
+        images, labels = getattr(workload, split)()
+        assert images.shape == (count, 3, 16, 16)
+        assert sorted(labels.tolist()) == [0] * (count // 3) + [1] * (count // 3) + [2] * (count // 3)
+
+
+def test_fresh_weights_follow_the_seed(settings: dict[str, Any]) -> None:
+    first = opened(settings).weights()
+    torch.rand(3)
+    assert opened(settings).weights() == first != opened(settings | {"seed": 1}).weights()
+
+
+def test_a_dense_network_is_trained_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(**more: Any) -> str:
+        given = Train(**settings | more)
+        workload = opened(settings | more)
+        train_dense(workload, given, 1, Progress())
+        return workload.weights()
+
+    first = trained()
+    different: list[dict[str, Any]] = [{"seed": 1}, {"lr": 0.02}, {"batch_size": 16 * 2}, {"model_args": "width=5"}]
+    assert len({first, *(trained(**more) for more in different)}) == 1 + len(different)
+    monkeypatch.setattr("rlprune.workloads.dense.train", None)
+    assert trained() == first
+    # A user's model file is known by its text, not by its name.
+    file = Path(settings["model"].rpartition(":")[0])
+    file.write_text(file.read_text() + "\n# changed\n")
+    with pytest.raises(TypeError, match="not callable"):
+        trained()
+
+
+def test_the_number_of_epochs_is_part_of_what_a_network_is(settings: dict[str, Any], tmp_path: Path) -> None:
+    given = Search(**settings, budget=0.3)
+    for epochs in (0, 1):
+        train_dense(opened(settings), given, epochs, Progress())
+    assert len(list((tmp_path / "cache" / "dense").iterdir())) == 2
+
+
+def test_a_plan_completes_the_settings() -> None:
+    there = {"data": "cifar10", "search_images": 100, "seed": 2}
+    network = {"model": "vgg16", "args": {"width": 0.25}, "classes": 10, "image_size": 32}
+    plan = PruningPlan({}, {}, network, {"data_settings": there})
+    assert settings_of_plan({"data": None, "seed": 0}, plan) == {
+        "data": "cifar10", "search_images": 100, "seed": 2, "model": "vgg16", "model_args": {"width": 0.25},
+    }  # fmt: skip
+    # Explicit settings win, and other images have other splits.
+    assert settings_of_plan({"data": None, "search_images": 7}, plan)["search_images"] == 7
+    other = settings_of_plan({"data": "digits", "search_images": None}, plan)
+    assert (other["data"], other["search_images"], other["image_size"]) == ("digits", None, 32)
+
+
+def test_a_plan_that_knows_no_network() -> None:
+    with pytest.raises(UserError, match="--model is missing: the plan does not say which network it is for"):
+        settings_of_plan({"model": None}, PruningPlan({}, {}))
+    assert settings_of_plan({"model": "vgg16"}, PruningPlan({}, {}))["model"] == "vgg16"
+
+
+@pytest.mark.parametrize(
+    ("output", "said"), [("(y,)", "tuple"), ("{'logits': y}", "dict"), ("y[None]", r"\(1, 1, 3\)")]
+)
+def test_an_output_that_is_no_logits(settings: dict[str, Any], tmp_path: Path, output: str, said: str) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.one, self.two = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)\n"
+        "    def forward(self, x):\n"
+        "        y = self.two(self.one(x).mean((2, 3)))\n"
+        f"        return {output}\n"
+        "def make(width):\n"
+        "    return Net()\n"
+    )
+    with pytest.raises(UserError, match=f"one tensor .* returns {said}"):
+        opened(settings)
