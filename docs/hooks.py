@@ -20,9 +20,11 @@ LIST_ITEM = re.compile(r"([-*]|\d+\.) ")
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by MkDocs for every page."""
-    for mark, render in GENERATED.items():
-        if mark in markdown:
-            markdown = markdown.replace(mark, render())
+    for name, render in GENERATED.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if begin in markdown:
+            before, rest = markdown.split(begin)
+            markdown = f"{before}{render()}{rest.split(end)[1]}"
     return separate_lists(markdown)
 
 
@@ -99,7 +101,7 @@ def _cell(text: str) -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    "<!-- commands -->": command_help,
-    "<!-- functions -->": functions,
-    "<!-- methods -->": method_tables,
+    "commands": command_help,
+    "functions": functions,
+    "methods": method_tables,
 }

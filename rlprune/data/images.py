@@ -28,11 +28,11 @@ Colour = tuple[float, ...]
 
 @dataclass(eq=False)
 class ImageSet(ABC):
-    """Images of one shape with their labels; ``mean`` and ``std`` (0..1 scale, one a channel) normalise them."""
+    """Images of one shape and their labels; ``mean`` and ``std`` (0..1 scale, one a channel or one) normalise them."""
 
     labels: Tensor
-    mean: Colour = field(default=(0.0, 0.0, 0.0), kw_only=True)
-    std: Colour = field(default=(1.0, 1.0, 1.0), kw_only=True)
+    mean: Colour = field(default=(0.0,), kw_only=True)
+    std: Colour = field(default=(1.0,), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -123,6 +123,10 @@ def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progr
     runs = [RunFolder(one.folder, one.given) for one in opened]
     start = time.perf_counter() - max(run.seconds() for run in runs)
     logs: list[SearchLog] = []
+
+    def evaluations() -> int:
+        return sum(len(one.evaluator.seen) for one in opened)
+
     for one, run in zip(opened, runs, strict=True):
         one.measured_budget.save(one.folder)
         run.same_inputs(inputs_of(one.workload))
@@ -130,14 +134,11 @@ def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progr
         tuners = FineTunedEvaluator.of_all_lengths(
             one.workload, one.evaluator.scores, _epochs(given, one.workload), **settings
         )
-        logs.append(SearchLog(run, one.workload, one.evaluator, tuners, given, progress, alone, start))
-    known = sum(len(one.evaluator.seen) for one in opened)
-    if known:
+        network = (one.given.model, evaluations) if len(opened) > 1 else None
+        logs.append(SearchLog(run, one.workload, one.evaluator, tuners, given, progress, alone, start, network))
+    if known := evaluations():
         progress.note(f"continuing {folder}: {known} evaluations are known")
     progress.stage("searching", given.evaluations, known)
-    for one, log in zip(opened, logs, strict=True):
-        if len(opened) > 1:
-            log.share(one.given.model, lambda: sum(len(each.evaluator.seen) for each in opened))
     return logs
 
 
@@ -222,8 +223,8 @@ def _find(
         )
     except KeyboardInterrupt:
         for one, log in zip(opened, logs, strict=True):
-            if log.best is not None:
-                save_plan(one.workload, plan_of(one.workload, log.best, one.evaluator.scores, one.given), one.folder)
+            if (counts := log.best.counts) is not None:
+                save_plan(one.workload, plan_of(one.workload, counts, one.evaluator.scores, one.given), one.folder)
         raise
     trained = [(one.workload, ready) for one, ready in zip(opened, prepared, strict=True)]
     save_agent(found.agent, policy_of(found.agent, given, trained), folder / "policy")
@@ -249,7 +250,7 @@ def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm
     if remark := collapse(agent, prepared.specs[0]):
         log.progress.note(remark)
     write_text(one.folder / "reactions.csv", reactions(agent, prepared.specs).to_csv(index=False))
-    log.stage = "final"
+    log.end()
     counts = [next(plans) for _ in prepared.specs]
     losses = [one.evaluator(each).loss for each in counts]
     rules = [starts[0] for starts in prepared.starts]

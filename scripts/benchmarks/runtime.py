@@ -98,7 +98,7 @@ def runtime_table(figures: Record) -> str:
     """Means over the seeds, one line a method; then the times."""
     runs = figures["runs"]
     width = f" ({figures['model_args']})" if figures["model_args"] else ""
-    title = f"KeepController pruning of `{figures['model']}`{width} to {100 * figures['budget']:g} % of the MACs"
+    title = f"Runtime pruning of `{figures['model']}`{width} to {100 * figures['budget']:g} % of the MACs"
     dense = f"{100 * runs[0][0]['dense_accuracy']:.2f} %"
     lines = [
         f"**{title}** (`python scripts/benchmarks/runtime.py`; the dense network has {dense})",

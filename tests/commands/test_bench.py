@@ -59,8 +59,8 @@ def test_a_run_is_timed_beside_its_dense_network(
 def test_a_model_alone(run_json: Callable[..., Any], quick: list[dict[str, Any]], tmp_path: Path) -> None:
     words = ["--model", "resnet20", "--model-args", "width=0.5", "--backend", "torch"]
     result = run_json("bench", *words, "--device", "cpu", "--image-size", "24")
-    module, pixels = build(quick[0]["subjects"][0])
-    assert (pixels, module.conv1.out_channels, len(quick[0]["subjects"])) == (24, 8, 1)
+    module, shape = build(quick[0]["subjects"][0])
+    assert (shape, module.conv1.out_channels, len(quick[0]["subjects"])) == ((3, 24, 24), 8, 1)
     assert result["results"][0]["dense"] == {"median": 4.0, "p95": 4.0}
     assert result["path"] is None
 

@@ -11,7 +11,7 @@ from workshop import NET, Interrupting, flags, macs
 
 import rlprune
 from rlprune.errors import UserError
-from rlprune.evaluation import evaluator
+from rlprune.tasks import classification
 from rlprune.utils.progress import Progress
 
 METHODS = "uniform,global-l1,sensitivity,random,evolution,cma-es,amc,ppo"
@@ -149,9 +149,9 @@ def test_an_interrupted_comparison_ends_like_one_that_was_not(
 ) -> None:
     folder = tmp_path / "compared"
     measured: list[object] = []
-    measure = evaluator.measure
+    measure = classification.calibrated
 
-    def counted(*args: Any) -> evaluator.Evaluation:
+    def counted(*args: Any) -> classification.Evaluation:
         measured.append(None)
         return measure(*args)
 

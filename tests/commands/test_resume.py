@@ -15,7 +15,7 @@ from workshop import Interrupting, episodes, flags, kept_counts, same_weights
 
 import rlprune
 from rlprune.errors import UserError
-from rlprune.evaluation import evaluator
+from rlprune.tasks import classification
 from rlprune.utils.progress import Progress
 
 
@@ -23,9 +23,9 @@ from rlprune.utils.progress import Progress
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Everything that is really evaluated."""
     calls: list[object] = []
-    measure = evaluator.measure
+    measure = classification.calibrated
 
-    def counted(logits: torch.Tensor, labels: torch.Tensor) -> evaluator.Evaluation:
+    def counted(logits: torch.Tensor, labels: torch.Tensor) -> classification.Evaluation:
         calls.append(None)
         return measure(logits, labels)
 

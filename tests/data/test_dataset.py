@@ -184,9 +184,74 @@ def test_images_of_one_colour_need_given_numbers(tmp_path: Path) -> None:
         ({"calibration_images": -1}, "calibration_images is -1"),
         ({"image_size": 0}, "image_size is 0"),
         ({"mean": [0.5]}, r"mean is 0\.5: expected three"),
+        ({"mean": [0.5, 0.4, 0.3], "channels": 1}, r"mean is 0\.5, 0\.4, 0\.3: expected one number, for grey"),
+        ({"std": [0.5], "channels": 4}, r"std is 0\.5: expected four numbers above 0, for red, green, blue and trans"),
+        ({"channels": 2}, "channels is 2: expected 1 for grey, 3 for colour or 4 with transparency"),
+        ({"channels": 4}, "the transparency has the same value in all training images: use three channels, or give"),
+        ({"image_size": "32x"}, "image_size is 32x: expected"),
+        ({"image_size": "32x96"}, "image_size is 32x96: digits is kept in memory with at most 64 pixels a side"),
         ({"mean": [0, 0, float("nan")]}, "mean is"),
         ({"std": [1, 0, 1]}, "std is 1, 0, 1: expected three numbers above 0"),
     ],
 )
 def test_options_that_cannot_be_used(options: dict[str, Any], match: str) -> None:
     fails(match, "digits", **options)
+
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@pytest.fixture(params=MODES)
+def banners(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[int, Path]:
+    """Channels, and a folder of images of noise with as many of them, 20 pixels wide and 12 high."""
+    channels, rng, root = request.param, np.random.default_rng(0), tmp_path / "banners"
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for number in range(8):
+                pixels = rng.integers(0, 256, (12, 20, channels), dtype=np.uint8)
+                Image.fromarray(pixels.squeeze()).save(root / part / name / f"{number}.png")
+    return channels, root
+
+
+def test_images_that_are_neither_square_nor_in_colour(banners: tuple[int, Path]) -> None:
+    channels, root = banners
+    data = load_data(f"folder:{root}", image_size="12x20", channels=channels)
+    assert (data.shape, data.image_size) == ((channels, 12, 20), "12x20")
+    train, test = (
+        np.stack([np.asarray(Image.open(path)).reshape(12, 20, channels) for path in sorted((root / part).glob("*/*"))])
+        for part in ("train", "test")
+    )
+    np.testing.assert_allclose(data.mean, (train / 255).mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(data.std, (train / 255).std((0, 1, 2)), atol=1e-6)
+    expected = (test / 255 - data.mean) / data.std
+    found = data.test.take(torch.arange(16))[0].permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+    other = load_data(f"folder:{root}", channels=channels)
+    assert other.shape == (channels, 20, 20)
+    assert other.fingerprint != data.fingerprint
+
+
+def test_any_file_is_read_with_the_channels_that_are_asked_for(banners: tuple[int, Path]) -> None:
+    _, root = banners
+    for channels, mode in MODES.items():
+        colours = [0.0] * channels, [1.0] * channels
+        data = load_data(f"folder:{root}", image_size="12x20", channels=channels, mean=colours[0], std=colours[1])
+        with Image.open(root / "test" / "a" / "0.png") as image:
+            expected = np.asarray(image.convert(mode)).reshape(12, 20, channels) / 255
+        np.testing.assert_allclose(
+            data.test.take(torch.tensor([0]))[0][0].permute(1, 2, 0).numpy(), expected, atol=1e-6
+        )
+
+
+def test_grey_scans_stay_grey(digits: Dataset) -> None:
+    grey = load_data("digits", channels=1)
+    assert (grey.shape, len(grey.mean)) == ((1, 32, 32), 1)
+    assert grey.mean[0] == digits.mean[0]
+    assert torch.equal(grey.test.take(torch.arange(9))[0][:, 0], digits.test.take(torch.arange(9))[0][:, 0])
+    assert load_data("digits", channels=3).fingerprint == digits.fingerprint != grey.fingerprint
+
+
+def test_the_digits_of_today_are_those_of_version_0_1_0(digits: Dataset) -> None:
+    """Networks in the cache and unfinished runs know them by this."""
+    assert digits.fingerprint == "39832e4a5cdbbd21"

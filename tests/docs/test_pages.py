@@ -1,6 +1,7 @@
 """The pages of the documentation work as shown, are all listed, and name what there is."""
 
 import re
+import runpy
 import shlex
 import sys
 import types
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from rlprune import registry
+from rlprune.config.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -128,3 +130,33 @@ def test_the_numbers_of_the_readme_are_those_of_the_benchmarks() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@pytest.fixture(scope="module")
+def hooks() -> dict[str, Any]:
+    return runpy.run_path(str(DOCS / "hooks.py"))
+
+
+def test_the_site_lists_every_command_with_its_options(hooks: dict[str, Any]) -> None:
+    page = hooks["on_page_markdown"]((DOCS / "commands.md").read_text(encoding="utf-8"))
+    titles = re.findall(r"^## (\S+)$", page, re.M)
+    assert titles == list(COMMANDS)
+    for part in page.split("\n## ")[1:]:
+        assert f"Usage: rlprune {part.split()[0]} [OPTIONS]" in part
+        assert "Examples:" in part
+    assert "filled in when the site is built" not in page
+
+
+def test_the_site_lists_every_method_and_function(hooks: dict[str, Any]) -> None:
+    methods = hooks["on_page_markdown"]((DOCS / "methods.md").read_text(encoding="utf-8"))
+    functions = hooks["on_page_markdown"]((DOCS / "api.md").read_text(encoding="utf-8"))
+    for kind in registry.KINDS:
+        assert all(f"| `{name}` |" in methods for name in registry.names(kind))
+    for name in COMMANDS:
+        assert f"{name}(*, config=None, progress=None, **settings)" in functions
+
+
+def test_lists_of_the_site_stand_apart(hooks: dict[str, Any]) -> None:
+    text = "Words:\n- one\n  goes on\n- two\n\n```sh\nrun\n- no list\n```\nMore\n1. first\n2. second"
+    expected = "Words:\n\n- one\n  goes on\n- two\n\n```sh\nrun\n- no list\n```\nMore\n\n1. first\n2. second"
+    assert hooks["separate_lists"](text) == expected

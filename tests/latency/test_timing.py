@@ -68,8 +68,8 @@ def test_noise(one: Timing, again: Timing, said: str) -> None:
 
 
 def test_networks_are_built_as_they_are_described() -> None:
-    dense, pixels = build({"network": NETWORK})
-    assert pixels == 16
+    dense, shape = build({"network": NETWORK})
+    assert shape == (3, 16, 16)
     expected = rebuild_model(NETWORK).state_dict()
     assert {name: value.shape for name, value in dense.state_dict().items()} == {
         name: value.shape for name, value in expected.items()

@@ -108,6 +108,16 @@ def test_impossible_channels_are_named(tmp_path: Path) -> None:
         ({"provenance": {"data_settings": {"checkpoint": "a.pt"}}}, "unknown data setting 'checkpoint'"),
         ({"provenance": {"data_settings": 3}}, "not a complete plan"),
         ({"network": {"image_size": True}}, "not a complete plan"),
+        ({"network": {"image_size": 0}}, "the network's image_size is 0: expected 1 to 4096"),
+        ({"network": {"image_size": "5000x5"}}, "the network's image_size is 5000x5: expected at least 1 and at most"),
+        ({"network": {"image_size": "large"}}, "the network's image_size is large: expected"),
+        ({"network": {"channels": 2}}, "the network's channels is 2: expected 1, 3, 4"),
+        ({"network": {"channels": True}}, "the network's channels is True"),
+        ({"network": {"channels": 1.0}}, "the network's channels is 1.0"),
+        ({"provenance": {"data_settings": {"image_size": "0x5"}}}, "image_size is 0x5: expected at least 1"),
+        ({"provenance": {"data_settings": {"image_size": 1.5}}}, "image_size is 1.5: expected a whole number, or"),
+        ({"provenance": {"data_settings": {"channels": 0}}}, "channels is 0"),
+        ({"provenance": {"data_settings": {"channels": 2}}}, "channels is 2: expected 1, 3, 4"),
         ({"version": 2}, "has format version 2; this rlprune reads up to 1"),
         ({"version": "1"}, "has format version 1"),
         ({"format": "other"}, "is not a file of the format rlprune-plan"),
@@ -116,6 +126,12 @@ def test_impossible_channels_are_named(tmp_path: Path) -> None:
 def test_damaged_files(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         PruningPlan.load(saved(tmp_path, **changes))
+
+
+def test_images_of_any_shape(tmp_path: Path) -> None:
+    network, kept = {"image_size": "12x20", "channels": 1}, {"image_size": "12x20", "channels": 4}
+    plan = PruningPlan.load(saved(tmp_path, network=network, provenance={"data_settings": kept}))
+    assert (plan.network, plan.provenance["data_settings"]) == (network, kept)
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "format")])

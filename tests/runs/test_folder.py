@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ def test_the_same_settings_have_the_same_folder() -> None:
     assert len(folders) == 1 + len(others)
     assert here.parts[0] == "runs"
     assert here.name.startswith("vgg16-digits-0.3-ppo-seed0-")
+
+
+def test_a_setting_that_is_newer_leaves_older_runs_as_they_were(tmp_path: Path) -> None:
+    """The name is that of version 0.1.0, which has no channels."""
+    assert default_folder(CONFIG).name == "vgg16-digits-0.3-ppo-seed0-d4b682"
+    grey = replace(CONFIG, channels=1)
+    assert default_folder(grey) != default_folder(CONFIG)
+    RunFolder(tmp_path / "run", CONFIG)
+    assert "channels" not in json.loads((tmp_path / "run" / "state" / "run.json").read_text())["settings"]
+    RunFolder.check(tmp_path / "run", CONFIG)
+    with pytest.raises(UserError, match=r"channels: not set \(there\) / 1 \(now\)"):
+        RunFolder.check(tmp_path / "run", grey)
 
 
 def test_the_default_folder_is_one_folder_whatever_the_names() -> None:
