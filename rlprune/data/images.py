@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from rlprune.errors import UserError
@@ -118,24 +118,7 @@ class MemoryImages(ImageSet):
         source = self._resident(device)
         for chosen in rows:
             images = source[(chosen if self.rows is None else self.rows[chosen]).to(device)]
-            yield _augmented(images, augment) if augment is not None and self.augmentable else images
-
-
-def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """What the task makes of images for training; of those that are not square the same, an eighth of each side."""
-    (batch, _, height, width), device = images.shape, images.device
-    if height == width:
-        return CLASSIFICATION.augment(images, generator)
-    below, beside = height // 8, width // 8
-    # Upwards, sideways, and whether mirrored.
-    limits = (2 * below + 1, 2 * beside + 1, 2)
-    up, along, mirrored = (
-        torch.randint(limit, (batch, 1), generator=generator, device=generator.device).to(device) for limit in limits
-    )
-    rows, columns = torch.arange(height, device=device) + up, torch.arange(width, device=device) + along
-    columns = torch.where(mirrored.bool(), columns.flip(1), columns)
-    padded, which = pad(images, [beside, beside, below, below]), torch.arange(batch, device=device)[:, None, None]
-    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+            yield CLASSIFICATION.augment(images, augment) if augment is not None and self.augmentable else images
 
 
 @dataclass(eq=False)

@@ -96,24 +96,26 @@ def calibrated(logits: Tensor, labels: Tensor) -> Evaluation:
 
 
 def crop_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Moves each image by up to an eighth of its side on a black ground and mirrors half of them.
+    """Moves each image by up to an eighth of its sides on a black ground and mirrors half of them.
 
     Four pixels at 32 x 32, the augmentation of He et al. 2015, arXiv 1512.03385, section 4.2.
 
     Args:
-        images: uint8 of shape (B, 3, S, S).
+        images: uint8 of shape (B, C, H, W).
         generator: the source of all randomness.
 
     Returns:
         uint8 of the same shape, in channels-last memory format.
     """
-    (batch, _, _, size), device = images.shape, images.device
-    margin = size // 8
-    offsets = torch.randint(2 * margin + 1, (2, batch, 1), generator=generator, device=generator.device).to(device)
-    rows, columns = torch.arange(size, device=device) + offsets
-    mirrored = torch.randint(2, (batch, 1), generator=generator, device=generator.device).to(device, torch.bool)
-    columns = torch.where(mirrored, columns.flip(1), columns)
-    padded = F.pad(images, [margin] * 4)
-    which = torch.arange(batch, device=device)[:, None, None]
+    (batch, _, height, width), device = images.shape, images.device
+    below, beside = height // 8, width // 8
+    # Upwards, sideways, and whether mirrored.
+    limits = (2 * below + 1, 2 * beside + 1, 2)
+    up, along, mirrored = (
+        torch.randint(limit, (batch, 1), generator=generator, device=generator.device).to(device) for limit in limits
+    )
+    rows, columns = torch.arange(height, device=device) + up, torch.arange(width, device=device) + along
+    columns = torch.where(mirrored.bool(), columns.flip(1), columns)
+    padded, which = F.pad(images, [beside, beside, below, below]), torch.arange(batch, device=device)[:, None, None]
     # Indices on both sides of the slice put the colours last, which is the memory format wanted.
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

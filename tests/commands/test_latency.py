@@ -62,7 +62,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 def ratio(machine: Machine, folder: Path) -> float:
     network = json.loads((folder / "plan.json").read_text())["network"]
     dense, pruned = rebuild_model(network).eval(), rlprune.load(folder)
-    return machine.milliseconds(pruned, 16) / machine.milliseconds(dense, 16)
+    return machine.milliseconds(pruned, (3, 16, 16)) / machine.milliseconds(dense, (3, 16, 16))
 
 
 def episodes(folder: Path) -> list[list[float]]:
@@ -96,7 +96,7 @@ def test_a_time_in_milliseconds(
     run: Callable[..., Any], shop: Any, searched: Any, machine: Machine, tmp_path: Path
 ) -> None:
     dense = machine.milliseconds(
-        build({"network": json.loads((searched.folder / "plan.json").read_text())["network"]})[0], 16
+        build({"network": json.loads((searched.folder / "plan.json").read_text())["network"]})[0], (3, 16, 16)
     )
     plan = ["--plan", searched.folder / "plan.json", "--checkpoint", shop.checkpoint, "--device", "cpu"]
     code, out, err = run("prune", *plan, "--budget", f"latency={0.4 * dense:.4f}ms", "--out", tmp_path / "fast")

@@ -189,13 +189,14 @@ def test_what_a_kill_leaves_of_the_last_stage_does_no_harm(
     assert not list((tmp_path / "run" / "state").glob("*.pt"))
 
 
-@pytest.mark.parametrize("place", ["write_json", "write_result", "write_run_page"])
+@pytest.mark.parametrize("place", ["METHOD_FORMAT", "write_result", "write_run_page"])
 def test_a_kill_among_the_last_files_does_no_harm(
     given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     settings = given | {"mix": "1", "rounds": 1}
     whole = rlprune.search(**settings, out=tmp_path / "whole")
-    write = getattr(runtime, place)
+    method = runtime.METHOD_FORMAT
+    write: Any = method.write if place == "METHOD_FORMAT" else getattr(runtime, place)
 
     def killed(*arguments: Any) -> None:
         write(*arguments)
@@ -203,7 +204,7 @@ def test_a_kill_among_the_last_files_does_no_harm(
 
     with monkeypatch.context() as patch:
         # The first of such files is there, and nothing more.
-        patch.setattr(runtime, place, killed)
+        patch.setattr(runtime, place, SimpleNamespace(write=killed) if place == "METHOD_FORMAT" else killed)
         with pytest.raises(KeyboardInterrupt):
             rlprune.search(**settings, out=tmp_path / "run")
     result = rlprune.search(**settings, out=tmp_path / "run")

@@ -65,7 +65,7 @@ def settings(place: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def grey(place: Path, settings: dict[str, Any]) -> Any:
     """A finished search on grey images that are not square."""
-    budget = {"budget": 0.4, "evaluations": 28, "train_epochs": 6, "finetune_epochs": 2}
+    budget: dict[str, Any] = {"budget": 0.4, "evaluations": 28, "train_epochs": 6, "finetune_epochs": 2}
     folder = place / "run"
     return SimpleNamespace(folder=folder, result=rlprune.search(**settings, **budget, out=folder))
 
@@ -179,7 +179,14 @@ def test_what_a_run_knows_of_its_images_serves_later_commands(
 
 
 def test_networks_with_gates(place: Path, settings: dict[str, Any]) -> None:
-    how = {"mode": "runtime", "budget": 0.6, "rounds": 1, "rollouts": 2, "train_epochs": 1, "finetune_epochs": 1}
+    how: dict[str, Any] = {
+        "mode": "runtime",
+        "budget": 0.6,
+        "rounds": 1,
+        "rollouts": 2,
+        "train_epochs": 1,
+        "finetune_epochs": 1,
+    }
     folder = place / "gates"
     result = rlprune.search(**settings, **how, out=folder)
     module = rlprune.load(folder)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from rlprune.data.images import ImageSet, MemoryImages, StreamImages, open_images, opened, read_image
 from rlprune.errors import UserError
-from rlprune.tasks.classification import crop_and_mirror
 
 MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.2, 0.1)
 
@@ -160,37 +159,6 @@ def test_a_gpu_holds_one_copy_for_all_subsets() -> None:
     assert y.device.type == "cuda"
     list(images.batches(4, augment=True, generator=seeded(), device="cuda"))
     assert len(images._copies) == 1
-
-
-def windows(image: np.ndarray, margin: int) -> set[bytes]:
-    """Every picture that padding by ``margin``, cropping and mirroring can make, cut out by slices."""
-    size, padded = image.shape[1], np.pad(image, [(0, 0), (margin, margin), (margin, margin)])
-    steps = range(2 * margin + 1)
-    crops = [padded[:, top : top + size, left : left + size] for top in steps for left in steps]
-    return {crop.tobytes() for crop in crops + [crop[:, :, ::-1] for crop in crops]}
-
-
-def test_crops_are_windows_and_reach_all_of_them() -> None:
-    """At 16 pixels: 5 x 5 windows, each mirrored or not; a seed finds each in 1,500 draws (missing one: e^-30)."""
-    image = noise(1, 16)
-    crops = crop_and_mirror(image.expand(1500, -1, -1, -1), seeded())
-    found = {crop.tobytes() for crop in crops.contiguous().numpy()}
-    assert found == windows(image[0].numpy(), 2)
-
-
-def test_images_of_a_batch_move_on_their_own() -> None:
-    crops = crop_and_mirror(noise(1, 16).expand(64, -1, -1, -1), seeded())
-    assert len({crop.tobytes() for crop in crops.contiguous().numpy()}) > 20
-
-
-def test_images_below_eight_pixels_are_mirrored_alone() -> None:
-    pixels = noise(20, 7)
-    kept, mirrored = (
-        [torch.equal(a, b) for a, b in zip(crop_and_mirror(pixels, seeded()), expected, strict=True)]
-        for expected in (pixels, pixels.flip(3))
-    )
-    assert [*map(sum, zip(kept, mirrored, strict=True))] == [1] * 20
-    assert 0 < sum(mirrored) < 20
 
 
 def test_images_that_are_not_augmentable_stay_as_they_are() -> None:

@@ -1,19 +1,16 @@
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from oracles import cut_by_torch_pruning
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rlprune.evaluation.evaluator import Evaluator
 from rlprune.evaluation.sliced import SliceRunner, recalibrate
 from rlprune.graph.structure import Graph
 from rlprune.plans.counts import top_mask
 from rlprune.tasks.base import Evaluation
-from rlprune.tasks.classification import calibrated
 from rlprune.tracing.build import build_graph
 
 
@@ -168,30 +165,3 @@ def test_what_is_known_is_not_run(runner: Runner) -> None:
     )
     assert evaluator(np.array([3, 2])) is known
     assert runner.calls == 0
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: (torch.randn(50, 4), torch.arange(50) % 4),
-        lambda: (5 * torch.eye(4)[torch.arange(50) % 4] + torch.randn(50, 4), torch.arange(50) % 4),
-        lambda: (40 * torch.eye(4)[torch.arange(50) % 4] + 30 * torch.randn(50, 4), torch.arange(50) % 4),
-    ],
-)
-def test_loss_is_the_lowest_over_all_temperatures(make: Callable[[], tuple[Tensor, Tensor]]) -> None:
-    logits, labels = make()
-    scales = torch.linspace(-5, 3, 4001, dtype=torch.float64).exp()
-    lowest = min(F.cross_entropy(logits.double() * scale, labels).item() for scale in scales)
-    found = calibrated(logits, labels)
-    assert found.loss == pytest.approx(lowest, rel=1e-5, abs=1e-8)
-    assert found.accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
-
-
-def test_temperature_by_hand() -> None:
-    """Three of four right by a margin of m is best at a margin of ln 3, where the loss is the entropy."""
-    logits = torch.tensor([[2.0, 0.0]] * 4)
-    found = calibrated(logits, torch.tensor([0, 0, 0, 1]))
-    assert found.accuracy == 0.75
-    assert found.loss == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25), rel=1e-6)
-    # Not in need of a common offset, nor of a scale.
-    assert calibrated(100 + 7 * logits, torch.tensor([0, 0, 0, 1])).loss == pytest.approx(found.loss, rel=1e-5)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from rlprune.errors import UserError
 from rlprune.models.registry import build_model
-from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.training import learner
 from rlprune.training.config import TrainingConfig
 from rlprune.training.loop import evaluate, recover_together, train
@@ -119,17 +118,6 @@ def test_one_distilled_step_by_hand() -> None:
     torch.testing.assert_close(module[1].weight, expected.float())
     # What is told is the loss by the labels, which other trainings can be compared with.
     assert result.history[0]["loss"] == pytest.approx(-mine.log_softmax(1).diagonal().mean().item(), rel=1e-5)
-
-
-def test_distillation_ends_where_outputs_differ_by_a_constant() -> None:
-    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
-    assert CLASSIFICATION.distillation(logits, logits + 3).item() == pytest.approx(0, abs=1e-6)
-    # KL((3/4, 1/4) || (1/2, 1/2)) = log 2 - H(1/4)
-    lesson = torch.tensor([[4 * math.log(3.0), 0.0]])
-    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert CLASSIFICATION.distillation(torch.zeros(1, 2), lesson).item() == pytest.approx(
-        16 * (math.log(2) - entropy), rel=1e-5
-    )
 
 
 def test_a_teacher_stays_as_it_is(tmp_path: Path) -> None:
