@@ -1,5 +1,5 @@
 # What a change must pass, step by step; `.ci/run` does it in a fresh environment.
-.PHONY: install format lint docs test check
+.PHONY: install format lint docs test check long
 
 install:
 	pip install '.[test]'
@@ -21,3 +21,10 @@ test:
 	pytest
 
 check: lint docs test
+
+# What takes hours: every network, a hundred kills, a hundred thousand damaged files. Writes docs/.
+long:
+	python scripts/checks/networks.py
+	python scripts/checks/faults.py
+	python scripts/checks/hostile.py
+	python scripts/checks/fuzz.py --inputs 100000

@@ -74,6 +74,38 @@ class Agent(Allocator):
         return problem.allocation(collapse(found.agent, prepared.specs[0]))
 
 
+@dataclass(frozen=True)
+class DeterministicAgent(Agent):
+    """A deterministic actor with a replay buffer, which explores by noise on its actions.
+
+    Attributes:
+        algorithm: its name in Stable-Baselines3.
+        learning_rate: of actor and critic.
+        gradient_steps: after every step of the walks.
+        noise: standard deviation of the noise on the actions.
+    """
+
+    algorithm: ClassVar[str]
+    learning_rate: float = 1e-3
+    gradient_steps: int = 8
+    noise: float = 0.2
+
+    def build(self, walks: int, episode: int, common: dict[str, Any]) -> BaseAlgorithm:
+        """See `Agent.build`."""
+        import stable_baselines3
+        from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
+
+        agent: BaseAlgorithm = getattr(stable_baselines3, self.algorithm)(
+            "MlpPolicy",
+            learning_rate=self.learning_rate,
+            gradient_steps=self.gradient_steps,
+            action_noise=VectorizedActionNoise(NormalActionNoise(np.zeros(1), np.full(1, self.noise)), walks),
+            **off_policy(walks, episode),
+            **common,
+        )
+        return agent
+
+
 def off_policy(walks: int, episode: int) -> dict[str, Any]:
     """Settings that the algorithms with a replay buffer share."""
     return {

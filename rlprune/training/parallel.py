@@ -20,7 +20,7 @@ def in_turn(work: Work, members: Iterable[Any]) -> None:
         work(member)
 
 
-class Crew:
+class SideBySide:
     """Works on several at once, unless that draws random numbers: all threads share one generator.
 
     Args:
@@ -58,7 +58,7 @@ def side_by_side(device: torch.device) -> Iterator[Run]:
     workers = min(WORKERS, threads)
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
         try:
-            yield Crew(pool)
+            yield SideBySide(pool)
         finally:
             # The number is this thread's own, but some libraries have one for all threads.
             torch.set_num_threads(threads)

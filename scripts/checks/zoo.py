@@ -139,3 +139,11 @@ def resnet18_fpn() -> nn.Module:
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
     return resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
+
+
+SLOW = {
+    *(f"torchvision/{name}" for name in ("swin_v2_t", "inception_v3", "alexnet", "vit_b_16", "efficientnet_v2_s")),
+    *(f"timm/{name}" for name in ("tresnet_m", "mobileone_s0", "convmixer_768_32", "cspdarknet53", "caformer_s18")),
+    *("timm/xception41", "timm/cspresnet50", "zoo.py:fcn_resnet50"),
+}
+"""They take a third of the time of all, and have a smaller relative each: the tests leave them to the script."""

@@ -8,7 +8,7 @@ from torch import nn
 from rlprune.errors import UserError
 from rlprune.evaluation.sliced import SliceRunner, recalibrate
 from rlprune.methods.criteria.base import score_channels
-from rlprune.tasks.classification import measure
+from rlprune.tasks.classification import calibrated
 from rlprune.tracing.build import build_graph
 from rlprune.utils.finite import require_finite_outputs, require_finite_weights
 
@@ -66,11 +66,11 @@ def test_a_variance_of_one_value_is_refused_by_the_name_of_its_layer() -> None:
 
 def test_logits_that_are_not_finite_are_a_blind_guess_and_wrong() -> None:
     labels = torch.tensor([0, 1, 0])
-    found = measure(torch.tensor([[9.0, -9], [-9, 9], [torch.nan, 0]]), labels)
+    found = calibrated(torch.tensor([[9.0, -9], [-9, 9], [torch.nan, 0]]), labels)
     assert found.accuracy == pytest.approx(2 / 3)
     # Two images are certain; log 2 is chance for the third.
     assert found.loss == pytest.approx(np.log(2) / 3, abs=1e-6)
-    assert measure(torch.full((3, 2), torch.inf), labels).accuracy == 0
+    assert calibrated(torch.full((3, 2), torch.inf), labels).accuracy == 0
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:
