@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rlprune.errors import UserError
 from rlprune.graph.structure import Graph
 from rlprune.methods.criteria.base import Criterion, ScoringContext, filters, sum_over_producers
 from rlprune.utils.modules import evaluating, safe_backward
@@ -50,5 +51,9 @@ def _added(loss: Tensor, weights: list[Tensor], order: int) -> list[Tensor]:
     along = torch.stack(
         [(gradient * weight.detach()).sum() for weight, gradient in zip(weights, gradients, strict=True)]
     )
-    curved = torch.autograd.grad(along.sum(), weights)
+    try:
+        curved = torch.autograd.grad(along.sum(), weights)
+    except RuntimeError as error:
+        # Some operations have a derivative and no second one.
+        raise UserError(f"criterion taylor:order=2 does not apply to this network, take taylor: {error}") from None
     return [one - weight * twice / 2 for one, weight, twice in zip(first, weights, curved, strict=True)]

@@ -94,6 +94,43 @@ def test_taylor() -> None:
     assert scores == pytest.approx(expected, rel=1e-3)
 
 
+def curved_effects(name: str) -> np.ndarray:
+    """What filters add to the loss up to the second order, by central differences: g w - w (H W) / 2."""
+
+    def slope(channel: int, scale: float) -> float:
+        """Of the loss along a filter, where all weights of the groups are scaled."""
+        losses = []
+        for step in (1e-3, -1e-3):
+            moved = copy.deepcopy(NET).double()
+            with torch.no_grad():
+                whole = moved.get_parameter(f"{name}.weight")[channel].clone()
+                for layer in (moved.one, moved.two, moved.three):
+                    layer.weight *= scale
+                moved.get_parameter(f"{name}.weight")[channel] += step * whole
+                losses.append(F.cross_entropy(moved(BATCH[0].double()), BATCH[1]).item())
+        return (losses[0] - losses[1]) / 2e-3
+
+    channels = range(len(NET.get_parameter(f"{name}.weight")))
+    bends = [(slope(channel, 1 + 1e-3) - slope(channel, 1 - 1e-3)) / 2e-3 for channel in channels]
+    found = np.array([slope(channel, 1) - bend / 2 for channel, bend in zip(channels, bends, strict=True)]) ** 2
+    return found / found.mean()
+
+
+def test_taylor_of_the_second_order() -> None:
+    scores = score_channels("taylor:order=2", NET, graph(), BATCH)
+    expected = [*(curved_effects("one") + curved_effects("three")), *curved_effects("two")]
+    assert scores == pytest.approx(expected, rel=1e-2)
+    assert scores != pytest.approx(score_channels("taylor", NET, graph(), BATCH), rel=0.1)
+
+
+def test_taylor_of_the_second_order_needs_second_derivatives() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Hardsigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    found = build_graph(net.eval(), torch.zeros(1, 3, 2, 2))
+    with pytest.raises(UserError, match="taylor:order=2 does not apply to this network, take taylor: derivative for"):
+        score_channels("taylor:order=2", net, found, BATCH)
+    assert len(score_channels("taylor", net, found, BATCH)) == 4
+
+
 def test_taylor_leaves_the_network_alone() -> None:
     net = copy.deepcopy(NET).train()
     net.two.requires_grad_(False)
