@@ -60,7 +60,7 @@ def reactions(agent: BaseAlgorithm, specs: Sequence[EpisodeSpec]) -> pd.DataFram
     What never changes on its walks, as a fixed budget, moves nothing. Observations that go together share their effect.
 
     Args:
-        agent: walks every spec once, without exploring.
+        agent: walks one episode of every spec, without exploring.
         specs: of one network, such as one a budget.
 
     Returns:

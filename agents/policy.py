@@ -72,7 +72,7 @@ class Policy:
         A policy that was trained without a bound on the latency does not see how much of it is left.
 
         Raises:
-            UserError: the spec does not show all that the policy was trained on.
+            UserError: the episode does not show all that the policy was trained on.
         """
         shown = spec.features.names
         if unseen := [name for name in self.names if name not in shown]:

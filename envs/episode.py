@@ -143,7 +143,7 @@ def retrace(spec: EpisodeSpec, plans: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Args:
         spec: what is walked.
-        plans: (plans, groups) kept counts, projected on the spec's budget.
+        plans: (plans, groups) kept counts, projected onto the budget.
 
     Returns:
         (steps, plans, features) what is seen and (steps, plans) what is done.

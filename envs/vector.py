@@ -39,8 +39,8 @@ class WalkVecEnv(ArrayVecEnv):
 
     Args:
         specs: what is walked and what counts: several budgets, networks of several lengths.
-        scores: for every spec (plans, groups) kept counts -> (plans,) losses.
-        number: how many walks of every spec go at once.
+        scores: for each of them (plans, groups) kept counts -> (plans,) losses.
+        number: how many walks of each go at once.
     """
 
     def __init__(self, specs: Sequence[EpisodeSpec], scores: Sequence[Score], number: int) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import rlprune
+
 if sys.version_info < (3, 11):
     pytest.skip("the standard library reads no TOML before Python 3.11", allow_module_level=True)
 
@@ -26,3 +28,9 @@ def test_every_other_file_is_installed() -> None:
     files = [path for path in (ROOT / "rlprune").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     installed = {path for pattern in SETTINGS["package-data"]["rlprune"] for path in (ROOT / "rlprune").glob(pattern)}
     assert installed >= set(files)
+
+
+def test_no_module_takes_the_place_of_a_public_function() -> None:
+    """Importing `rlprune.export.x` would make `rlprune.export` a module for good."""
+    modules = {path.stem for path in (ROOT / "rlprune").iterdir()} | {"agents", "envs"}
+    assert not modules & set(rlprune.__all__)

@@ -25,7 +25,7 @@ class Target:
         specs: what is walked and what counts; one a budget.
         measure: plans -> losses on the search split.
         foretell: the additive model, (plans, groups) keep ratios -> (plans,) rises of the loss.
-        starts: for every spec (groups,) plans that are measured first.
+        starts: for each of them (groups,) plans that are measured first.
         correct: of the only spec, where its cost is a forecast that can be compared with the truth.
     """
 

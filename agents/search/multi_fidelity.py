@@ -111,7 +111,7 @@ def _learn(archives: Sequence[PlanArchive]) -> None:
 
 
 def _different(archive: PlanArchive) -> list[np.ndarray]:
-    """The plans of a archive from the one that is expected to be the best on, without near twins of better ones: they
+    """The plans of an archive from the one that is expected to be the best on, without near twins of better ones: they
     teach no more."""
     chosen: list[np.ndarray] = []
     for place in np.argsort(-_expected(archive)):
@@ -123,7 +123,7 @@ def _different(archive: PlanArchive) -> list[np.ndarray]:
 
 @one_thread()
 def _expected(archive: PlanArchive) -> np.ndarray:
-    """(plans,) what the plans of a archive are worth: the lowest of many noisy losses is too good to be true, what the
+    """(plans,) what the plans of an archive are worth: the lowest of many noisy losses is too good to be true, what the
     model makes of it is fairer."""
     plans = np.array(archive.counts)
     return archive.spec.value(plans, archive.model.mean(plans))

@@ -1,4 +1,4 @@
-"""From a dense network to a spec: criterion, sensitivities, base plan, observations."""
+"""From a dense network to the episodes of a search: criterion, sensitivities, base plan, observations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +24,8 @@ class Prepared:
 
     Attributes:
         specs: what is walked and what counts, one a budget.
-        starts: for every spec the (groups,) projected counts of the base plans that were measured, the sensitivity
-            rule's first; the best kind of them is the spec's.
+        starts: for each of them the (groups,) projected counts of the base plans that were measured, the sensitivity
+            rule's first; the best kind of them is the one walked.
         sensitivity: the measured curves.
         even: the base plans are the uniform ones.
     """
@@ -66,7 +66,7 @@ def prepare(
         projectors: budgets and cost.
         evaluator: scores plans.
         weights, balance: the reward; see `rlprune.envs.reward`.
-        begin: told of a spec before its base plan, the first that counts, is measured.
+        begin: told of an episode before its base plan, the first that counts, is measured.
     """
     sensitivity = measure(lambda plans: [found.loss for found in evaluator.evaluate(plans)], projectors[0])
     activity = channel_activity(workload.module, workload.graph, workload.calibration()[0])
@@ -98,7 +98,7 @@ def lay_out(
     wished: np.ndarray,
     reach: float = 1.0,
 ) -> EpisodeSpec:
-    """A spec whose base plan is not valued yet; takes no evaluation.
+    """An episode whose base plan is not valued yet; takes no evaluation.
 
     Args:
         workload: network and images.

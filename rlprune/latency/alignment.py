@@ -32,9 +32,9 @@ def best_multiple(layers: Sequence[Layer], backend: Backend) -> tuple[int, str]:
     heavy = [layer for layer in heavy if min(layer.shape) >= 4 * MULTIPLES[-1]][:LAYERS]
     if not heavy:
         return 1, "round-to auto: 1, for all layers are too narrow to tell"
-    cells = {multiple: [_cells(layer, multiple) for layer in heavy] for multiple in MULTIPLES}
-    times = measure_layers([cell for groups in cells.values() for group in groups for cell in group], backend)
-    paces = {multiple: _pace(groups, times) for multiple, groups in cells.items()}
+    shapes = {multiple: [_shapes(layer, multiple) for layer in heavy] for multiple in MULTIPLES}
+    times = measure_layers([shape for groups in shapes.values() for group in groups for shape in group], backend)
+    paces = {multiple: _pace(groups, times) for multiple, groups in shapes.items()}
     fastest = min(paces.values())
     chosen = next(multiple for multiple, pace in paces.items() if pace <= (1 + WORTH) * fastest)
     compared = ", ".join(f"{pace / paces[1]:.2f} with {multiple}" for multiple, pace in paces.items())
@@ -49,7 +49,7 @@ def _macs(layer: Layer) -> float:
     return float(np.prod(layer.shape) * np.prod(layer.kernel) * np.prod(layer.spatial) / np.prod(layer.stride))
 
 
-def _cells(layer: Layer, multiple: int) -> list[LayerShape]:
+def _shapes(layer: Layer, multiple: int) -> list[LayerShape]:
     """Pairs of counts around half of the layer's, all of them multiples."""
     middle = [round(KEPT * size / MULTIPLES[-1]) * MULTIPLES[-1] for size in layer.shape]
     offsets = [round(offset / multiple) * multiple for offset in OFFSETS]
@@ -59,6 +59,7 @@ def _cells(layer: Layer, multiple: int) -> list[LayerShape]:
 def _pace(groups: Sequence[Sequence[LayerShape]], times: dict[LayerShape, float]) -> float:
     """Time per multiply-accumulate relative to the layer's size, the mean over layers by their share."""
     pace = [
-        np.mean([times[cell] / (cell[1] * cell[2]) for cell in group]) * np.prod(group[0][0].shape) for group in groups
+        np.mean([times[shape] / (shape[1] * shape[2]) for shape in group]) * np.prod(group[0][0].shape)
+        for group in groups
     ]
     return float(np.sum(pace))

@@ -13,7 +13,7 @@ from rlprune.execution.isolated import run_isolated
 from rlprune.latency.backends import Backend
 from rlprune.latency.layers import Layer
 from rlprune.latency.lookup import LOW, LookupTable, measure_layers
-from rlprune.latency.model import TimedCost, assemble, fit, plots, with_latency
+from rlprune.latency.model import TimedCost, assemble, fit, layer_tables, with_latency
 from rlprune.latency.timing import time_networks
 from rlprune.utils.progress import Progress
 
@@ -41,16 +41,16 @@ def timed_cost(
         known: measurements of an earlier run, or empty.
         progress: told what is going on.
     """
-    places = plots(workload.graph, layers, round_to)
-    cells = list(dict.fromkeys(cell for place in places for cell in place.cells()))
+    places = layer_tables(workload.graph, layers, round_to)
+    shapes = list(dict.fromkeys(shape for place in places for shape in place.shapes()))
     found = known.get("layers_ms")
-    milliseconds = measure_layers(cells, backend) if found is None else dict(zip(cells, found, strict=True))
+    milliseconds = measure_layers(shapes, backend) if found is None else dict(zip(shapes, found, strict=True))
     samples = _samples(workload, round_to)
     progress.stage("measuring networks")
     whole = known.get("networks_ms") or _whole(workload, samples, layers, backend)
     # The dense network is aligned as no plan is: it is what latencies are relative to, and no part of the fit.
     latency = fit(assemble(workload.graph, places, milliseconds), workload.cost, samples, np.array(whole[1:]))
-    facts = {"layers_ms": [milliseconds[cell] for cell in cells], "networks_ms": whole}
+    facts = {"layers_ms": [milliseconds[shape] for shape in shapes], "networks_ms": whole}
     facts |= {"samples": samples.tolist(), "weights": latency.weights.tolist()}
     return with_latency(workload.cost, latency, whole[0]), facts
 

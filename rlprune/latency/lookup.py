@@ -21,10 +21,10 @@ CACHE_FORMAT = FileFormat("rlprune-latency-cache")
 CHUNK = 25
 """Cells that take turns; more would be fairer and take more memory."""
 SECONDS = 0.04
-"""Time for each cell."""
+"""Time for each layer."""
 ROUNDS = (5, 200)
 LOW = 0.25
-"""The quantile that stands for a cell: other programs only ever make one slower."""
+"""The quantile that stands for a layer: other programs only ever make one slower."""
 LayerShape = tuple[Layer, int, int]
 """A layer, its outputs, and the inputs of each of its groups."""
 
@@ -58,16 +58,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def measure_layers(cells: Iterable[LayerShape], backend: Backend) -> dict[LayerShape, float]:
-    """Milliseconds of every cell; those that are not remembered are measured now."""
-    wanted = {cell: _key(cell) for cell in cells}
-    memory = LookupTable(_alone(backend))
-    new = {key: cell for cell, key in wanted.items() if key not in memory.known}
+def measure_layers(shapes: Iterable[LayerShape], backend: Backend) -> dict[LayerShape, float]:
+    """Milliseconds of every layer; those that are not remembered are measured now."""
+    wanted = {shape: _key(shape) for shape in shapes}
+    table = LookupTable(_alone(backend))
+    new = {key: shape for shape, key in wanted.items() if key not in table.known}
     if new:
         given = [[layer.as_dict(), outputs, inputs] for layer, outputs, inputs in new.values()]
-        found = run_isolated(time_layers, threads=backend.threads, cells=given, backend=_alone(backend).as_dict())
-        memory.add(dict(zip(new, found, strict=True)))
-    return {cell: memory.known[key] for cell, key in wanted.items()}
+        found = run_isolated(time_layers, threads=backend.threads, shapes=given, backend=_alone(backend).as_dict())
+        table.add(dict(zip(new, found, strict=True)))
+    return {shape: table.known[key] for shape, key in wanted.items()}
 
 
 def _alone(backend: Backend) -> Backend:
@@ -75,19 +75,19 @@ def _alone(backend: Backend) -> Backend:
     return Backend("torch", backend.batch, backend.threads, backend.device) if backend.name == "compile" else backend
 
 
-def _key(cell: LayerShape) -> str:
-    """What makes a cell take its time; how wide the dense layer is does not."""
-    layer, outputs, inputs = cell
+def _key(shape: LayerShape) -> str:
+    """What makes a layer take its time; how wide the dense layer is does not."""
+    layer, outputs, inputs = shape
     facts = {name: value for name, value in layer.as_dict().items() if name not in ("shape", "width", "groups")}
     return json.dumps([*facts.values(), layer.groups_at(outputs), outputs, inputs])
 
 
-def time_layers(cells: list[list[Any]], backend: dict[str, Any]) -> list[float]:
-    """Measure cells here and now; called in a process of its own."""
+def time_layers(shapes: list[list[Any]], backend: dict[str, Any]) -> list[float]:
+    """Measure layers here and now; called in a process of its own."""
     there, found = Backend.from_dict(backend), []
     torch.set_num_threads(there.threads)
-    for start in range(0, len(cells), CHUNK):
-        chunk = cells[start : start + CHUNK]
+    for start in range(0, len(shapes), CHUNK):
+        chunk = shapes[start : start + CHUNK]
         runs = [_run(read_layer(layer), outputs, inputs, there) for layer, outputs, inputs in chunk]
         times = interleave(runs, SECONDS * len(runs), ROUNDS)
         found += np.quantile(times, LOW, axis=0).tolist()

@@ -100,19 +100,19 @@ def with_latency(cost: Cost, latency: LatencyModel, dense: float) -> TimedCost:
 
 
 @dataclass(frozen=True)
-class Plot:
+class LayerTable:
     """Where a layer is measured: its axes (an index, or -1 for the constant 1) and the counts along them."""
 
     layer: Layer
     axes: tuple[int, int]
     counts: tuple[tuple[int, ...], tuple[int, ...]]
 
-    def cells(self) -> Iterable[tuple[Layer, int, int]]:
+    def shapes(self) -> Iterable[tuple[Layer, int, int]]:
         """Every pair of counts."""
         return ((self.layer, outputs, inputs) for outputs, inputs in product(*self.counts))
 
 
-def plots(graph: Graph, layers: Iterable[tuple[str, Layer]], round_to: int) -> list[Plot]:
+def layer_tables(graph: Graph, layers: Iterable[tuple[str, Layer]], round_to: int) -> list[LayerTable]:
     """What has to be measured of a network.
 
     Args:
@@ -133,7 +133,7 @@ def plots(graph: Graph, layers: Iterable[tuple[str, Layer]], round_to: int) -> l
             # Only whole groups go.
             ends[0] = tuple(sorted({-(-count // layer.width) * layer.width for count in ends[0]}))
         axes = tuple(-1 if axis is None else axis for axis in follows)
-        found.append(Plot(layer, (axes[0], axes[1]), (ends[0], ends[1])))
+        found.append(LayerTable(layer, (axes[0], axes[1]), (ends[0], ends[1])))
     return found
 
 
@@ -144,7 +144,9 @@ def _knots(size: int, round_to: int) -> tuple[int, ...]:
     return tuple(np.unique(np.append(np.clip(awkward[:-1], min(round_to, size), size), size)).astype(int).tolist())
 
 
-def assemble(graph: Graph, found: Iterable[Plot], milliseconds: Mapping[tuple[Layer, int, int], float]) -> LatencyModel:
+def assemble(
+    graph: Graph, found: Iterable[LayerTable], milliseconds: Mapping[tuple[Layer, int, int], float]
+) -> LatencyModel:
     """The latency by the tables alone; `fit` weighs them.
 
     Args:
@@ -156,7 +158,7 @@ def assemble(graph: Graph, found: Iterable[Plot], milliseconds: Mapping[tuple[La
     tables, knots, elements = [], [], np.zeros(len(whole))
     found = list(found)
     for plot in found:
-        values = np.array([milliseconds[cell] for cell in plot.cells()])
+        values = np.array([milliseconds[cell] for cell in plot.shapes()])
         tables.append(_padded(_monotone(values.reshape([len(counts) for counts in plot.counts]))))
         # Beyond the last measured count come knots that no size reaches.
         knots.append(

@@ -14,7 +14,7 @@ Known = Iterable[tuple[tuple[int, ...], Evaluation]]
 
 
 class BestPlan:
-    """Compares every plan with the best one under the one budget; without a spec nothing counts yet.
+    """Compares every plan with the best one under the one budget; before `count` nothing counts.
 
     Attributes:
         spec: what counts.

@@ -173,20 +173,22 @@ def _one(
     write_text(folder / "config.yaml", to_yaml(replace(given, mix=f"{method.mix:g}", controls=method.control)))
     gated = _gated(workload, given, method)
     layout = make_layout(gated, workload.cost)
-    course = Alternation(workload, gated, layout, budget.limits["macs"], method.acts, given, folder, progress)
+    alternation = Alternation(workload, gated, layout, budget.limits["macs"], method.acts, given, folder, progress)
     epochs = workload.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
-    course.run(epochs)
+    alternation.run(epochs)
     progress.stage("measuring")
-    row = {"method": method.name, "folder": str(folder), **_measure(workload, given, method, course, folder)}
+    row = {"method": method.name, "folder": str(folder), **_measure(workload, given, method, alternation, folder)}
     row["seconds"] = round(time.perf_counter() - start, 1)
     METHOD_FORMAT.write(folder / METHOD, row)
     (folder / STAGED).unlink(missing_ok=True)
     return row
 
 
-def _measure(workload: Workload, given: Search, method: Method, course: Alternation, folder: Path) -> dict[str, Any]:
+def _measure(
+    workload: Workload, given: Search, method: Method, alternation: Alternation, folder: Path
+) -> dict[str, Any]:
     """Remove, save and measure; the test images are looked at here and nowhere else."""
-    gated, runtime = course.gated, course.runtime
+    gated, runtime = alternation.gated, alternation.runtime
     mask = stored_mask(gated, runtime)
     plan = make_plan(workload.graph, mask, workload.network, provenance_of(workload, given))
     gated.runtime = runtime

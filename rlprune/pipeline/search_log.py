@@ -84,7 +84,7 @@ class SearchLog:
         self._start = start
 
     def begin(self, spec: EpisodeSpec) -> None:
-        """The sensitivities are measured, from now on plans of this spec (or of more than one) come."""
+        """The sensitivities are measured, from now on plans for these episodes come."""
         self.stage = "search"
         if self.alone:
             self.best.count(spec, self._searched())

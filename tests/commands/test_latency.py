@@ -38,7 +38,7 @@ class Machine:
     def __call__(self, function: object, **asked: Any) -> Any:
         if function is time_layers:
             self.cells += 1
-            return [truth(read_layer(layer), outputs, inputs) for layer, outputs, inputs in asked["cells"]]
+            return [truth(read_layer(layer), outputs, inputs) for layer, outputs, inputs in asked["shapes"]]
         assert function is time_networks
         self.networks += 1
         # Networks that the model has not seen.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlprune.latency import lookup as cells
+from rlprune.latency import lookup
 from rlprune.latency.backends import Backend
 from rlprune.latency.layers import Layer, as_module
 from rlprune.latency.lookup import measure_layers, time_layers
@@ -27,13 +27,13 @@ def test_onnx_runtime_runs_the_same_layer(layer: Layer) -> None:
     torch.nn.init.zeros_(module.bias)
     images = torch.randn(2, *shape)
     expected = module(images).detach()
-    found = torch.from_numpy(cells._onnxruntime(layer, module, images, Backend("onnxruntime", 2))()[0])  # type: ignore[index]
+    found = torch.from_numpy(lookup._onnxruntime(layer, module, images, Backend("onnxruntime", 2))()[0])  # type: ignore[index]
     torch.testing.assert_close(found.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_every_cell_gets_a_time(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
-    monkeypatch.setattr(cells, "ROUNDS", (1, 1))
+    monkeypatch.setattr(lookup, "ROUNDS", (1, 1))
     asked = [[layer.as_dict(), outputs, layer.shape[1]] for layer in (WIDE, DEPTH, LINE, SIGNAL) for outputs in (2, 4)]
     times = time_layers(asked * 4, Backend(backend).as_dict())
     assert len(times) == 32
@@ -44,11 +44,11 @@ def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch, tm
     asked: list[Any] = []
 
     def answer(function: object, **arguments: Any) -> list[float]:
-        asked.append([(outputs, inputs) for _, outputs, inputs in arguments["cells"]])
+        asked.append([(outputs, inputs) for _, outputs, inputs in arguments["shapes"]])
         return [float(outputs + inputs) for outputs, inputs in asked[-1]]
 
-    monkeypatch.setattr(cells, "run_isolated", answer)
-    monkeypatch.setattr(cells, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(lookup, "run_isolated", answer)
+    monkeypatch.setattr(lookup, "cache_folder", lambda: tmp_path)
     wider = Layer(*[*vars(WIDE).values()][:-1], (64, 64))
     assert measure_layers([(WIDE, 2, 3), (WIDE, 4, 3)], Backend()) == {(WIDE, 2, 3): 5.0, (WIDE, 4, 3): 7.0}
     # The same layer of a wider network, and torch.compile, which leaves single layers to torch.

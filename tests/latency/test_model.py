@@ -14,7 +14,7 @@ from rlprune.cost.exact import build_cost
 from rlprune.cost.projection import BudgetProjector
 from rlprune.graph.surgery import prune
 from rlprune.latency.layers import Layer, find_layers
-from rlprune.latency.model import TimedCost, assemble, fit, plots, with_latency
+from rlprune.latency.model import TimedCost, assemble, fit, layer_tables, with_latency
 from rlprune.plans.counts import top_mask
 from rlprune.tracing.build import build_graph
 
@@ -28,8 +28,8 @@ def bilinear(layer: Layer, outputs: int, inputs: int) -> float:
 
 def model_of(module: nn.Module, size: int, formula: Formula, round_to: int = 1) -> TimedCost:
     graph = build_graph(module, torch.zeros(1, 3, size, size))
-    places = plots(graph, find_layers(module, (3, size, size)), round_to)
-    latency = assemble(graph, places, {cell: formula(*cell) for place in places for cell in place.cells()})
+    places = layer_tables(graph, find_layers(module, (3, size, size)), round_to)
+    latency = assemble(graph, places, {cell: formula(*cell) for place in places for cell in place.shapes()})
     cost = build_cost(graph)
     return with_latency(cost, latency, float(latency(graph.sizes, cost.dense[1])))
 
@@ -118,7 +118,7 @@ def test_layers_are_measured_where_plans_will_be(round_to: int, multiple: int) -
         nn.Conv2d(3, 100, 3), nn.Conv2d(100, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
     )
     graph = build_graph(net, torch.zeros(1, 3, 8, 8))
-    first, second, last = (place.counts for place in plots(graph, find_layers(net, (3, 8, 8)), round_to))
+    first, second, last = (place.counts for place in layer_tables(graph, find_layers(net, (3, 8, 8)), round_to))
     assert first[1] == (3,)
     assert last[0] == (2,)
     assert first[0] == second[1]

@@ -54,7 +54,7 @@ def make_problem(
     width: int = 8,
     cache: EvaluationCache | None = None,
 ) -> AllocationProblem:
-    """An problem of a method on a known loss."""
+    """What a method gets to see, on a known loss."""
     workload = make_workload(groups, width)
     projector = BudgetProjector(workload.cost, parse_budget(budget))
     return AllocationProblem(cache or make_cache(loss, groups, width), workload, projector, method, seed, evaluations)

@@ -1,4 +1,4 @@
-"""The search finds the optimum of a workload where it is known by brute force."""
+"""The search finds the optimum where it is known by brute force."""
 
 import itertools
 from collections.abc import Sequence

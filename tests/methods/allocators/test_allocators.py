@@ -1,4 +1,4 @@
-"""Every method keeps the rules, and those that search find the optimum of a workload where it is known."""
+"""Every method keeps the rules, and those that search find the optimum where it is known."""
 
 import importlib.util
 import itertools
