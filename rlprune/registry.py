@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -65,6 +64,8 @@ def _files(kind: str) -> Mapping[str, str]:
 @cache
 def _elsewhere(kind: str) -> Mapping[str, Any]:
     """Name -> entry point of the methods of other packages."""
+    from importlib.metadata import entry_points  # which no `rlprune --help` should wait for
+
     return {point.name: point for point in entry_points(group=KINDS[kind].group)}
 
 
