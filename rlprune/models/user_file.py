@@ -11,7 +11,7 @@ from types import ModuleType
 from torch import nn
 
 from rlprune.errors import UserError, unknown
-from rlprune.utils.shapes import Shape
+from rlprune.utils.shapes import RGB, Shape
 
 
 def from_file(reference: str, classes: int, shape: Shape, args: Mapping[str, object]) -> nn.Module:
@@ -21,7 +21,8 @@ def from_file(reference: str, classes: int, shape: Shape, args: Mapping[str, obj
         reference: ``path/to/file.py:factory``.
         classes: handed on as ``num_classes`` where the factory takes that name and ``args`` do not give it.
         shape: (C, H, W) of an image; handed on as ``in_channels`` and ``image_size`` where the factory has parameters
-            of these names, the latter as a number or, of images that are not square, as (H, W).
+            of these names without a default, or images are not what defaults are for: C of another number than 3, and
+            sides that differ, which are handed on as (H, W).
         args: keyword arguments of the factory.
 
     Raises:
@@ -74,7 +75,12 @@ def _arguments(
     classes_too = {"num_classes": classes} if takes_any or "num_classes" in signature.parameters else {}
     channels, *sides = shape
     images = {"in_channels": channels, "image_size": sides[0] if sides[0] == sides[1] else tuple(sides)}
-    asked = {name: value for name, value in images.items() if name in signature.parameters}
+    unusual = {"in_channels": channels != RGB, "image_size": sides[0] != sides[1]}
+    asked = {
+        name: value
+        for name, value in images.items()
+        if (parameter := signature.parameters.get(name)) and (unusual[name] or parameter.default is parameter.empty)
+    }
     arguments = {**classes_too, **asked, **args}
     try:
         signature.bind(**arguments)

@@ -32,8 +32,8 @@ def parts_of(folder: Path) -> list[Path]:
 
 # These do not change what a run finds, so that a run may continue with others.
 ELSEWHERE = ("out", "device", "workers", "data_root", "download")
-# Runs from before there were these keep their names, and continue, where they are left open.
-NEWER = ("channels",)
+# Settings that did not always exist, and what goes without saying: older runs keep their names, and continue.
+NEWER: dict[str, tuple[object, ...]] = {"channels": (None, 3)}
 MARKER = Path("state") / "run.json"
 INPUTS = Path("state") / "inputs.json"
 
@@ -140,7 +140,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 def identity(config: Settings) -> dict[str, Any]:
     """The settings that make a run the run it is."""
     settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
-    return {key: value for key, value in settings.items() if key not in NEWER or value is not None}
+    return {key: value for key, value in settings.items() if value not in NEWER.get(key, ())}
 
 
 def default_folder(config: Search) -> Path:

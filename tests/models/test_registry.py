@@ -259,3 +259,26 @@ def test_arguments_round_trip(args: dict[str, object]) -> None:
 def test_bad_arguments_are_explained(text: str | list[str]) -> None:
     with pytest.raises(UserError, match="cannot read the"):
         parse_model_args(text)
+
+
+def test_a_factory_is_told_of_images_that_its_defaults_are_not_for(tmp_path: Path) -> None:
+    """A plan from before factories were told of images builds the network that it was made for."""
+    text = (
+        "from torch import nn\n\n\n"
+        "def make(num_classes, in_channels=3, image_size=224):\n"
+        "    net = nn.Linear(in_channels, num_classes)\n"
+        "    net.told = (in_channels, image_size)\n"
+        "    return net\n\n\n"
+        "def bare(num_classes, in_channels, image_size):\n"
+        "    return make(num_classes, in_channels, image_size)\n"
+    )
+    (tmp_path / "net.py").write_text(text)
+
+    def told(factory: str, image_size: int | str, channels: int = 3) -> object:
+        model = build_model(f"{tmp_path}/net.py:{factory}", classes=2, image_size=image_size, channels=channels)
+        return model.told
+
+    assert told("make", 32) == (3, 224)
+    assert told("make", "12x20") == (3, (12, 20))
+    assert told("make", 32, channels=1) == (1, 224)
+    assert told("bare", 32) == (3, 32)

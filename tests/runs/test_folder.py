@@ -31,6 +31,9 @@ def test_a_setting_that_is_newer_leaves_older_runs_as_they_were(tmp_path: Path) 
     assert default_folder(grey) != default_folder(CONFIG)
     RunFolder(tmp_path / "run", CONFIG)
     assert "channels" not in json.loads((tmp_path / "run" / "state" / "run.json").read_text())["settings"]
+    # What goes without saying may be said.
+    RunFolder.check(tmp_path / "run", replace(CONFIG, channels=3))
+    assert default_folder(replace(CONFIG, channels=3)) == default_folder(CONFIG)
     RunFolder.check(tmp_path / "run", CONFIG)
     with pytest.raises(UserError, match=r"channels: not set \(there\) / 1 \(now\)"):
         RunFolder.check(tmp_path / "run", grey)
