@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
@@ -79,23 +81,20 @@ class DeterministicAgent(Agent):
     """A deterministic actor with a replay buffer, which explores by noise on its actions.
 
     Attributes:
-        algorithm: its name in Stable-Baselines3.
+        algorithm: that of Stable-Baselines3.
         learning_rate: of actor and critic.
         gradient_steps: after every step of the walks.
         noise: standard deviation of the noise on the actions.
     """
 
-    algorithm: ClassVar[str]
+    algorithm: ClassVar[type[OffPolicyAlgorithm]]
     learning_rate: float = 1e-3
     gradient_steps: int = 8
     noise: float = 0.2
 
     def build(self, walks: int, episode: int, common: dict[str, Any]) -> BaseAlgorithm:
         """See `Agent.build`."""
-        import stable_baselines3
-        from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
-
-        agent: BaseAlgorithm = getattr(stable_baselines3, self.algorithm)(
+        return self.algorithm(
             "MlpPolicy",
             learning_rate=self.learning_rate,
             gradient_steps=self.gradient_steps,
@@ -103,7 +102,6 @@ class DeterministicAgent(Agent):
             **off_policy(walks, episode),
             **common,
         )
-        return agent
 
 
 def off_policy(walks: int, episode: int) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import stable_baselines3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
 from rlprune.agents.algorithms.base import DeterministicAgent
 
 
@@ -13,4 +16,4 @@ class DDPG(DeterministicAgent):
     Paper: Lillicrap et al., Continuous Control with Deep Reinforcement Learning, 2016, arXiv 1509.02971
     """
 
-    algorithm: ClassVar[str] = "DDPG"
+    algorithm: ClassVar[type[OffPolicyAlgorithm]] = stable_baselines3.DDPG

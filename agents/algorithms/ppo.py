@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import stable_baselines3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
@@ -29,8 +30,6 @@ class PPO(Agent):
 
     def build(self, walks: int, episode: int, common: dict[str, Any]) -> BaseAlgorithm:
         """See `Agent.build`."""
-        import stable_baselines3
-
         return stable_baselines3.PPO(
             "MlpPolicy",
             n_steps=episode,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import stable_baselines3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlprune.agents.algorithms.base import Agent, off_policy
@@ -26,8 +27,6 @@ class SAC(Agent):
 
     def build(self, walks: int, episode: int, common: dict[str, Any]) -> BaseAlgorithm:
         """See `Agent.build`."""
-        import stable_baselines3
-
         return stable_baselines3.SAC(
             "MlpPolicy",
             learning_rate=self.learning_rate,

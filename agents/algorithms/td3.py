@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import stable_baselines3
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
 from rlprune.agents.algorithms.base import DeterministicAgent
 
 
@@ -13,4 +16,4 @@ class TD3(DeterministicAgent):
     Paper: Fujimoto et al., Addressing Function Approximation Error in Actor-Critic Methods, 2018, arXiv 1802.09477
     """
 
-    algorithm: ClassVar[str] = "TD3"
+    algorithm: ClassVar[type[OffPolicyAlgorithm]] = stable_baselines3.TD3

@@ -50,7 +50,7 @@ def prune(given: Prune, progress: Progress) -> dict[str, Any]:
     out = check_new(given.out or Path(f"{(given.plan or given.ratios or Path()).resolve().stem}-pruned"))
     workload = open_workload(wanted, progress)
     if run is not None and wanted["checkpoint"] is None:
-        train_dense(workload, run, run.train_epochs, progress)
+        train_dense(workload, run, progress)
     plan, latency = _plan(given, source, workload, budget, wanted, progress)
     if not isinstance(source, PruningPlan) and (stale := stale_counts(source)):
         progress.note(f"{given.ratios}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")

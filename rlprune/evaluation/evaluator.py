@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlprune.evaluation.sliced import SliceRunner
 from rlprune.execution.executor import Executor, SerialExecutor
-from rlprune.plans.counts import plan_key, top_mask
+from rlprune.plans.counts import not_in, plan_key, top_mask
 from rlprune.tasks.base import Evaluation, Task
 from rlprune.tasks.classification import CLASSIFICATION
 
@@ -74,7 +74,7 @@ class Evaluator:
         Args:
             plans: (groups,) kept channels each.
         """
-        new = list({plan_key(counts): counts for counts in plans if plan_key(counts) not in self.seen}.values())
+        new = not_in(self.seen, plans)
         for counts, evaluation in zip(new, self.executor.map(self._run, new), strict=True):
             self.seen[plan_key(counts)] = evaluation
             if self.on_new:

@@ -10,7 +10,7 @@ from torch import nn
 
 from rlprune.evaluation.network import PreparedNetwork
 from rlprune.graph.surgery import prune
-from rlprune.plans.counts import plan_key, top_mask
+from rlprune.plans.counts import not_in, plan_key, top_mask
 from rlprune.tasks.base import Evaluation
 from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.training.config import TrainingConfig, usual_batch_size
@@ -108,7 +108,7 @@ class FineTunedEvaluator:
         Args:
             plans: (groups,) kept channels each.
         """
-        new = list({plan_key(counts): counts for counts in plans if plan_key(counts) not in self.seen}.values())
+        new = not_in(self.seen, plans)
         for start in range(0, len(new), WORKERS):
             self._tune(new[start : start + WORKERS])
         return [self.seen[plan_key(counts)] for counts in plans]

@@ -1,6 +1,7 @@
-"""What evaluations need to know of a network and its images."""
+"""A dense network that was traced, with its images."""
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,14 @@ from rlprune.data.dataset import Dataset
 from rlprune.graph.structure import Graph
 
 
-class PreparedNetwork(Protocol):
-    """A dense network that was traced, with its images; `rlprune.workloads.workload.Workload` is one.
+@dataclass
+class PreparedNetwork:
+    """A network, its structure and the images it works on: what evaluations need.
 
     Attributes:
         data: the images.
         module: the dense network on `device`, in eval mode.
-        network: how to build it again: model, args, classes, image size.
+        network: how to build it again: model, args, classes, image size, channels.
         graph: groups and index maps.
         cost: MACs and parameters.
         device: where everything runs.
@@ -31,3 +33,12 @@ class PreparedNetwork(Protocol):
 
     def calibration(self) -> tuple[Tensor, Tensor]:
         """Calibration images and labels on the device."""
+        return self._whole("calibration")
+
+    def search(self) -> tuple[Tensor, Tensor]:
+        """Search images and labels on the device."""
+        return self._whole("search")
+
+    def _whole(self, split: str) -> tuple[Tensor, Tensor]:
+        images, labels = getattr(self.data, split).take(torch.arange(len(getattr(self.data, split))))
+        return images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from rlprune.errors import UserError, unknown
-from rlprune.exports import ratios as exchange
 
 STYLE = "body{font:1rem system-ui;margin:2rem}table{border-collapse:collapse}th,td{padding:.3rem .8rem;text-align:left}"
 
@@ -83,12 +82,7 @@ def _json(content: Any) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-ELSEWHERE = {
-    "html": exchange.page,
-    "torch-pruning": exchange.torch_pruning,
-    "nni": exchange.nni,
-    "amc": exchange.amc,
-}
+ELSEWHERE = {"html": page, "torch-pruning": torch_pruning, "nni": nni, "amc": amc}
 FORMATS = ("csv", "json", "latex", "md", "parquet", *ELSEWHERE)
 
 

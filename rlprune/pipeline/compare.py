@@ -18,7 +18,7 @@ from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
 from rlprune.methods.allocators.base import Allocator
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.recover import recover
-from rlprune.pipeline.results import described
+from rlprune.pipeline.results import continuable, described
 from rlprune.plans.counts import counts_to_text, text_to_key, top_mask
 from rlprune.reports.comparison_chart import draw_comparison
 from rlprune.reports.words import heading
@@ -58,8 +58,7 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
     _require_enough(given, allocators, len(workload.graph.groups), budget)
     measured_budget = open_budget(given, workload, [budget], progress, folder)
     projector = measured_budget.projectors[0]
-    if given.checkpoint is None:
-        train_dense(workload, _as_search(given, given.seed), given.train_epochs, progress)
+    train_dense(workload, _as_search(given, given.seed), progress)
     cache = EvaluationCache(make_evaluator(workload, given.criterion, given.seed, tell=progress.note))
     run = RunFolder(folder, given)
     with locked(folder), room_for(folder):
@@ -68,11 +67,8 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
         _remember(run, workload, cache)
         tables = ComparisonTables(folder)
         start -= sum(cache.seconds.values()) + sum(cell.own_seconds for cell in tables.cells)
-        try:
+        with continuable(f"what has ended so far is in {folder}", progress):
             _run_all(given, allocators, workload, projector, cache, tables, progress)
-        except KeyboardInterrupt:
-            progress.close(finished=False)
-            raise KeyboardInterrupt(f"what has ended so far is in {folder}; the same command continues") from None
         result = {"run": str(folder), **described([budget], workload, time.perf_counter() - start)}
         result |= _outcome(given, workload, tables)
         draw_comparison(tables.curves, given.evaluations, heading(result), folder)

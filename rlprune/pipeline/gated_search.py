@@ -27,10 +27,10 @@ from rlprune.gating.skipping import SkippingNetwork
 from rlprune.latency.timing import quick_latency
 from rlprune.methods.criteria.base import score_channels
 from rlprune.pipeline.plans import provenance_of
-from rlprune.pipeline.results import described, sizes
+from rlprune.pipeline.results import continuable, described, known_result, sizes
 from rlprune.plans.plan import PruningPlan, make_plan
-from rlprune.reports.page import complete_run_page, write_run_page
-from rlprune.runs.folder import RunFolder, date_of, default_folder, finished, read_result, write_result
+from rlprune.reports.page import write_run_page
+from rlprune.runs.folder import RunFolder, date_of, default_folder, write_result
 from rlprune.training.loop import evaluate
 from rlprune.utils.files import FileFormat, room_for, write_text
 from rlprune.utils.lock import locked
@@ -93,24 +93,17 @@ def run_gated_search(given: Search, progress: Progress) -> dict[str, Any]:
     if given.agent == RECURRENT:
         require_recurrent()
     folder = given.out or default_folder(given)
-    RunFolder.check(folder, given)
-    if finished(folder):
-        progress.note(f"{folder} is finished already; this is its result")
-        complete_run_page(folder)
-        return read_result(folder)
+    if (known := known_result(folder, given, progress)) is not None:
+        return known
     workload = open_workload(as_dict(given), progress)
     _require_reachable(workload, given, budget)
-    if given.checkpoint is None:
-        train_dense(workload, given, given.train_epochs, progress)
+    train_dense(workload, given, progress)
     run = RunFolder(folder, given)
     with locked(folder), room_for(folder):
         run.same_inputs(inputs_of(workload))
         methods = methods_of(given)
-        try:
+        with continuable(f"the stages that have ended are in {folder}", progress):
             rows = [_one(workload, given, each, budget, _place(folder, each, methods), progress) for each in methods]
-        except KeyboardInterrupt:
-            progress.close(finished=False)
-            raise KeyboardInterrupt(f"the stages that have ended are in {folder}; the same command continues") from None
         result = {"run": str(folder), "mode": "runtime", **described([budget], workload, time.perf_counter() - start)}
         result |= {"dense_macs": int(workload.cost.dense[0]), "dense_params": int(workload.cost.dense[1])}
         if len(rows) == 1:

@@ -1,14 +1,19 @@
-"""What the results of several commands say alike: costs, sizes, the setting."""
+"""What the results of several commands say alike: costs, sizes, the setting; and how runs end before their end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from rlprune.config.commands import Search
 from rlprune.cost.budget import Budget, describe
+from rlprune.reports.page import complete_run_page
+from rlprune.runs.folder import RunFolder, finished, read_result
 from rlprune.utils.modules import named_tensors
+from rlprune.utils.progress import Progress
 from rlprune.workloads.workload import Workload
 
 
@@ -43,3 +48,37 @@ def described(budgets: Sequence[Budget], workload: Workload, seconds: float) -> 
         "budget_words": describe(budgets),
         "seconds": round(seconds, 1),
     }
+
+
+def known_result(folder: Path, given: Search, progress: Progress) -> dict[str, Any] | None:
+    """The result of a run that is finished already, whose page gets what it lacks; None where there is work to do.
+
+    Args:
+        folder: of the run.
+        given: its settings.
+        progress: told that nothing is done.
+
+    Raises:
+        UserError: the folder belongs to a different run.
+    """
+    RunFolder.check(folder, given)
+    if not finished(folder):
+        return None
+    progress.note(f"{folder} is finished already; this is its result")
+    complete_run_page(folder)
+    return read_result(folder)
+
+
+@contextmanager
+def continuable(kept: str, progress: Progress) -> Iterator[None]:
+    """Within, whoever interrupts hears what is kept and how to go on.
+
+    Args:
+        kept: what is where, in words.
+        progress: its stage is left unfinished.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.close(finished=False)
+        raise KeyboardInterrupt(f"{kept}; the same command continues") from None

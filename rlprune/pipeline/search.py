@@ -33,11 +33,11 @@ from rlprune.pipeline.gated_search import run_gated_search
 from rlprune.pipeline.measured_budget import MeasuredBudget, open_budget
 from rlprune.pipeline.plans import plan_of, save_plan
 from rlprune.pipeline.recover import prune_and_recover
-from rlprune.pipeline.results import described
+from rlprune.pipeline.results import continuable, described, known_result
 from rlprune.pipeline.search_log import SearchLog
 from rlprune.plans.counts import plan_key
-from rlprune.reports.page import complete_run_page, write_run_page
-from rlprune.runs.folder import RunFolder, default_folder, finished, read_result, write_result
+from rlprune.reports.page import write_run_page
+from rlprune.runs.folder import RunFolder, default_folder, write_result
 from rlprune.utils.files import room_for, write_text
 from rlprune.utils.lock import locked
 from rlprune.utils.progress import Progress
@@ -67,24 +67,18 @@ def run_search(given: Search, progress: Progress) -> dict[str, Any]:
             f"--budget {given.budget} is a range; with --reward balance the agent itself decides how much goes"
         )
     folder = given.out or default_folder(given)
-    RunFolder.check(folder, given)
-    if finished(folder):
-        progress.note(f"{folder} is finished already; this is its result")
-        complete_run_page(folder)
-        return read_result(folder)
+    if (known := known_result(folder, given, progress)) is not None:
+        return known
     opened = _open(networks, budgets, folder, progress)
     # Only now, when nothing in the settings can be wrong any more, is a folder made.
     RunFolder(folder, given)
     with locked(folder), room_for(folder):
-        try:
+        with continuable(f"what was found so far is in {folder}", progress):
             logs = _begin(given, opened, folder, len(budgets) == 1, progress)
             start -= max(log.run.seconds() for log in logs)
             found = _find(given, opened, logs, reward, folder)
             each = zip(opened, logs, found, strict=True)
             results = [_end(one, log, plans, budgets, start, progress) for one, log, plans in each]
-        except KeyboardInterrupt:
-            progress.close(finished=False)
-            raise KeyboardInterrupt(f"what was found so far is in {folder}; the same command continues") from None
         result = results[0] if len(results) == 1 else _together(given, folder, results)
         write_result(folder, result)
         write_run_page(folder)
@@ -111,8 +105,7 @@ def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress:
     opened = []
     for one, workload, place in zip(networks, workloads, folders, strict=True):
         measured_budget = open_budget(one, workload, budgets, progress, place)
-        if one.checkpoint is None:
-            train_dense(workload, one, one.train_epochs, progress)
+        train_dense(workload, one, progress)
         evaluator = make_evaluator(workload, one.criterion, one.seed, tell=progress.note)
         opened.append(Opened(one, place, workload, measured_budget, evaluator))
     return opened

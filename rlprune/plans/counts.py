@@ -1,6 +1,6 @@
 """Kept counts: as a key, as text, and as the mask that keeps the best-scoring channels."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 
@@ -10,6 +10,11 @@ from rlprune.graph.structure import Graph
 def plan_key(counts: Iterable[int]) -> tuple[int, ...]:
     """What kept counts are remembered by."""
     return tuple(int(count) for count in counts)
+
+
+def not_in(seen: Container[tuple[int, ...]], plans: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """The plans, (groups,) kept channels each, that are not remembered yet, each once and in their order."""
+    return list({key: counts for counts in plans if (key := plan_key(counts)) not in seen}.values())
 
 
 def counts_to_text(counts: Iterable[int]) -> str:

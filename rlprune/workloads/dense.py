@@ -18,19 +18,20 @@ RECIPE = 2
 """Raised whenever the training of dense networks changes, so that cached ones are not mistaken for new ones."""
 
 
-def train_dense(workload: Workload, given: Search, epochs: int | None, progress: Progress) -> None:
-    """Train the dense network of a workload, or take it from the user's cache.
+def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
+    """Train the dense network of a workload, or take it from the user's cache; one with a checkpoint is ready.
 
     The cache knows a network by everything that determines its weights, so that another seed, other images or another
     recipe train anew; an interrupted training continues.
 
     Args:
         workload: its module gets the weights.
-        given: learning rate, batch size and seed.
-        epochs: of the training; None for the data set's default.
+        given: checkpoint, epochs, learning rate, batch size and seed.
         progress: told how far it is.
     """
-    epochs = workload.data.train_epochs if epochs is None else epochs
+    if given.checkpoint is not None:
+        return
+    epochs = workload.data.train_epochs if given.train_epochs is None else given.train_epochs
     key = [RECIPE, torch.__version__, workload.network, _source(workload.network["model"]), workload.data.fingerprint]
     key += [epochs, given.lr, given.batch_size, given.seed, workload.device.type]
     path = cache_folder() / "dense" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.safetensors"

@@ -15,7 +15,7 @@ from rlprune.plans.plan import PruningPlan
 from rlprune.tracing.selection import CHOICES
 from rlprune.utils.progress import Progress
 from rlprune.utils.shapes import counted, shape_of
-from rlprune.workloads.workload import KEPT, Workload, _require_finite, open_workload
+from rlprune.workloads.workload import KEPT, Workload, open_workload, require_finite
 
 
 def open_pruned(
@@ -43,7 +43,7 @@ def open_pruned(
     module = load(folder, workload.device)
     if (here := workload.data.shape[0]) != (there := shape_of(plan.network)[0]):
         raise UserError(f"{workload.data.name} is read with {counted(here)} and the network in {folder} takes {there}")
-    _require_finite(module, workload.data, workload.device, str(folder))
+    require_finite(module, workload.data, workload.device, str(folder))
     if (here := len(workload.data.classes)) != (there := plan.network["classes"]):
         raise UserError(f"{workload.data.name} has {here} classes and the network in {folder} tells {there} apart")
     return workload, module, plan

@@ -1,15 +1,15 @@
 """Data, network and structure opened together, checked before any work starts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from rlprune.cost.exact import Cost, build_cost
+from rlprune.cost.exact import build_cost
 from rlprune.data.dataset import Dataset, load_data
 from rlprune.errors import UserError
+from rlprune.evaluation.network import PreparedNetwork
 from rlprune.evaluation.sliced import SliceRunner
 from rlprune.graph.structure import Graph
 from rlprune.models.checkpoint import load_checkpoint, weights_hash
@@ -33,42 +33,13 @@ LOOKED_AT = 8
 """Images that tell whether a network computes anything."""
 
 
-@dataclass
-class Workload:
-    """A network, its structure and the images it works on.
-
-    Attributes:
-        data: the images.
-        module: the dense network on `device`, in eval mode.
-        network: how to build it again: model, args, classes, image size, channels.
-        graph: groups and index maps.
-        cost: MACs and parameters.
-        device: where everything runs.
-    """
-
-    data: Dataset
-    module: nn.Module
-    network: dict[str, Any]
-    graph: Graph
-    cost: Cost
-    device: torch.device
+class Workload(PreparedNetwork):
+    """What settings name, opened: evaluations see a `PreparedNetwork`, runs also ask for its slices and weights."""
 
     def runner(self, tell: Callable[[str], None] = lambda text: None) -> SliceRunner:
         """The sliced network with the calibration images on the device; `tell` hears of too little memory."""
         images, _ = self.calibration()
         return SliceRunner(self.module, self.graph, images, dtype=evaluation_dtype(self.device), tell=tell)
-
-    def calibration(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Calibration images and labels on the device."""
-        return self._whole("calibration")
-
-    def search(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Search images and labels on the device."""
-        return self._whole("search")
-
-    def _whole(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = getattr(self.data, split).take(torch.arange(len(getattr(self.data, split))))
-        return images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
 
     def weights(self) -> str:
         """Hash of the dense weights."""
@@ -107,7 +78,7 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
     network, module, graph = open_network(settings, len(data.classes), data.shape, device)
     _require_output(module, data.shape, device)
     if settings.get("checkpoint"):
-        _require_finite(module, data, device, str(settings["checkpoint"]))
+        require_finite(module, data, device, str(settings["checkpoint"]))
     return Workload(data, module, network, graph, build_cost(graph), device)
 
 
@@ -163,7 +134,7 @@ def _require_output(module: nn.Module, shape: Shape, device: torch.device) -> No
     CLASSIFICATION.check(output)
 
 
-def _require_finite(module: nn.Module, data: Dataset, device: torch.device, name: str) -> None:
+def require_finite(module: nn.Module, data: Dataset, device: torch.device, name: str) -> None:
     """Whether weights from a file compute something for the first calibration images."""
     images, _ = data.calibration.take(torch.arange(min(LOOKED_AT, len(data.calibration))))
     require_finite_outputs(module, images.to(device), name)

@@ -116,8 +116,7 @@ def oneshot(run: Path, plans: list[str]) -> list[float]:
 
     given = resolve(Search, {}, run / "config.yaml")
     workload = open_workload(as_dict(given), Progress())
-    if given.checkpoint is None:
-        train_dense(workload, given, given.train_epochs, Progress())
+    train_dense(workload, given, Progress())
     scores = score_channels(given.criterion, workload.module, workload.graph, workload.calibration(), given.seed)
     accuracies = []
     for plan in plans:

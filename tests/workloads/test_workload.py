@@ -5,7 +5,7 @@ import pytest
 import torch
 from workshop import NET, write_waves
 
-from rlprune.config.commands import Search, Train
+from rlprune.config.commands import Search
 from rlprune.errors import UserError
 from rlprune.plans.plan import PruningPlan
 from rlprune.utils.progress import Progress
@@ -54,9 +54,9 @@ def test_fresh_weights_follow_the_seed(settings: dict[str, Any]) -> None:
 
 def test_a_dense_network_is_trained_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def trained(**more: Any) -> str:
-        given = Train(**settings | more)
+        given = Search(**settings | more, budget=0.3, train_epochs=1)
         workload = opened(settings | more)
-        train_dense(workload, given, 1, Progress())
+        train_dense(workload, given, Progress())
         return workload.weights()
 
     first = trained()
@@ -72,9 +72,8 @@ def test_a_dense_network_is_trained_once(settings: dict[str, Any], monkeypatch: 
 
 
 def test_the_number_of_epochs_is_part_of_what_a_network_is(settings: dict[str, Any], tmp_path: Path) -> None:
-    given = Search(**settings, budget=0.3)
     for epochs in (0, 1):
-        train_dense(opened(settings), given, epochs, Progress())
+        train_dense(opened(settings), Search(**settings, budget=0.3, train_epochs=epochs), Progress())
     assert len(list((tmp_path / "cache" / "dense").iterdir())) == 2
 
 
