@@ -10,6 +10,7 @@ from rlprune.tracing.labels import ALWAYS, always, first, varies, varying
 from rlprune.tracing.tracer import INPUT, Call, Tracer, rule
 
 FIXED = "its channels are picked by positions that are written into the code"
+RANKED = "its channels are ranked"
 SPATIAL = "its channels are treated as positions"
 Operand = tuple[Tensor, list[int]]
 """Labels, and the dimensions along which they vary."""
@@ -71,7 +72,7 @@ def _tie(trace: Tracer, one: Tensor, other: Tensor, call: Call) -> None:
 SAME = (
     "softmax _softmax log_softmax _log_softmax dropout alpha_dropout feature_dropout native_dropout to"
     " _to_copy type_as contiguous clone detach alias lift_fresh fill zero zeros_like ones_like empty_like full_like"
-    " rand_like randn_like bernoulli uniform normal cumsum glu_jvp rrelu rrelu_with_noise"
+    " rand_like randn_like bernoulli uniform normal exponential cumsum glu_jvp rrelu rrelu_with_noise"
 )
 
 
@@ -99,8 +100,10 @@ def nothing(trace: Tracer, call: Call) -> None:
 
 REDUCTIONS = (
     "mean sum amax amin max min var std var_mean std_mean prod norm linalg_vector_norm logsumexp any all argmax argmin"
-    " median nanmean"
+    " median nanmedian nanmean"
 )
+BOTH = ("max", "min", "median", "nanmedian")
+"""Reductions that give values and, along a dimension, the places where these were found."""
 
 
 @rule(*REDUCTIONS.split())
@@ -114,11 +117,32 @@ def reduction(trace: Tracer, call: Call) -> None:
     dims = sorted({dim % max(labels.dim(), 1) for dim in dims})
     others = [dim for dim in varying(labels) if dim not in dims]
     if any(varies(labels, dim) for dim in dims):
+        for result in _places(call):
+            trace.number(result, labels)
         labels = trace.ties.even(labels, dims) if others else always(labels.shape)
     labels = first(labels, dims)
     for result in Call.tensors(call.result):
         kept = [size for dim, size in enumerate(labels.shape) if dim not in dims]
         trace.put(result, labels if result.dim() == labels.dim() else labels.reshape(kept))
+    return None
+
+
+def _places(call: Call) -> list[Tensor]:
+    """Those results of a reduction that say where something was found."""
+    if call.name.startswith("arg"):
+        return [call.out]
+    return [call.result[1]] if call.name in BOTH and not isinstance(call.result, Tensor) else []
+
+
+@rule("topk", "sort", "argsort")
+def ranking(trace: Tracer, call: Call) -> None:
+    """Positions may be ranked, channels have to stay: which of them comes first is for the images to say."""
+    labels = trace.labels(call["self"])
+    dim = labels.dim() - 1 if call["dim"] is None else call["dim"] % max(labels.dim(), 1)
+    if labels.dim() and varies(labels, dim):
+        return trace.ties.keep(labels, RANKED)
+    for result in Call.tensors(call.result):
+        trace.put(result, first(labels, [dim]) if labels.dim() else labels)
     return None
 
 

@@ -29,6 +29,7 @@ INPUT = "it meets the network's input, or numbers that are no parameter"
 OUTPUT = "its channels are the network's output"
 COMPUTED = "it is tied to a weight that is computed from other parameters"
 OUTER = "it is tied to a parameter that changes along several dimensions"
+INDICES = "it is told by their numbers which of its channels was chosen"
 LARGEST = 2**19
 """Elements of a parameter outside a layer that are followed one by one."""
 
@@ -112,6 +113,7 @@ class Tracer(TorchDispatchMode):
         self.by_groups = set(by_groups or ())
         self._names = {id(tensor): name for name, tensor in reversed(named_tensors(module).items())}
         self._labels = WeakTensorKeyDictionary()
+        self._numbers = WeakTensorKeyDictionary()
         self._inside: list[str] = []
         for name, part in module.named_modules():
             part.register_forward_pre_hook(partial(self._enter, name))
@@ -134,6 +136,7 @@ class Tracer(TorchDispatchMode):
             torch.backends.mha.set_fastpath_enabled(fast)
         for tensor in output_tensors(output):
             self.ties.keep(self.labels(tensor), OUTPUT)
+            self._keep_numbered(tensor)
         return output
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -148,6 +151,9 @@ class Tracer(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
         call = Call(func, args, kwargs, func(*args, **kwargs))
+        if self._numbers:
+            for tensor in Call.tensors([args, kwargs]):
+                self._keep_numbered(tensor)
         try:
             (known or unknown)(self, call)
         # An unusual form of a usual operation.
@@ -169,6 +175,14 @@ class Tracer(TorchDispatchMode):
     def put(self, tensor: Tensor, labels: Tensor) -> None:
         """Set the labels of a result."""
         self._labels[tensor] = labels.expand(tensor.shape)
+
+    def number(self, tensor: Tensor, labels: Tensor) -> None:
+        """A result holds numbers of these channels: once somebody looks at it, none of them may be cut."""
+        self._numbers[tensor] = labels
+
+    def _keep_numbered(self, tensor: Tensor) -> None:
+        if (labels := self._numbers.pop(tensor, None)) is not None:
+            self.ties.keep(labels, INDICES)
 
     def weight(self, name: str, outputs: int, inputs: int, transposed: bool = False) -> tuple[Tensor, Tensor]:
         """Labels of the output and input channels of a weight, which is `transposed` if its inputs come first."""

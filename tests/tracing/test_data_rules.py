@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 import rlprune.tracing.weight_rules  # noqa: F401  (fills the table of rules)
 from rlprune.tracing import data_rules as moves
 from rlprune.tracing.labels import ALWAYS, varying
-from rlprune.tracing.tracer import INPUT, RULES, Tracer
+from rlprune.tracing.tracer import INDICES, INPUT, RULES, Tracer
 
 Run = Callable[[Tensor], Any]
 CHANNELS = 8
@@ -148,7 +148,7 @@ SAME = [
 ]
 SILENT = [
     *(op(name) for name in ["detach", "zeros_like", "ones_like", "empty_like", "rand_like", "randn_like", "bernoulli"]),
-    *(op(name) for name in ("zero", "normal", "uniform")),
+    *(op(name) for name in ("zero", "normal", "uniform", "exponential")),
     op("fill", 3.0),
     op("full_like", 3.0),
 ]
@@ -157,11 +157,13 @@ SILENT = [
 POSITIONS = [
     *(op(name, [2, 3]) for name in f"{SMOOTH} var_mean std_mean".split()),
     *(op(name, [2], True) for name in f"{SMOOTH} var_mean std_mean".split()),
-    *(op(name, -1) for name in ["max", "min", "prod", "median"]),
-    *(op(name, 2, True) for name in ["max", "min", "prod", "median"]),
+    *(op(name, -1) for name in ["max", "min", "prod", "median", "nanmedian"]),
+    *(op(name, 2, True) for name in ["max", "min", "prod", "median", "nanmedian"]),
     *(op(name, 2, [2, 3]) for name in ("linalg_vector_norm",)),
     op("norm", 2, [2, 3], False),
     op("norm", 2, [3], True),
+    op("topk", 1, 3),
+    op("sort", 3),
     Case("in two steps", lambda x: x.mean(3).amax(2)),
     Case("in groups", lambda x: x.unflatten(1, (2, -1)).amax(1), HALVES),
     Case("of neighbours", lambda x: x.unflatten(1, (-1, 2)).amax(2), NEIGHBOURS),
@@ -369,7 +371,7 @@ def test_every_operation_with_a_rule_is_tried() -> None:
     tried: set[Any] = set()
     for case in FOLLOWED + OVER_CHANNELS:
         tried |= follow(case.run, image(case.shape)).trace.seen_operations
-    tried |= {aten.native_channel_shuffle, aten.any, aten.all, aten.argmax, aten.argmin}
+    tried |= {aten.native_channel_shuffle, aten.any, aten.all, aten.argmax, aten.argmin, aten.argsort}
     mine = {packet for packet, rule in RULES.items() if rule.__module__ == moves.__name__}
     # Forward-mode derivatives, and random noise that is handed in.
     missing = {packet.__name__ for packet in mine - tried} - {"glu_jvp", "rrelu_with_noise"}
@@ -472,9 +474,10 @@ REASONS = [
     ("pool", lambda x: F.avg_pool1d(tokens(x), 2), moves.SPATIAL),
     ("outer product", lambda x: x.mean((2, 3))[:, :, None] * x.mean((2, 3))[:, None], moves.SPATIAL),
     ("constant", lambda x: x + torch.ones(8, 1, 1), INPUT),
-    ("sort", lambda x: x.sort(1).values, "sort"),
+    ("sort", lambda x: x.sort(1).values, moves.RANKED),
+    ("argsort", lambda x: x.argsort(1), moves.RANKED),
     ("cumprod", lambda x: x.cumprod(2), "cumprod"),
-    ("topk", lambda x: x.topk(2, 1).values, "topk"),
+    ("topk", lambda x: x.topk(2, 1).values, moves.RANKED),
     ("fft", lambda x: torch.fft.rfft(x).abs(), "fft"),
     ("kthvalue", lambda x: x.kthvalue(2, 2).values, "kthvalue"),
     ("unfold", lambda x: F.unfold(x, 2), "im2col"),
@@ -491,6 +494,55 @@ def test_what_cannot_be_followed_stays_and_says_why(run: Run, why: str) -> None:
     assert set(seen.why) == set(range(1, seen.trace.ties.number))
     (given,) = set(seen.why.values())
     assert given == why or re.fullmatch(rf"it goes through \w*{why}\w*, which cannot be followed", given)
+
+
+USED: dict[str, Run] = {
+    "argmax": lambda x: x.argmax(1) + 1,
+    "argmin": lambda x: x.argmin(1, keepdim=True).float(),
+    "of all": lambda x: x.argmax().item(),
+    "max": lambda x: x.max(1).indices * 2,
+    "min": lambda x: x.min(1, keepdim=True)[1] == 3,
+    "median": lambda x: x.median(1).indices.unsqueeze(1),
+    "nanmedian": lambda x: x.nanmedian(1).indices.clone(),
+    "one-hot": lambda x: F.one_hot(x.argmax(1), 8),
+    "gathered": lambda x: x.gather(1, x.max(1, keepdim=True).indices),
+    "embedded": lambda x: F.embedding(x.argmax(1), torch.rand(8, 3)),
+    "scattered": lambda x: torch.zeros_like(x).scatter(1, x.max(1, keepdim=True).indices, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", USED)
+def test_a_dimension_whose_numbers_are_looked_at_stays_whole(name: str) -> None:
+    seen = follow(lambda x: USED[name](x.float()), image())
+    assert letters(seen.source) == KEPT
+    assert set(seen.why.values()) == {INDICES}
+
+
+VALUES: dict[str, Run] = {
+    "max": lambda x: x.max(1).values * 2,
+    "min": lambda x: x.min(1)[0] * 2,
+    "median": lambda x: x.median(1).values * 2,
+    "nanmedian": lambda x: x.nanmedian(1).values * 2,
+    "of positions": lambda x: x.flatten(2).argmax(2) + 1,
+    "ranked positions": lambda x: x.flatten(2).topk(2, 2).values + x.flatten(2).sort(2).values[..., :2],
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_and_places_among_positions_leave_channels_free(name: str) -> None:
+    seen = follow(lambda x: VALUES[name](x.float()), image())
+    assert letters(seen.source) == FREE
+
+
+def test_numbers_of_channels_that_are_returned_stay() -> None:
+    network = nn.Conv2d(3, 8, 1)
+    network.register_forward_hook(lambda module, inputs, output: output.argmax(1))
+    trace = Tracer(network)
+    trace.run(network, torch.rand(1, 3, 4, 4))
+    outputs, _ = trace.sides["weight"]
+    channels, why = trace.ties.resolve()
+    assert not channels[outputs.numpy()].any()
+    assert {why[label] for label in outputs.tolist()} == {INDICES}
 
 
 @pytest.mark.parametrize("name", ["tril", "triu", "diagonal"])
