@@ -13,7 +13,7 @@ from rlprune.artifacts.model_card import model_card
 from rlprune.errors import UserError
 from rlprune.gating.checkpoint import save_gated
 from rlprune.gating.skipping import SkippingNetwork
-from rlprune.graph.surgery import install
+from rlprune.graph.surgery import count_features, install
 from rlprune.models.checkpoint import read_weights, save_weights
 from rlprune.models.registry import rebuild_model
 from rlprune.models.trust import remember, require_named
@@ -24,6 +24,7 @@ from rlprune.utils.modules import (
     TRANSPOSED,
     named_tensors,
 )
+from rlprune.utils.shapes import example, shape_of
 
 
 def save_pruned(
@@ -40,6 +41,8 @@ def save_pruned(
         facts: accuracies and costs for the card; without any, a card that is there stays.
         date: for the card; that of today where the network comes from no run.
     """
+    if frozen := [name for name, tensor in module.named_parameters() if not tensor.requires_grad]:
+        plan = replace(plan, network={**plan.network, FROZEN: frozen})
     plan.save(folder / "plan.json")
     write_json(folder / "config.json", {"library_name": "rlprune", "rlprune_version": __version__, **plan.network})
     if facts or not (folder / "README.md").is_file():
@@ -51,6 +54,8 @@ def save_pruned(
     save_weights(named_tensors(module), folder / "model.safetensors")
 
 
+FROZEN = "frozen"
+"""Where a plan keeps the names of the parameters that are not to be trained."""
 PLAN = "_rlprune_plan"
 """Where a loaded network keeps its plan, so that it can be saved again."""
 
@@ -89,6 +94,10 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
         raise UserError(f"{folder} does not fit {plan.network['model']}: '{different[0]}' is only in one of them")
     _check_counts(module, plan, tensors, folder)
     install(module, module, tensors, trainable=True)
+    count_features(module, example(shape_of(plan.network)))
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(name not in plan.network.get(FROZEN, ()))
     setattr(module, PLAN, plan)
     return module.to(device).eval()
 

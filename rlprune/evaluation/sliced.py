@@ -63,7 +63,7 @@ class SliceRunner:
         Raises:
             UserError: there is no memory for the calibration images, or for a single one.
         """
-        install(self.module, self.dense, self.slicer.slices(kept))
+        install(self.module, self.dense, self.slicer.slices(kept), features=self.slicer.features(kept))
         with torch.inference_mode(), torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             if self.norms:
                 with recalibrating(self.norms), all_at_once(self.calibration):

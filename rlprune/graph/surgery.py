@@ -1,6 +1,7 @@
 """Kept channels -> a really smaller network: one slicing serves evaluation and physical pruning alike."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from rlprune.utils.modules import (
     TRANSPOSED,
     copy_sharing_weights,
     cuts_whole_groups,
+    evaluating,
     named_tensors,
 )
 
@@ -29,6 +31,8 @@ class Slicer:
     def __init__(self, graph: Graph, state: Mapping[str, Tensor]) -> None:
         self.graph = graph
         self.state = {name: tensor.detach() for name, tensor in state.items()}
+        followed = {graph.axes[axis].layer for tensor in graph.tensors for axis in tensor.axes if axis is not None}
+        self._bare = [axis for axis in graph.axes if axis.side == "out" and axis.layer not in followed]
 
     def slices(self, kept: np.ndarray) -> dict[str, Tensor]:
         """The kept part of every tensor.
@@ -49,6 +53,15 @@ class Slicer:
             cut[tensor.name] = value
         return cut
 
+    def features(self, kept: np.ndarray) -> dict[str, int]:
+        """How many channels are left where no tensor tells: layer -> number, for norms without parameters.
+
+        Args:
+            kept: (all groups' channels,) bool, True where a channel stays.
+        """
+        stays = np.append(kept, True)
+        return {axis.layer: int(stays[axis.slots].sum()) for axis in self._bare}
+
     def _indices(self, stays: np.ndarray) -> Tensor | None:
         if stays.all():
             return None
@@ -56,14 +69,22 @@ class Slicer:
         return torch.from_numpy(np.flatnonzero(stays)).to(device)
 
 
-def install(module: nn.Module, dense: nn.Module, tensors: Mapping[str, Tensor], trainable: bool = False) -> None:
+def install(
+    module: nn.Module,
+    dense: nn.Module,
+    tensors: Mapping[str, Tensor],
+    trainable: bool = False,
+    features: Mapping[str, int] = MappingProxyType({}),
+) -> None:
     """Put tensors of other sizes into a module and make its layers' attributes agree.
 
     Args:
         module: a network of the dense architecture; changed in place.
         dense: the dense network, or the module itself while it is still dense.
         tensors: parameters and buffers by name, sliced.
-        trainable: copy the tensors into parameters of their own; otherwise the module only borrows them.
+        trainable: copy the tensors into parameters of their own, of which those can be trained that could be before;
+            otherwise the module only borrows them.
+        features: channels of layers without tensors.
     """
     # Asked before anything changes: a depthwise convolution with one channel left is like any other.
     widths = {name: width for name, layer in dense.named_modules() if (width := _group_width(layer))}
@@ -75,12 +96,35 @@ def install(module: nn.Module, dense: nn.Module, tensors: Mapping[str, Tensor], 
             layer._buffers[leaf] = tensor.clone() if trainable else tensor
         else:
             # Layers that share a parameter go on sharing it.
-            known = id(layer._parameters[leaf])
-            if known not in shared:
-                shared[known] = nn.Parameter(tensor.clone() if trainable else tensor, requires_grad=trainable)
-            layer._parameters[leaf] = shared[known]
+            before = layer.get_parameter(leaf)
+            if id(before) not in shared:
+                learns = trainable and before.requires_grad
+                shared[id(before)] = nn.Parameter(tensor.clone() if trainable else tensor, requires_grad=learns)
+            layer._parameters[leaf] = shared[id(before)]
+    for name, number in features.items():
+        module.get_submodule(name).num_features = number  # type: ignore[assignment]
     for name, layer in module.named_modules():
         _agree(layer, widths.get(name, 0))
+
+
+def count_features(module: nn.Module, images: Tensor) -> None:
+    """Make norms without tensors say how many channels they get.
+
+    Args:
+        module: a network that is cut; run once, if it has such norms.
+        images: an example of its input.
+    """
+    bare = [layer for layer in module.modules() if isinstance(layer, INSTANCE_NORMS) and not named_tensors(layer)]
+    hooks = [layer.register_forward_pre_hook(_count) for layer in bare]
+    if bare:
+        with evaluating(module), torch.inference_mode():
+            module(images)
+    for hook in hooks:
+        hook.remove()
+
+
+def _count(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    layer.num_features = inputs[0].shape[1]  # type: ignore[assignment]
 
 
 def _group_width(layer: nn.Module) -> int:
@@ -97,6 +141,8 @@ def _agree(layer: nn.Module, width: int) -> None:
     if isinstance(layer, (*NORMS, *INSTANCE_NORMS)):
         known = layer.weight if layer.running_mean is None else layer.running_mean
         layer.num_features = layer.num_features if known is None else len(known)
+    elif isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
+        layer.num_embeddings, layer.embedding_dim = layer.weight.shape
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, CONVOLUTIONS):
@@ -104,8 +150,9 @@ def _agree(layer: nn.Module, width: int) -> None:
         layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
     elif isinstance(layer, TRANSPOSED):
         layer.in_channels, layer.out_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
-    elif isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and layer.weight is not None:
-        layer.normalized_shape = tuple(layer.weight.shape)
+    # People's own layer norms call it the same.
+    elif hasattr(layer, "normalized_shape") and isinstance(weight := getattr(layer, "weight", None), Tensor):
+        setattr(layer, "normalized_shape", tuple(weight.shape))  # noqa: B010  (a module may have anything)
     elif isinstance(layer, nn.GroupNorm) and layer.weight is not None:
         layer.num_channels = len(layer.weight)
         layer.num_groups = layer.num_channels // width if width else layer.num_groups
@@ -125,5 +172,6 @@ def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
         A module of the same class with ordinary, smaller layers.
     """
     smaller = copy_sharing_weights(module)
-    install(smaller, module, Slicer(graph, named_tensors(module)).slices(kept), trainable=True)
+    slicer = Slicer(graph, named_tensors(module))
+    install(smaller, module, slicer.slices(kept), trainable=True, features=slicer.features(kept))
     return smaller

@@ -12,11 +12,12 @@ import rlprune.tracing.data_rules
 import rlprune.tracing.weight_rules  # noqa: F401  (both fill the table of rules)
 from rlprune.tracing.labels import changing
 from rlprune.tracing.tracer import Example, Tracer
-from rlprune.utils.modules import copy_sharing_weights, evaluating, named_tensors
+from rlprune.utils.modules import INSTANCE_NORMS, copy_sharing_weights, evaluating, named_tensors
 
 Side = tuple[str, str]
 """A layer, and which of its sides: ``"out"``, ``"in"``, or ``"fold"``, the inputs of one of a convolution's groups."""
 
+NUMBERS = "its weight is used as numbers, too, in another way"
 WITHIN = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -95,6 +96,7 @@ def _is_idle(name: str, tensor: torch.Tensor, trace: Tracer) -> bool:
 
 
 def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
+    _tie_weights(trace)
     made = [outputs.numpy().ravel() for outputs, _ in trace.sides.values()]
     channels, why = trace.ties.resolve(np.concatenate([np.zeros(0, dtype=np.int64), *made]))
     tensors = named_tensors(module)
@@ -114,6 +116,9 @@ def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
     for name, labels in trace.elements.items():
         if name not in follows:
             follows[name] = _sides_of_elements(name, channels[labels.numpy()], axes)
+    for layer, labels in trace.norms.items():
+        if isinstance(module.get_submodule(layer), INSTANCE_NORMS):
+            axes[layer, "out"] = channels[labels.numpy()]
     for name, tensor in tensors.items():
         follows[name] = follows.get(first_names[id(tensor)], (None,) * tensor.dim())
     products = [(channels[labels.numpy()], times) for labels, times in trace.products]
@@ -126,6 +131,14 @@ def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
         for channel in np.unique(channels[noted]).tolist():
             notes[channel] = (*notes.get(channel, ()), text)
     return Coupling(axes, follows, trace.positions, products, layers, weights, by_groups, reasons, trains, notes)
+
+
+def _tie_weights(trace: Tracer) -> None:
+    """Weights that are used as numbers, too."""
+    for name in [name for name in trace.sides if name in trace.elements]:
+        outputs, inputs = trace.sides[name]
+        sides = (inputs, outputs) if name in trace.transposed else (outputs, inputs)
+        trace.ties.weight(trace.elements[name], sides, NUMBERS)
 
 
 def _layer(name: str) -> str:

@@ -56,6 +56,7 @@ class Ties:
         self._kept: list[tuple[np.ndarray, str]] = []
         self._tables: list[np.ndarray] = []
         self._parameters: list[tuple[np.ndarray, str]] = []
+        self._weights: list[tuple[np.ndarray, list[np.ndarray], str]] = []
 
     def fresh(self, *shape: int) -> Tensor:
         """Labels that nobody has yet."""
@@ -101,6 +102,16 @@ class Ties:
         """A parameter can be cut along a single dimension only, and stays whole where that is not enough."""
         self._parameters.append((labels.numpy(), why))
 
+    def weight(self, labels: Tensor, sides: Sequence[Tensor], why: str) -> None:
+        """A parameter is a layer's weight and used as numbers, too: what these are tied to goes with one of its sides.
+
+        Args:
+            labels: of its elements, as they are used as numbers.
+            sides: of every dimension, the layer's channels along it.
+            why: it stays whole, where its numbers follow no single side.
+        """
+        self._weights.append((labels.numpy(), [side.numpy() for side in sides], why))
+
     def resolve(self, asked: np.ndarray | None = None) -> tuple[np.ndarray, dict[int, str]]:
         """(labels,) channel of every label, `ALWAYS` for those that are never cut, and why of those before.
 
@@ -116,7 +127,9 @@ class Ties:
             if pairs := [pair for table in self._tables for pair in _rectangular(table, channels)]:
                 self._pairs += pairs
                 components = self._components()
-            elif broken := [(table, why) for table, why in self._parameters if len(changing(channels[table])) > 1]:
+            elif self._tie_weights(components, channels):
+                components = self._components()
+            elif broken := [(table, why) for table, why in self._parameters if self._is_broken(table, channels)]:
                 self._kept += [(np.unique(table), why) for table, why in broken]
             else:
                 break
@@ -127,6 +140,36 @@ class Ties:
         asked = np.arange(1, self.number) if asked is None else asked
         whole = asked[channels[asked] == ALWAYS]
         return channels, {int(label): reasons.get(int(components[label]), EVENLY) for label in whole}
+
+    def _is_broken(self, table: np.ndarray, channels: np.ndarray) -> bool:
+        """Whether a parameter would have to be cut along several dimensions; a weight has been looked at before."""
+        weights = [int(mine.flat[0]) for mine, _, _ in self._weights]
+        return len(changing(channels[table])) > 1 and int(table.flat[0]) not in weights
+
+    def _tie_weights(self, components: np.ndarray, channels: np.ndarray) -> bool:
+        """Whether a weight's numbers have been found to belong to one of its sides, or to none so that all stay."""
+        for table, sides, why in self._weights:
+            dims = changing(channels[table])
+            everything = np.unique(np.concatenate([table.ravel(), *sides]))
+            if not channels[everything].any() or not self._is_met(table, components):
+                continue
+            side = sides[dims[0]] if len(dims) == 1 else table
+            if len(dims) != 1 or len(side) != table.shape[dims[0]]:
+                self._kept.append((everything, why))
+                return True
+            mine = np.moveaxis(table, dims[0], 0).reshape(len(side), -1)[:, 0]
+            if (components[mine] != components[side]).any():
+                self._pairs.append(np.stack([mine, side]))
+                return True
+        return False
+
+    def _is_met(self, table: np.ndarray, components: np.ndarray) -> bool:
+        """Whether labels of a table are tied to others, or have to stay."""
+        others = np.ones(self.number, dtype=bool)
+        others[table] = False
+        for kept, _ in self._kept:
+            others[kept] = True
+        return bool(np.isin(components[table], components[others]).any())
 
     def _components(self) -> np.ndarray:
         one, other = np.concatenate(self._pairs, axis=1)

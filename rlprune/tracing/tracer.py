@@ -93,6 +93,7 @@ class Tracer(TorchDispatchMode):
         positions: weight -> multiply-accumulates per entry.
         products: labels along the summed or the free side of a product of activations, and how often each is used.
         notes: labels of channels of several layers that met, and where.
+        norms: module that normalises channels and has no parameters -> their labels.
         refused: layer whose weight is no parameter -> why, and its multiply-accumulates.
         by_groups: as above, as decided.
     """
@@ -106,6 +107,7 @@ class Tracer(TorchDispatchMode):
         self.order: dict[str, int] = {}
         self.positions: dict[str, int] = {}
         self.products: list[tuple[Tensor, int]] = []
+        self.norms: dict[str, Tensor] = {}
         self.refused: dict[str, tuple[str, int]] = {}
         self.notes: list[tuple[np.ndarray, str]] = []
         self.counting = True
@@ -218,6 +220,12 @@ class Tracer(TorchDispatchMode):
         layer = self._inside[-1] if self._inside else ""
         self.refused[layer] = why, macs * self.counting + self.refused.get(layer, ("", 0))[1]
 
+    def norm(self, labels: Tensor) -> None:
+        """What is running normalises these channels with no parameters."""
+        if self._inside and self._inside[-1] not in self.norms:
+            self.seen(f"{self._inside[-1]}.weight")
+            self.norms[self._inside[-1]] = labels
+
     def note(self, labels: Tensor, what: str) -> None:
         """Remember where channels of several layers met."""
         inside = self._inside[-1] if self._inside else ""
@@ -243,7 +251,12 @@ class Tracer(TorchDispatchMode):
 def unknown(trace: Tracer, call: Call) -> None:
     """An operation without a rule: what enters it is never cut."""
     for tensor in Call.tensors([call.args, call.kwargs]):
-        trace.ties.keep(trace.labels(tensor), f"it goes through {call.name}, which cannot be followed")
+        trace.ties.keep(trace.labels(tensor), not_followed(call))
+
+
+def not_followed(call: Call) -> str:
+    """Why what enters an operation stays whole."""
+    return f"it goes through {call.name}, which cannot be followed"
 
 
 def call(module: nn.Module, example: Example) -> Any:

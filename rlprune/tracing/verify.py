@@ -5,6 +5,7 @@ A network that is really cut is therefore run as well: every channel that is lef
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -34,7 +35,10 @@ def misread_groups(
     """
     rng = np.random.default_rng(0)
     # The last channel goes first and stays last: what is tied to the end of the channels is found out.
-    halves = [np.append(rng.permutation(size - 1) < size // 2, False) for size in graph.sizes]
+    halves = [
+        np.append(rng.permutation(size - 1) < count, False)
+        for size, count in zip(graph.sizes, _counts(graph.sizes), strict=True)
+    ]
     single = [np.arange(size) == size - 1 for size in graph.sizes]
     good = list(range(len(graph.groups)))
     for kept in (halves, single):
@@ -49,6 +53,19 @@ def misread_groups(
 
         good = _sound_ones(good, graph, sound)
     return [group.name for number, group in enumerate(graph.groups) if number not in good]
+
+
+def _counts(sizes: np.ndarray) -> list[int]:
+    """About half the channels of every group, and another number for every group of the same size while there are any.
+
+    Where groups that belong together were taken apart, their tensors no longer fit then.
+    """
+    seen: Counter[int] = Counter()
+    counts = []
+    for size in sizes.tolist():
+        counts.append(1 + (size // 2 - 1 + seen[size]) % (size - 1))
+        seen[size] += 1
+    return counts
 
 
 def _sound_ones(numbers: list[int], graph: Graph, sound: Callable[[list[int]], bool]) -> list[int]:
@@ -84,7 +101,8 @@ def _is_as_traced(
 ) -> bool:
     smaller = copy_sharing_weights(module)
     with torch.no_grad():
-        install(smaller, module, Slicer(graph, named_tensors(module)).slices(stays))
+        slicer = Slicer(graph, named_tensors(module))
+        install(smaller, module, slicer.slices(stays), features=slicer.features(stays))
     try:
         found = follow(smaller, example, coupling.by_groups)
     # A network with its numbers of channels written into its code can fail in any way at all.

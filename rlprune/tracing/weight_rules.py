@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rlprune.tracing.labels import ALWAYS, first, varies, varying
-from rlprune.tracing.tracer import COMPUTED, INPUT, Call, Tracer, rule, unknown
+from rlprune.tracing.tracer import COMPUTED, INPUT, Call, Tracer, not_followed, rule, unknown
 from rlprune.utils.modules import cuts_whole_groups
 
 GROUPED = "it is tied to a grouped transposed convolution"
@@ -97,6 +97,19 @@ def _computed(trace: Tracer, read: Tensor, call: Call, macs: int, why: str = COM
     trace.refuse(why, macs)
 
 
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu", "bilinear")
+def whole(trace: Tracer, call: Call) -> None:
+    """Layers that stay whole and are counted: every step of every sequence goes through all their weights."""
+    unknown(trace, call)
+    steps = call.args[0].shape[:-1].numel()
+    for weight in Call.tensors([call.args, call.kwargs]):
+        name = trace.name(weight)
+        if name is not None and weight.dim() > 1:
+            outputs, inputs = trace.weight(name, *weight.shape)
+            trace.ties.keep(torch.cat([outputs, inputs]), not_followed(call))
+            trace.count(name, steps)
+
+
 @rule("batch_norm", "instance_norm")
 def channel_norm(trace: Tracer, call: Call) -> None:
     """Every channel by itself."""
@@ -104,8 +117,11 @@ def channel_norm(trace: Tracer, call: Call) -> None:
 
 
 def _normalised(trace: Tracer, call: Call, labels: Tensor) -> None:
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        trace.tie_parameter(call[name], labels)
+    parameters = [call[name] for name in ("weight", "bias", "running_mean", "running_var")]
+    for parameter in parameters:
+        trace.tie_parameter(parameter, labels)
+    if all(parameter is None for parameter in parameters):
+        trace.norm(labels)
     trace.put(call.out, labels.view(-1, *[1] * (call.out.dim() - 2)))
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hard_networks import Net
 from oracles import cut_by_torch_pruning
 from torch import Tensor, nn
 
 from rlprune.artifacts.pruned import load, save_pruned
 from rlprune.errors import UserError
+from rlprune.evaluation.sliced import SliceRunner
 from rlprune.graph.structure import Graph
 from rlprune.graph.surgery import prune
 from rlprune.models.registry import build_model
+from rlprune.models.trust import remember
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.tracing.build import build_graph
 
@@ -29,6 +32,16 @@ def net(num_classes, width):
     return nn.Sequential(
         nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 5, 3), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(5, num_classes))
+"""
+
+
+NORM_FILE = """
+from torch import nn
+
+def net(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.{norm}(8), nn.Conv2d(8, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(5, num_classes))
 """
 
 
@@ -69,6 +82,91 @@ def test_cut_networks_learn_alone(network: nn.Module) -> None:
     assert all(parameter.grad is not None for parameter in smaller.parameters())
     assert any(not torch.equal(now, old) for now, old in zip(smaller.parameters(), weights, strict=True))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_what_is_frozen_stays_frozen(tmp_path: Path) -> None:
+    """In the pruned copy, after training, saved and loaded; what can be trained in one file's network may be frozen."""
+    network = build_model("resnet20", classes=4, image_size=32, args={"width": 0.25})
+    frozen = {name for name, _ in network.named_parameters() if name.startswith(("conv1", "bn1", "layer1"))}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    assert 0 < len(frozen) < len(list(network.parameters()))
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    kept = random_mask(graph)
+    smaller = prune(network, graph, kept)
+    before = copy.deepcopy(dict(smaller.named_parameters()))
+    optimiser = torch.optim.SGD(smaller.parameters(), lr=0.1, weight_decay=0.1)
+    smaller.train()(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    optimiser.step()
+    still = {name for name, now in smaller.named_parameters() if torch.equal(now, before[name])}
+    assert still == frozen
+    description = {"model": "resnet20", "classes": 4, "image_size": 32, "args": {"width": 0.25}}
+    save_pruned(smaller, make_plan(graph, kept, description), tmp_path)
+    loaded = load(tmp_path)
+    for module in (smaller, loaded, prune(loaded, *everything(loaded))):
+        assert {name for name, parameter in module.named_parameters() if not parameter.requires_grad} == frozen
+
+
+def everything(module: nn.Module) -> tuple[Graph, np.ndarray]:
+    """A network's structure, and a mask that keeps all of it."""
+    graph = build_graph(module, torch.zeros(1, 3, 32, 32))
+    return graph, np.ones(graph.sizes.sum(), dtype=bool)
+
+
+def test_numbers_that_are_no_floats_are_not_trained() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
+    network.register_parameter("steps", nn.Parameter(torch.tensor(3), requires_grad=False))
+    assert not prune(network, *everything(network)).get_parameter("steps").requires_grad
+
+
+class OwnNorm(nn.Module):
+    """A layer norm of one's own, as of ConvNeXt's authors."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.normalized_shape = (channels,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.layer_norm(x.movedim(1, -1), self.normalized_shape, self.weight, self.bias)
+        return y.movedim(-1, 1)
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d, OwnNorm], ids=["instance", "own"])
+def test_layers_know_how_many_channels_are_left(norm: type[nn.Module], tmp_path: Path) -> None:
+    """Also those without numbers of their own; a stale one is told of by a warning, which is an error here."""
+    (tmp_path / "mine.py").write_text(NORM_FILE.format(norm="InstanceNorm2d"))
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), norm(8), nn.Conv2d(8, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.append(nn.Linear(5, 4))
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    assert [group.channels for group in graph.groups] == [8, 5]
+    kept = np.arange(13) % 3 < 2
+    smaller, images = prune(network, graph, kept), torch.randn(2, 3, 32, 32)
+    smaller(images)
+    assert getattr(smaller[1], "num_features", 6) == getattr(smaller[1], "normalized_shape", (6,))[0] == 6
+    runner = SliceRunner(network, graph, images)
+    torch.testing.assert_close(runner.logits(kept, images), smaller.eval()(images))
+    if norm is nn.InstanceNorm2d:
+        name = f"{tmp_path / 'mine.py'}:net"
+        remember(name)
+        plan = make_plan(graph, kept, {"model": name, "classes": 4, "image_size": 32, "args": {}})
+        save_pruned(smaller, plan, tmp_path / "pruned")
+        loaded = load(tmp_path / "pruned")
+        assert loaded[1].num_features == 6  # type: ignore[index]
+        assert torch.equal(loaded(images), smaller(images))
+
+
+def test_embeddings_know_their_size() -> None:
+    # What is looked up meets a layer's outputs, so that it can be cut with them.
+    network = Net(
+        lambda net, x: net.last((net.one(net.embed(x)) + net.embed(x)).relu()),
+        embed=nn.Embedding(20, 8),
+        one=nn.Linear(8, 8),
+        last=nn.Linear(8, 5),
+    )
+    graph = build_graph(network, torch.zeros(1, 4, dtype=torch.long))
+    smaller = prune(network, graph, np.arange(8) < 6)
+    assert (smaller.embed.num_embeddings, smaller.embed.embedding_dim) == tuple(smaller.embed.weight.shape) == (20, 6)
 
 
 def test_keeping_everything_changes_nothing(network: nn.Module) -> None:

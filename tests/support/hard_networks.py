@@ -468,6 +468,84 @@ def tied_weights() -> Net:
     )
 
 
+def prototypes() -> Net:
+    """The classifier's weight is used as numbers, too: their mean goes along with its inputs."""
+    return Net(
+        lambda net, z: net.protos(net.two(net.mid(net.one(z).tanh() + net.protos.weight.mean(0)).tanh()).tanh()),
+        one=nn.Linear(5, 6),
+        mid=nn.Linear(6, 6),
+        two=nn.Linear(6, 6),
+        protos=nn.Linear(6, 3, bias=False),
+    )
+
+
+def label_embedding() -> Net:
+    """The rows that stand for the classes at the input are the classifier's weight."""
+
+    def forward(net: Any, z: Tensor, label: Tensor) -> Tensor:
+        y = (net.one(z) + net.embed(label)).tanh()
+        return F.linear(net.two(net.mid(y).tanh()).tanh(), net.embed.weight)
+
+    return Net(forward, one=nn.Linear(5, 6), embed=nn.Embedding(10, 6), mid=nn.Linear(6, 6), two=nn.Linear(6, 6))
+
+
+def outputs_as_numbers() -> Net:
+    """The sums of a weight's rows go along with its outputs."""
+    return Net(
+        lambda net, z: net.last(net.two(net.one(z).tanh()).tanh() * net.two.weight.sum(1)),
+        one=nn.Linear(5, 6),
+        two=nn.Linear(6, 7),
+        last=nn.Linear(7, 3),
+    )
+
+
+def both_sides_as_numbers() -> Net:
+    """A weight whose numbers meet channels along both sides cannot be cut."""
+
+    def forward(net: Any, z: Tensor) -> Tensor:
+        y = net.one(z).tanh()
+        rows, columns = net.two.weight.mean(1), net.two.weight.mean(0)
+        return net.last(net.three(net.two(y).tanh() * rows + net.side(y).tanh() * columns).tanh())
+
+    layers = {name: nn.Linear(6, 6) for name in ("two", "side", "three")}
+    return Net(forward, one=nn.Linear(5, 6), **layers, last=nn.Linear(6, 3))
+
+
+def chosen_rows() -> Net:
+    """Which channel is the largest says which row is looked up."""
+
+    def forward(net: Any, z: Tensor) -> Tensor:
+        scores = net.two(net.one(z).tanh())
+        return net.last(net.embed(scores.argmax(1)).tanh()) + scores.amax(1, keepdim=True)
+
+    return Net(
+        forward,
+        one=nn.Linear(5, 6),
+        two=nn.Linear(6, 10),
+        embed=nn.Embedding(10, 8),
+        last=nn.Linear(8, 3),
+    )
+
+
+def chosen_class(choose: Callable[[Tensor], Any]) -> Net:
+    """What is returned are numbers of classes, and how sure of them it is."""
+
+    def forward(net: Any, x: Tensor) -> Any:
+        scores = net.two(net.one(x).relu()).mean((2, 3))
+        return choose(scores), scores.amax(1)
+
+    return Net(forward, one=conv(3, 8), two=conv(8, 6))
+
+
+CHOICES: Mapping[str, Callable[[Tensor], Any]] = {
+    "argmax": lambda y: y.argmax(1),
+    "max-and-where": lambda y: y.softmax(1).max(1),
+    "top-two": lambda y: y.topk(2, 1).indices,
+    "ranking": lambda y: y.argsort(1),
+    "one-hot": lambda y: F.one_hot(y.argmax(1), 6),
+}
+
+
 def tied_transposed() -> Net:
     """The decoder is the encoder's weight, transposed: a weight that is computed."""
 
@@ -719,6 +797,7 @@ def wide_norm_by_hand(kept: Mapping[str, np.ndarray]) -> Indices:
 
 
 FREELY, PAIRWISE, NEVER = {"one": 8, "two": 6}, {"one": 4, "two": 6}, {"two": 6}
+VECTOR_AND_LABEL = (VECTOR, torch.zeros(1, dtype=torch.long))
 IMAGE_AND_VECTOR = {"image": IMAGE, "vector": VECTOR}
 
 CASES = [
@@ -799,6 +878,16 @@ CASES = [
     Case("zero-padded-shortcut", zero_padded_shortcut, {"one": 4, "mid": 5}),
     Case("tied-weights", tied_weights, {"one": 6}, example=VECTOR),
     Case("tied-transposed", tied_transposed, {"three": 5}, frozenset({"one", "two"}), example=VECTOR),
+    Case("prototypes", prototypes, {"one": 6, "mid": 6}, frozenset({"protos"}), example=VECTOR),
+    Case("label-embedding", label_embedding, {"one": 6, "mid": 6}, frozenset({"embed"}), example=VECTOR_AND_LABEL),
+    Case("outputs-as-numbers", outputs_as_numbers, {"one": 6, "two": 7}, example=VECTOR),
+    Case("both-sides-as-numbers", both_sides_as_numbers, {"three": 6}, frozenset({"two"}), example=VECTOR),
+    Case("chosen-rows", chosen_rows, {"one": 6}, frozenset({"two"}), example=VECTOR),
+    *(
+        Case(f"chosen-by-{name}", lambda choose=choose: chosen_class(choose), {"one": 8}, frozenset({"two"}))
+        for name, choose in CHOICES.items()
+    ),
+    Case("best-positions", lambda: between(lambda net, y: y.flatten(2).topk(4, 2).values.unflatten(2, (2, 2))), FREELY),
     Case("convnext", convnext, {"one": 8, "expand": 16}, by_hand=convnext_by_hand),
     # Whole norm groups go: what stays is normalised as before.
     Case("group-norm", lambda: between(lambda net, y: net.norm(y), 16, 16, norm=nn.GroupNorm(4, 16)), PAIRWISE),

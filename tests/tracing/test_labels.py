@@ -1,7 +1,8 @@
 """Labels against partitions derived by hand, and against a union-find that shares no code with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -266,6 +267,39 @@ def test_a_parameter_with_one_kept_row_of_its_own_stays_whole() -> None:
     ties.tie(labels[1], channels)
     ties.keep(labels[0], "token")
     assert classes(ties, channels) == list("---")
+
+
+@pytest.mark.parametrize(
+    ("met", "expected"),
+    [
+        # Two rows of three: nobody has asked for its numbers, one row, one column, all, or both.
+        ({}, "abcde"),
+        ({"row": 1}, "abcde"),
+        ({"rows": True}, "abcde"),
+        ({"columns": True, "rows": True}, "-----"),
+        ({"number": True}, "-----"),
+    ],
+    ids=["alone", "one row", "rows", "both", "stays"],
+)
+def test_a_weights_numbers_go_with_one_of_its_sides(met: Mapping[str, Any], expected: str) -> None:
+    ties = Ties()
+    labels, outputs, inputs = ties.fresh(2, 3), ties.fresh(2), ties.fresh(3)
+    rows, columns = ties.fresh(2), ties.fresh(3)
+    ties.parameter(labels, "outer")
+    ties.weight(labels, (outputs, inputs), "numbers")
+    if "row" in met:
+        ties.even(labels, [0])
+        ties.tie(labels[0], columns)
+    if "rows" in met:
+        ties.tie(labels, rows[:, None].expand(2, 3))
+    if "columns" in met:
+        ties.tie(labels, columns.expand(2, 3))
+    if "number" in met:
+        ties.keep(labels[0, :1], "input")
+    assert "".join(classes(ties, torch.cat([outputs, inputs]))) == expected
+    found = ties.resolve()[0]
+    assert np.array_equal(found[columns], found[inputs]) == bool({"row", "columns"} & set(met))
+    assert np.array_equal(found[rows], found[outputs]) == ("rows" in met)
 
 
 def test_a_vector_is_cut_freely() -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rlprune.tracing.build import MISREAD, build_graph
+from rlprune.tracing.verify import _counts
 
 
 class Net(nn.Module):
@@ -51,6 +53,11 @@ def test_blocks_of_one_kind_are_refused_together_and_no_others() -> None:
     graph = build_graph(net, torch.zeros(1, 3, 8, 8))
     assert [group.name for group in graph.groups] == ["0", *(f"{block}.wide" for block in range(1, 6))]
     assert {layer for layer, why in graph.refused.items() if why == MISREAD} == {f"{b}.fixed" for b in range(1, 6)}
+
+
+def test_groups_of_one_size_lose_different_numbers() -> None:
+    """Where tracing has taken apart what belongs together, it no longer fits."""
+    assert _counts(np.array([4, 4, 9, 4, 4, 2, 2])) == [2, 3, 4, 1, 2, 1, 1]
 
 
 def test_sound_networks_pass(network: nn.Module) -> None:

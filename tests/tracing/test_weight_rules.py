@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hard_networks import between, weight
+from hard_networks import Net, between, weight
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -458,7 +458,6 @@ WORK: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "encoder": (lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), TOKENS),
     "decoder": (lambda: nn.TransformerDecoderLayer(4, 2, 8, batch_first=True), TOKENS * 2),
     "recurrent": (lambda: Multiply(lambda net, x: net.gru(x)[0], gru=nn.GRU(4, 3)), TOKENS),  # type: ignore[arg-type]
-    "bilinear": (lambda: nn.Bilinear(4, 4, 3), TOKENS * 2),
 }
 
 
@@ -473,6 +472,58 @@ def test_multiply_accumulates(name: str) -> None:
     work += sum(labels.numel() * times for labels, times in trace.products)
     work += sum(macs for _, macs in trace.refused.values())
     assert work == counted(module, inputs)
+
+
+MEMORIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    # Four gates of 6 read 5 inputs and 6 numbers of the step before, in each of 7 steps.
+    "LSTM": (lambda: nn.LSTM(5, 6, batch_first=True), 7 * 4 * 6 * (5 + 6)),
+    # The same with a projection to 2, which is what the gates read.
+    "projected": (lambda: nn.LSTM(5, 6, proj_size=2, batch_first=True), 7 * (4 * 6 * (5 + 2) + 2 * 6)),
+    # In both directions; the second layer reads what both give.
+    "deep": (
+        lambda: nn.LSTM(5, 6, 2, bidirectional=True, batch_first=True),
+        7 * 2 * 4 * 6 * ((5 + 6) + (12 + 6)),
+    ),
+    "GRU": (lambda: nn.GRU(5, 6, batch_first=True), 7 * 3 * 6 * (5 + 6)),
+    "RNN": (lambda: nn.RNN(5, 6, batch_first=True), 7 * 6 * (5 + 6)),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", MEMORIES)
+def test_layers_with_memory_are_counted_and_stay_whole(name: str, packed: bool) -> None:
+    make, macs = MEMORIES[name]
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        y = net.one(x)
+        if packed:
+            packing = nn.utils.rnn.pack_padded_sequence(y, [7], batch_first=True)
+            y = nn.utils.rnn.pad_packed_sequence(net.memory(packing)[0], batch_first=True)[0]
+        else:
+            y = net.memory(y)[0]
+        return net.last(net.two(y[:, -1]).relu())
+
+    width = {"projected": 2, "deep": 12}.get(name, 6)
+    net = Net(forward, one=nn.Linear(3, 5), memory=make(), two=nn.Linear(width, 8), last=nn.Linear(8, 2))
+    graph = build_graph(net, torch.zeros(1, 7, 3))
+    assert [group.name for group in graph.groups] == ["two"]
+    weights = {f"memory.{name}" for name, tensor in net.memory.named_parameters() if tensor.dim() > 1}
+    assert set(graph.refused) == {"one", "last"} | weights
+    assert build_cost(graph).dense[0] == macs + 7 * 3 * 5 + width * 8 + 8 * 2
+
+
+def test_bilinear_layers_are_counted_and_stay_whole() -> None:
+    net = Net(
+        lambda net, x: net.last(net.three(net.two(net.one(x), x)).relu()),
+        one=nn.Linear(3, 5),
+        two=nn.Bilinear(5, 3, 4),
+        three=nn.Linear(4, 6),
+        last=nn.Linear(6, 2),
+    )
+    graph = build_graph(net, torch.zeros(1, 3))
+    assert [group.name for group in graph.groups] == ["three"]
+    assert graph.refused["two"] == "it goes through bilinear, which cannot be followed"
+    assert build_cost(graph).dense[0] == 3 * 5 + 5 * 3 * 4 + 4 * 6 + 6 * 2
 
 
 def test_multi_head_attention_is_followed_through() -> None:
