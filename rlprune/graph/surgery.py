@@ -17,6 +17,7 @@ from rlprune.utils.modules import (
     cuts_whole_groups,
     evaluating,
     named_tensors,
+    opaque,
 )
 
 
@@ -92,7 +93,11 @@ def install(
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
         layer = module.get_submodule(owner)
-        if leaf in layer._buffers:
+        if opaque(layer):
+            # Its tensors are its own, in a copy too.
+            if trainable:
+                getattr(layer, leaf).data.copy_(tensor)
+        elif leaf in layer._buffers:
             layer._buffers[leaf] = tensor.clone() if trainable else tensor
         else:
             # Layers that share a parameter go on sharing it.

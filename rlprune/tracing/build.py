@@ -3,7 +3,8 @@
 The network is run once; afterwards every kept slice of every tensor follows from plain integer arrays.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -12,37 +13,46 @@ from torch import nn
 from rlprune.errors import UserError
 from rlprune.graph.structure import WHOLE, Axis, Graph, Group, Product, TensorMap
 from rlprune.tracing.coupling import Coupling, Side, trace_coupling
+from rlprune.tracing.running import explain, settle
 from rlprune.tracing.selection import EVERYTHING, Choice, declare
 from rlprune.tracing.tracer import Example
 from rlprune.tracing.verify import misread_groups
 from rlprune.utils.modules import named_tensors
 
-MISREAD = "the number of its channels, or the order of them, is fixed in the network's code"
 UNUSED = "it runs in training mode only"
+ASIDE = "only some inputs reach it"
 SINGLE = "it has a single channel"
 TOGETHER = "all its channels can only go together"
 
 
-def build_graph(module: nn.Module, example: Example, choice: Choice = EVERYTHING) -> Graph:
+def build_graph(
+    module: nn.Module, example: Example, choice: Choice = EVERYTHING, more: Sequence[Example] = ()
+) -> Graph:
     """Trace a network into its groups.
 
     Args:
-        module: the dense network; it is left as it was.
+        module: the dense network; it is left as it was, except that lazy layers get their sizes.
         example: one input on the module's device, batched: a tensor, a tuple of what the network takes, or a mapping
             of its named arguments.
         choice: which layers may be cut, and groups declared by hand.
+        more: real inputs, such as a few images one by one: where the network branches on its data, they show more of
+            it than one input does. The costs are those of the heaviest.
 
     Raises:
         UserError: the network cannot be run, nothing in it can be pruned, or the choice does not fit it.
     """
+    settle(module, example)
     try:
-        coupling = trace_coupling(module, example)
-    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
-        raise UserError(f"the network does not run on {_described(example)}: {error}") from error
+        coupling = trace_coupling(module, example, more=more)
+    except UserError:
+        raise
+    except Exception as error:
+        explain(module, example, error)
+        raise
     choice.check([layer for layer in coupling.layers if layer in coupling.weights])
     declared = declare(coupling, choice, named_tensors(module))
     graph = assemble(module, coupling, choice)
-    if misread := misread_groups(module, graph, example, coupling, declared):
+    if misread := misread_groups(module, graph, example, coupling, declared, more):
         for makers, _ in choice.declared:
             if makers[0] in misread:
                 raise UserError(
@@ -56,15 +66,11 @@ def build_graph(module: nn.Module, example: Example, choice: Choice = EVERYTHING
     return graph
 
 
-def _described(example: Example) -> str:
-    if isinstance(example, torch.Tensor):
-        return f"an image of shape {tuple(example.shape[1:])}"
-    tensors = example.values() if not isinstance(example, tuple) else example
-    return "inputs of shapes " + ", ".join(str(tuple(getattr(tensor, "shape", ()))) for tensor in tensors)
-
-
 def assemble(
-    module: nn.Module, coupling: Coupling, choice: Choice = EVERYTHING, misread: Collection[str] = ()
+    module: nn.Module,
+    coupling: Coupling,
+    choice: Choice = EVERYTHING,
+    misread: Mapping[str, str] = MappingProxyType({}),
 ) -> Graph:
     """Gather channels into groups and number them.
 
@@ -72,7 +78,7 @@ def assemble(
         module: the dense network.
         coupling: what was traced of it.
         choice: which of them may be cut.
-        misread: names of groups that must stay whole.
+        misread: names of groups that must stay whole, and why.
     """
     sides, occurrences = _occurrences(coupling)
     slots = np.full(len(occurrences), WHOLE, dtype=np.int64)
@@ -86,7 +92,8 @@ def assemble(
         used = any(coupling.weights.get(layer) in coupling.positions for layer in producers)
         reason = choice.why_not(layer for layer in producers if layer in coupling.weights)
         if len(channels) < 2 or name in misread or not used:
-            reason = MISREAD if name in misread else UNUSED if not used else SINGLE if len(axis) < 2 else TOGETHER
+            unused = ASIDE if coupling.steered else UNUSED
+            reason = misread.get(name) or (unused if not used else SINGLE if len(axis) < 2 else TOGETHER)
         if reason:
             why |= dict.fromkeys(channels.tolist(), reason)
             continue
@@ -144,11 +151,12 @@ def _graph(
     cut = {side: slots[axis] for side, axis in coupling.axes.items() if (slots[axis] != WHOLE).any()}
     axes = [Axis(*side, found) for side, found in cut.items()]
     index = {side: position for position, side in enumerate(cut)}
-    parameters = dict(module.named_parameters())
+    parameters, follows = dict(module.named_parameters()), coupling.follows
     tensors = [
         TensorMap(
             name,
-            tuple(None if side is None else index.get(side) for side in coupling.follows[name]),
+            # What is in parts that cannot be looked into follows nothing.
+            tuple(None if side is None else index.get(side) for side in follows.get(name, (None,) * tensor.dim())),
             tuple(tensor.shape),
             name in parameters,
             coupling.positions.get(name, 0),

@@ -1,5 +1,6 @@
 """Which channels of a network live and die together, from one run of it."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,8 @@ from torch import nn
 
 import rlprune.tracing.data_rules
 import rlprune.tracing.weight_rules  # noqa: F401  (both fill the table of rules)
+from rlprune.tracing.closed import close
+from rlprune.tracing.exploration import explore, keep_unreached
 from rlprune.tracing.labels import changing
 from rlprune.tracing.tracer import Example, Tracer
 from rlprune.utils.modules import INSTANCE_NORMS, copy_sharing_weights, evaluating, named_tensors
@@ -35,6 +38,7 @@ class Coupling:
         by_groups: weights that are cut by whole groups.
         reasons: layer -> why some of its output channels are never cut.
         trains: whether it has been run in training mode, too.
+        steered: whether the way through it depends on the data.
         notes: channel -> where it met channels of other layers.
     """
 
@@ -47,6 +51,7 @@ class Coupling:
     by_groups: frozenset[str]
     reasons: dict[str, str]
     trains: bool
+    steered: bool
     notes: dict[int, tuple[str, ...]]
 
     @cached_property
@@ -55,26 +60,32 @@ class Coupling:
         return {layer: position for position, layer in enumerate(self.layers)}
 
 
-def trace_coupling(module: nn.Module, example: Example, by_groups: frozenset[str] | None = None) -> Coupling:
-    """Run a network once and follow its channels.
+def trace_coupling(
+    module: nn.Module, example: Example, by_groups: frozenset[str] | None = None, more: Sequence[Example] = ()
+) -> Coupling:
+    """Run a network and follow its channels.
 
     Args:
         module: the network; it is left as it was.
         example: one input.
         by_groups: weights that are cut by whole groups, for a network that is cut already.
+        more: real inputs, which may take other ways than the example does.
     """
     # A copy, since a forward pass may leave things behind in the modules.
-    return follow(copy_sharing_weights(module), example, by_groups)
+    return follow(copy_sharing_weights(module), example, by_groups, more)
 
 
-def follow(module: nn.Module, example: Example, by_groups: frozenset[str] | None = None) -> Coupling:
+def follow(
+    module: nn.Module, example: Example, by_groups: frozenset[str] | None = None, more: Sequence[Example] = ()
+) -> Coupling:
     """The same for a network that nobody needs afterwards, except for its tensors."""
+    close(module)
     for part in module.modules():
         part._buffers = {name: None if buffer is None else buffer.clone() for name, buffer in part._buffers.items()}
     trace = Tracer(module, by_groups)
     trains = False
     with evaluating(module), torch.random.fork_rng(_cuda_devices(module)):
-        trace.run(module, example)
+        explore(trace, module, example, more)
         if any(_is_idle(name, tensor, trace) for name, tensor in module.named_parameters()):
             trace.counting = False
             # Training mode without its noise: only what has parts of its own knows of it.
@@ -84,6 +95,7 @@ def follow(module: nn.Module, example: Example, by_groups: frozenset[str] | None
             with suppress(Exception):
                 trace.run(module, example)
                 trains = True
+    keep_unreached(trace, module)
     return _collect(module, trace, trains)
 
 
@@ -130,7 +142,9 @@ def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
     for noted, text in trace.notes:
         for channel in np.unique(channels[noted]).tolist():
             notes[channel] = (*notes.get(channel, ()), text)
-    return Coupling(axes, follows, trace.positions, products, layers, weights, by_groups, reasons, trains, notes)
+    return Coupling(
+        axes, follows, trace.positions, products, layers, weights, by_groups, reasons, trains, trace.steered, notes
+    )
 
 
 def _tie_weights(trace: Tracer) -> None:

@@ -23,7 +23,7 @@ ACTIVATIONS = "hardswish hardsigmoid hardtanh relu6 silu mish selu celu logit th
 def pointwise(trace: Tracer, call: Call) -> None:
     """Elements that meet are the same channel, except where one is repeated."""
     out = call.out
-    labels = [trace.labels(tensor) for tensor in Call.tensors([call.args, call.kwargs]) if tensor.dim()]
+    labels = [_own(trace, tensor) for tensor in Call.tensors([call.args, call.kwargs]) if tensor.dim()]
     labels = [_padded(one, out.dim()) for one in labels if one.dim() <= out.dim()]
     if not labels:
         return
@@ -42,6 +42,12 @@ def pointwise(trace: Tracer, call: Call) -> None:
             _tie(trace, base, other, call)
     for result in Call.tensors(call.result):
         trace.put(result, base)
+
+
+def _own(trace: Tracer, tensor: Tensor) -> Tensor:
+    """Labels of a tensor without the dimensions along which it is only repeated, of size 1 there."""
+    repeated = [dim for dim in range(tensor.dim()) if tensor.stride(dim) == 0 and tensor.shape[dim] > 1]
+    return first(trace.labels(tensor), repeated)
 
 
 def _padded(labels: Tensor, dims: int) -> Tensor:
@@ -93,9 +99,16 @@ def triangle(trace: Tracer, call: Call) -> None:
     return trace.put(call.out, labels)
 
 
-@rule("new_zeros", "new_ones", "new_empty", "new_full", "size", "sym_size", "is_same_size")
+@rule("size", "sym_size", "is_same_size")
 def nothing(trace: Tracer, call: Call) -> None:
     """Nothing of a channel is in the result."""
+
+
+@rule("new_zeros", "new_ones", "new_empty", "new_full")
+def like(trace: Tracer, call: Call) -> None:
+    """What is as large as a feature map is for its channels, such as the state that a loop starts from."""
+    if call.out.shape == call["self"].shape:
+        same(trace, call)
 
 
 REDUCTIONS = (
@@ -165,7 +178,10 @@ def local(trace: Tracer, call: Call) -> None:
     number = int(re.findall(r"(\d)d", call.name)[-1])
     dims = list(range(labels.dim() - number, labels.dim()))
     if any(varies(labels, dim) for dim in dims):
-        return trace.ties.keep(labels, SPATIAL)
+        # A map that is a parameter has labels of its own at every position.
+        if not set(varying(labels)) - set(dims):
+            return trace.ties.keep(labels, SPATIAL)
+        labels = trace.ties.even(labels, dims)
     for result in Call.tensors(call.result):
         trace.put(result, first(labels, dims))
     return None

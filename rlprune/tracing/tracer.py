@@ -6,7 +6,8 @@ Every operation of ATen has a rule for the labels of its result (`rlprune.tracin
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -15,10 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from rlprune.errors import UserError
+from rlprune.tracing.closed import Closed
 from rlprune.tracing.labels import Ties, always, distinct, first
+from rlprune.tracing.provenance import Provenance
 from rlprune.utils.modules import named_tensors
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -30,8 +35,10 @@ OUTPUT = "its channels are the network's output"
 COMPUTED = "it is tied to a weight that is computed from other parameters"
 OUTER = "it is tied to a parameter that changes along several dimensions"
 INDICES = "it is told by their numbers which of its channels was chosen"
+DECIDING = ("_local_scalar_dense", "equal")
+"""Operations that tell Python a number."""
 LARGEST = 2**19
-"""Elements of a parameter outside a layer that are followed one by one."""
+"""Elements of a parameter outside a layer that are followed one by one; of a larger one its likely channels are."""
 
 
 class Call:
@@ -96,6 +103,11 @@ class Tracer(TorchDispatchMode):
         norms: module that normalises channels and has no parameters -> their labels.
         refused: layer whose weight is no parameter -> why, and its multiply-accumulates.
         by_groups: as above, as decided.
+        tensors: all parameters and buffers by name.
+        decisions: numbers of the data that Python got to see in the last run, in order.
+        forced: what it gets to see in their place from the next run on, as far as they go.
+        steered: whether the way through the network has ever depended on the data.
+        operations: how many there were in the last run.
     """
 
     def __init__(self, module: nn.Module, by_groups: frozenset[str] | None = None) -> None:
@@ -111,13 +123,22 @@ class Tracer(TorchDispatchMode):
         self.refused: dict[str, tuple[str, int]] = {}
         self.notes: list[tuple[np.ndarray, str]] = []
         self.counting = True
+        self.decisions: list[Any] = []
+        self.forced: list[Any] = []
+        self.steered = False
+        self.operations = 0
         self.deciding = by_groups is None
         self.by_groups = set(by_groups or ())
-        self._names = {id(tensor): name for name, tensor in reversed(named_tensors(module).items())}
+        self.tensors = named_tensors(module)
+        self._names = {id(tensor): name for name, tensor in reversed(self.tensors.items())}
         self._labels = WeakTensorKeyDictionary()
         self._numbers = WeakTensorKeyDictionary()
+        self._data = Provenance()
         self._inside: list[str] = []
+        self._closed, self._closed_macs = False, 0
         for name, part in module.named_modules():
+            if isinstance(part, Closed):
+                part.trace = self
             part.register_forward_pre_hook(partial(self._enter, name))
             part.register_forward_hook(self._leave)
 
@@ -127,7 +148,16 @@ class Tracer(TorchDispatchMode):
         return False
 
     def run(self, module: nn.Module, example: Example) -> Any:
-        """Run the network; whatever it returns is never cut."""
+        """Run the network; whatever it returns is never cut.
+
+        Raises:
+            UserError: what it returns has not been made of its input by operations that are seen here.
+        """
+        self._inside.clear()
+        self.decisions, self.operations = [], 0
+        example = dict(example) if isinstance(example, Mapping) else example
+        example = tree_map(plain, example)
+        self._data.add(Call.tensors(example))
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
@@ -136,7 +166,14 @@ class Tracer(TorchDispatchMode):
                 output = call(module, example)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-        for tensor in output_tensors(output):
+        outputs = output_tensors(output)
+        if outputs and not any(tensor in self._data for tensor in outputs):
+            kinds = ", ".join(sorted({type(tensor).__name__ for tensor in outputs}))
+            raise UserError(
+                f"what the network returns ({kinds}) cannot be followed back to its input: tensors of a class of their "
+                "own, or numbers from outside PyTorch, break the thread"
+            )
+        for tensor in outputs:
             self.ties.keep(self.labels(tensor), OUTPUT)
             self._keep_numbered(tensor)
         return output
@@ -144,6 +181,8 @@ class Tracer(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and label its result."""
         kwargs = kwargs or {}
+        if self._closed:
+            return self._count_closed(func, args, kwargs)
         known = RULES.get(func.overloadpacket)
         if known is None and torch.Tag.pointwise in func.tags:
             known = RULES[torch.ops.aten.add]
@@ -153,15 +192,39 @@ class Tracer(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
         call = Call(func, args, kwargs, func(*args, **kwargs))
-        if self._numbers:
-            for tensor in Call.tensors([args, kwargs]):
-                self._keep_numbered(tensor)
+        self._remember(call)
         try:
             (known or unknown)(self, call)
-        # An unusual form of a usual operation.
-        except (RuntimeError, ValueError, IndexError, TypeError):
+        # An unusual form of a usual operation, in which a rule may fail in any way: that is never the network's fault.
+        except Exception:
             unknown(self, call)
         return call.result
+
+    def _remember(self, call: Call) -> None:
+        """What is made of the data, what is decided by it, and who looks at numbers of channels."""
+        self.operations += 1
+        inputs = Call.tensors([call.args, call.kwargs])
+        for tensor in inputs if self._numbers else ():
+            self._keep_numbered(tensor)
+        results = Call.tensors(call.result)
+        self._data.relate(inputs, results)
+        if not any(tensor in self._data for tensor in inputs):
+            return
+        self._data.add(results)
+        if call.name in DECIDING:
+            call.result = self._decide(call.result)
+        elif call.name == "index":
+            masks = [index for index in call["indices"] if index is not None and index.dtype == torch.bool]
+            self.steered |= any(mask in self._data for mask in masks)
+        elif torch.Tag.dynamic_output_shape in call.func.tags:
+            self.steered = True
+
+    def _decide(self, found: Any) -> Any:
+        """A number of the data that Python gets to see; another one in its place, where that is wanted."""
+        self.steered = True
+        place = len(self.decisions)
+        self.decisions.append(self.forced[place] if place < len(self.forced) else found)
+        return self.decisions[place]
 
     def name(self, tensor: Tensor | None) -> str | None:
         """Name of a parameter or buffer."""
@@ -215,6 +278,11 @@ class Tracer(TorchDispatchMode):
         if self.counting:
             self.positions[name] = self.positions.get(name, 0) + positions
 
+    def product(self, labels: Tensor, times: int) -> None:
+        """Add a product of activations: labels along one of its sides, multiply-accumulates per entry."""
+        if self.counting:
+            self.products.append((labels, times))
+
     def refuse(self, why: str, macs: int) -> None:
         """The layer that is running cannot be followed; it has so many multiply-accumulates."""
         layer = self._inside[-1] if self._inside else ""
@@ -237,11 +305,44 @@ class Tracer(TorchDispatchMode):
     def _leave(self, *_: Any) -> None:
         self._inside.pop()
 
+    @contextmanager
+    def closed(self, what: str, inputs: Any) -> Iterator[None]:
+        """Within, nothing is followed; what went in stays whole."""
+        for tensor in Call.tensors(inputs):
+            self.ties.keep(self.labels(tensor), f"it enters '{self._inside[-1]}', which is {what}")
+        self.seen(self._inside[-1])
+        self._closed, self._closed_macs = True, 0
+        try:
+            yield
+        finally:
+            self._closed = False
+        self.refuse(f"it is {what}, which cannot be looked into", self._closed_macs)
+
+    def _count_closed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation of a closed part, whose multiply-accumulates are those of torch's own counter."""
+        if (work := flop_registry.get(func.overloadpacket)) is None:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        self._closed_macs += work(*args, **kwargs, out_val=result) // 2 if work else 0
+        return result
+
+    def come_out(self, output: Any) -> None:
+        """What a closed part has made of the data."""
+        self._data.add(output_tensors(output))
+
     def _element_labels(self, name: str, tensor: Tensor) -> Tensor:
         self.seen(name)
-        if not tensor.is_floating_point() or tensor.numel() > LARGEST:
+        if not tensor.is_floating_point():
             return always(tensor.shape)
-        if name not in self.elements:
+        if name not in self.elements and tensor.numel() > LARGEST:
+            # Those of a map come before its positions, those of a table last.
+            channels = 1 if tensor.dim() > 3 else tensor.dim() - 1
+            labels = self.ties.fresh(tensor.shape[channels])
+            self.elements[name] = labels.view(-1, *[1] * (tensor.dim() - channels - 1)).expand(tensor.shape)
+        elif name not in self.elements:
             self.elements[name] = self.ties.fresh(*tensor.shape)
             if tensor.dim() > 1:
                 self.ties.parameter(self.elements[name], OUTER)
@@ -257,6 +358,13 @@ def unknown(trace: Tracer, call: Call) -> None:
 def not_followed(call: Call) -> str:
     """Why what enters an operation stays whole."""
     return f"it goes through {call.name}, which cannot be followed"
+
+
+def plain(tensor: Any) -> Any:
+    """A tensor without a class of its own around it, which would hide what becomes of it."""
+    mine = isinstance(tensor, Tensor) and type(tensor) not in (Tensor, nn.Parameter)
+    dispatches = type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl if mine else True
+    return tensor if dispatches else tensor.as_subclass(Tensor)
 
 
 def call(module: nn.Module, example: Example) -> Any:

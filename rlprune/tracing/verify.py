@@ -6,7 +6,7 @@ A network that is really cut is therefore run as well: every channel that is lef
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -18,13 +18,22 @@ from rlprune.tracing.coupling import Coupling, Side, follow
 from rlprune.tracing.tracer import Example
 from rlprune.utils.modules import copy_sharing_weights, named_tensors
 
+MISREAD = "the number of its channels, or the order of them, is fixed in the network's code"
+FAILS = "without some of its channels the network ends in a {}"
+USUAL = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
+"""What networks end in whose numbers of channels are written into their code."""
 NUMBER = re.compile(r"(?<![^._])\d+(?![^._])")
 
 
 def misread_groups(
-    module: nn.Module, graph: Graph, example: Example, coupling: Coupling, declared: Collection[Side] = ()
-) -> list[str]:
-    """Names of the groups that cannot be cut as they were traced.
+    module: nn.Module,
+    graph: Graph,
+    example: Example,
+    coupling: Coupling,
+    declared: Collection[Side] = (),
+    more: Sequence[Example] = (),
+) -> dict[str, str]:
+    """The groups that cannot be cut as they were traced: name -> why.
 
     Args:
         module: the dense network; left as it was.
@@ -32,7 +41,10 @@ def misread_groups(
         example: one input.
         coupling: the same, before its channels were gathered into groups.
         declared: sides that were declared by hand.
+        more: real inputs; they are looked at where the way through the network depends on the data.
     """
+    more = more if coupling.steered else ()
+    why: dict[int, str] = {}
     rng = np.random.default_rng(0)
     # The last channel goes first and stays last: what is tied to the end of the channels is found out.
     halves = [
@@ -49,10 +61,12 @@ def misread_groups(
             parts = graph.split(stays)
             for number in numbers:
                 parts[number][:] = kept[number]
-            return _is_as_traced(module, graph, stays, example, coupling, declared)
+            wrong = _difference(module, graph, stays, (example, more), coupling, declared)
+            why.update(dict.fromkeys(numbers, wrong or ""))
+            return wrong is None
 
         good = _sound_ones(good, graph, sound)
-    return [group.name for number, group in enumerate(graph.groups) if number not in good]
+    return {group.name: why[number] for number, group in enumerate(graph.groups) if number not in good}
 
 
 def _counts(sizes: np.ndarray) -> list[int]:
@@ -91,40 +105,42 @@ def _add_sound(numbers: list[int], good: list[int], sound: Callable[[list[int]],
         _add_sound(numbers[len(numbers) // 2 :], good, sound)
 
 
-def _is_as_traced(
+def _difference(
     module: nn.Module,
     graph: Graph,
     stays: np.ndarray,
-    example: Example,
+    inputs: tuple[Example, Sequence[Example]],
     coupling: Coupling,
     declared: Collection[Side],
-) -> bool:
+) -> str | None:
+    """Why a network that is cut so is not what was traced; None if it is."""
     smaller = copy_sharing_weights(module)
     with torch.no_grad():
         slicer = Slicer(graph, named_tensors(module))
         install(smaller, module, slicer.slices(stays), features=slicer.features(stays))
+    example, more = inputs
     try:
-        found = follow(smaller, example, coupling.by_groups)
+        found = follow(smaller, example, coupling.by_groups, more)
     # A network with its numbers of channels written into its code can fail in any way at all.
-    except Exception:
-        return False
+    except Exception as error:
+        return MISREAD if isinstance(error, USUAL) else FAILS.format(type(error).__name__)
     if coupling.trains and not found.trains:
-        return False
+        return MISREAD
     cut = [mine for mine in graph.split(stays) if not mine.all()]
     expected, given = [], []
     for axis in graph.axes:
         slots = axis.slots[(axis.slots == WHOLE) | stays[axis.slots]]
         channels = found.axes.get((axis.layer, axis.side))
         if channels is not None and len(channels) != len(slots):
-            return False
+            return MISREAD
         # What is declared by hand is so because it cannot be followed.
         if channels is not None and (axis.layer, axis.side) not in declared:
             expected.append(slots)
             given.append(channels)
     # What is one channel wide looks like what all channels share; then it is enough that it runs.
     if not given or all(mine.sum() < 2 for mine in cut):
-        return True
-    return _is_function(np.concatenate(given), np.concatenate(expected))
+        return None
+    return None if _is_function(np.concatenate(given), np.concatenate(expected)) else MISREAD
 
 
 def _is_function(given: np.ndarray, expected: np.ndarray) -> bool:

@@ -167,12 +167,12 @@ def product(trace: Tracer, call: Call) -> None:
     if kept is not None:
         free = first(kept, [kept.dim() - (1 if rows else 2)])
         along = left.shape[-2] if rows else right.shape[-1]
-        trace.products.append((free.flatten(), entries // along * left.shape[-1]))
+        trace.product(free.flatten(), entries // along * left.shape[-1])
         trace.put(call.out, free)
     else:
         rest = torch.tensor([ALWAYS]) if summed is not None else _rest(one, other).expand(*batch, 1, 1)
         each = (rest, entries * left.shape[-1]) if summed is None else (summed, entries)
-        trace.products.append((each[0].flatten(), each[1]))
+        trace.product(each[0].flatten(), each[1])
         trace.put(call.out, rest)
     return None
 
@@ -207,7 +207,7 @@ def _give_up(trace: Tracer, call: Call, *tensors: Tensor) -> None:
     for tensor in tensors:
         trace.ties.keep(trace.labels(tensor), TWO_SIDES)
     if len(tensors) > 1 and min(tensor.dim() for tensor in tensors[:2]) > 1:
-        trace.products.append((torch.zeros(call.out.numel(), dtype=torch.int64), tensors[0].shape[-1]))
+        trace.product(torch.zeros(call.out.numel(), dtype=torch.int64), tensors[0].shape[-1])
 
 
 @rule("addmm", "baddbmm")
@@ -223,11 +223,12 @@ def attention(trace: Tracer, call: Call) -> None:
     if query.shape[:-2] != key.shape[:-2]:
         # Several queries to a key: the heads are counted, and stay.
         times = query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-        trace.products.append((torch.zeros(1, dtype=torch.int64), times))
+        trace.product(torch.zeros(1, dtype=torch.int64), times)
         return unknown(trace, call)
     summed = _contract(trace, query, key.transpose(-1, -2))
     width = torch.zeros(query.shape[:-2] + query.shape[-1:], dtype=torch.int64) if summed is None else summed
     free = first(trace.ties.even(value, [value.dim() - 2]), [value.dim() - 2])
     times = query.shape[-2] * key.shape[-2]
-    trace.products += [(width.flatten(), times), (free.flatten(), times)]
+    trace.product(width.flatten(), times)
+    trace.product(free.flatten(), times)
     return trace.put(call.out, free)

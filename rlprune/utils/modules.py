@@ -4,7 +4,9 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 def output_sides(
@@ -23,6 +25,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+OWN = ("_modules", "_parameters", "_buffers")
+"""Where a module keeps what its network knows of."""
 BLOCK = 16
 """Channels that a CPU's vector unit takes at once, at most."""
 
@@ -33,6 +37,13 @@ def cuts_whole_groups(groups: int, channels: int) -> bool:
     Where the groups are few and wide, all of them become narrower instead, which leaves more choice.
     """
     return groups > 1 and groups * groups >= channels
+
+
+def opaque(part: nn.Module) -> str | None:
+    """What a module is that nobody can look into and nothing can be cut of, in words; None for any other."""
+    if isinstance(part, torch.jit.ScriptModule):
+        return "a scripted module"
+    return "a quantised module" if ".quantized" in type(part).__module__ else None
 
 
 @contextmanager
@@ -54,7 +65,27 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 def copy_sharing_weights(module: nn.Module) -> nn.Module:
     """A copy of a network with its very parameters and buffers, so that it takes next to no memory."""
     # Deepcopy keeps what its memo names.
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in named_tensors(module).values()})
+    memo = {id(tensor): tensor for tensor in named_tensors(module).values()}
+    return copy.deepcopy(module, _left_behind(module) | memo)
+
+
+def copy_module(module: nn.Module) -> nn.Module:
+    """A copy of a network with parameters and buffers of its own."""
+    return copy.deepcopy(module, _left_behind(module))
+
+
+def _left_behind(module: nn.Module) -> dict[int, Tensor]:
+    """What a pass has left in a network's modules that Python refuses to copy: tensors that gradients flow through.
+
+    Such are the features that a module keeps, and weights that are computed anew at every pass, as of the old
+    `weight_norm` and of `torch.nn.utils.prune`. The numbers do, without their history.
+    """
+    found: dict[int, Tensor] = {}
+    for part in module.modules():
+        for leaf in tree_leaves([value for name, value in vars(part).items() if name not in OWN]):
+            if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
+                found[id(leaf)] = leaf.detach()
+    return found
 
 
 @contextmanager

@@ -224,6 +224,7 @@ STATISTICS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "divided-by-sum": lambda net, y: y / y.square().sum(1, keepdim=True),
     "cumulative": lambda net, y: y.cumsum(1),
     "number-of-channels": lambda net, y: y / y.shape[1],
+    "normalised": lambda net, y: F.normalize(y),
 }
 """Every channel of `one` can go by itself, but is not missing only where it is read."""
 
@@ -544,6 +545,39 @@ CHOICES: Mapping[str, Callable[[Tensor], Any]] = {
     "ranking": lambda y: y.argsort(1),
     "one-hot": lambda y: F.one_hot(y.argmax(1), 6),
 }
+
+
+def state_from_zeros() -> Net:
+    """A recurrent convolution, whose state starts from zeros as large as a feature map."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        y = net.one(x)
+        state = y.new_zeros(y.shape)
+        for _ in range(3):
+            state = torch.tanh(y + net.two(state))
+        return net.last(state.mean((2, 3)))
+
+    return Net(forward, one=conv(3, 8), two=conv(8, 8), last=nn.Linear(8, 3))
+
+
+def resized_positions() -> Net:
+    """A learned embedding of positions is resized to the number of patches."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        y = net.one(x)
+        places = net.places.reshape(1, 3, 3, -1).permute(0, 3, 1, 2)
+        places = F.interpolate(places, size=y.shape[2:], mode="bicubic").flatten(2).transpose(1, 2)
+        y = y.flatten(2).transpose(1, 2) + places
+        return net.last((y + net.two(net.expand(y).tanh())).mean(1))
+
+    return Net(
+        forward,
+        one=nn.Conv2d(3, 8, 4, stride=4),
+        places=weight(1, 9, 8),
+        expand=nn.Linear(8, 10),
+        two=nn.Linear(10, 8),
+        last=nn.Linear(8, 3),
+    )
 
 
 def tied_transposed() -> Net:
@@ -887,6 +921,8 @@ CASES = [
         Case(f"chosen-by-{name}", lambda choose=choose: chosen_class(choose), {"one": 8}, frozenset({"two"}))
         for name, choose in CHOICES.items()
     ),
+    Case("state-from-zeros", state_from_zeros, {"one": 8}),
+    Case("resized-positions", resized_positions, {"one": 8, "expand": 10}),
     Case("best-positions", lambda: between(lambda net, y: y.flatten(2).topk(4, 2).values.unflatten(2, (2, 2))), FREELY),
     Case("convnext", convnext, {"one": 8, "expand": 16}, by_hand=convnext_by_hand),
     # Whole norm groups go: what stays is normalised as before.
@@ -917,7 +953,6 @@ CASES = [
         for name, into, middle in (
             ("unfold", 72, lambda net, y: F.unfold(y, 3, padding=1).view(len(y), -1, 8, 8)),
             ("every-second", 4, lambda net, y: y[:, ::2] - y[:, 1::2]),
-            ("normalised", 8, lambda net, y: F.normalize(y)),
             ("loop", 1, lambda net, y: torch.stack([part.sigmoid() for part in y.unbind(1)], 1).amax(1, keepdim=True)),
         )
     ),

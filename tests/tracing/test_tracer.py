@@ -124,11 +124,28 @@ def test_a_parameter_along_two_dimensions_follows_one_of_them_or_none() -> None:
     assert not any(kept(trace, trace.sides["one.weight"][0]))
 
 
-def test_large_parameters_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+LARGE: dict[str, tuple[Callable[[Any, Tensor], Tensor], tuple[int, ...]]] = {
+    "vector": (lambda net, y: y * net.gain, (4,)),
+    "table": (lambda net, y: y + net.gain[2], (9, 4)),
+    "tokens": (lambda net, y: (y[:, None] + net.gain).mean(1), (1, 5, 4)),
+    "map": (lambda net, y: (y[:, :, None, None] + net.gain).mean((2, 3)), (1, 4, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_parameters_follow_their_likely_channels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracer, "LARGEST", 3)
-    trace = traced(chain(lambda net, y: y * net.gain, gain=weight(4)))
-    assert all(kept(trace, trace.sides["one.weight"][0]))
-    assert "gain" not in trace.elements
+    run, shape = LARGE[name]
+    trace = traced(chain(run, gain=weight(*shape)))
+    outputs = trace.sides["one.weight"][0]
+    assert not any(kept(trace, outputs))
+    assert same(trace, trace.elements["gain"].movedim(1 if len(shape) == 4 else -1, 0).reshape(4, -1)[:, 0], outputs)
+
+
+def test_large_parameters_with_channels_elsewhere_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracer, "LARGEST", 3)
+    trace = traced(chain(lambda net, y: (y[:, :, None] * net.gain).sum(2), gain=weight(4, 6)))
+    assert len(set(trace.ties.resolve()[0][trace.sides["one.weight"][0].numpy()])) == 1
 
 
 IN_PLACE: dict[str, Callable[[Any, Tensor], Any]] = {

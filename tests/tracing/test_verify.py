@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlprune.tracing.build import MISREAD, build_graph
-from rlprune.tracing.verify import _counts
+from rlprune.tracing.build import build_graph
+from rlprune.tracing.verify import MISREAD, _counts
 
 
 class Net(nn.Module):
