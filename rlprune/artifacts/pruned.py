@@ -23,6 +23,7 @@ from rlprune.utils.files import write_json, write_text
 from rlprune.utils.modules import (
     TRANSPOSED,
     named_tensors,
+    opaque,
 )
 from rlprune.utils.shapes import example, shape_of
 
@@ -40,7 +41,13 @@ def save_pruned(
         folder: where to.
         facts: accuracies and costs for the card; without any, a card that is there stays.
         date: for the card; that of today where the network comes from no run.
+
+    Raises:
+        UserError: the network has parts whose weights are no tensors.
     """
+    for name, part in module.named_modules():
+        if (what := opaque(part)) and not isinstance(part, torch.jit.ScriptModule):
+            raise UserError(f"'{name}' is {what}, whose weights are no tensors: prune first and quantise afterwards")
     if frozen := [name for name, tensor in module.named_parameters() if not tensor.requires_grad]:
         plan = replace(plan, network={**plan.network, FROZEN: frozen})
     plan.save(folder / "plan.json")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from rlprune.commands.base import command
 from rlprune.config.commands import Inspect
 from rlprune.config.resolve import as_dict
@@ -13,7 +15,7 @@ from rlprune.models.registry import usual_shape
 from rlprune.utils.device import resolve_device
 from rlprune.utils.progress import Progress
 from rlprune.utils.shapes import RGB, Shape, parse_sides, sides_of
-from rlprune.workloads.workload import open_network, read_data
+from rlprune.workloads.workload import first_images, open_network, read_data
 
 COARSE = 8
 """Fewer choices than these are worth a warning."""
@@ -26,9 +28,9 @@ def inspect(given: Inspect, progress: Progress) -> dict[str, Any]:
     A group's share is what goes when it alone is cut to its minimum; shares overlap and do not add up to 1. Without
     `data` no images are read.
     """
-    classes, shape = _classes_and_shape(given)
+    classes, shape, images = _inputs(given)
     progress.stage("tracing the network")
-    _, _, graph = open_network(as_dict(given), classes, shape, resolve_device(given.device))
+    _, _, graph = open_network(as_dict(given), classes, shape, resolve_device(given.device), images)
     cost = build_cost(graph)
     projector = BudgetProjector(cost, parse_budget(None), given.round_to, given.min_channels)
     groups = [
@@ -61,12 +63,13 @@ def inspect(given: Inspect, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _classes_and_shape(given: Inspect) -> tuple[int, Shape]:
+def _inputs(given: Inspect) -> tuple[int, Shape, list[torch.Tensor]]:
+    """Number of classes, the shape of an image, and a few real ones where there are any."""
     if given.data is not None:
         data = read_data(as_dict(given))
-        return len(data.classes), data.shape
+        return len(data.classes), data.shape, first_images(data)
     classes, pixels = usual_shape(given.model)
-    return classes, (given.channels or RGB, *parse_sides(given.image_size or pixels))
+    return classes, (given.channels or RGB, *parse_sides(given.image_size or pixels)), []
 
 
 def _traps(graph: Graph, group: Group, step: int, minimum: int) -> list[str]:
@@ -84,7 +87,10 @@ def _traps(graph: Graph, group: Group, step: int, minimum: int) -> list[str]:
         for kind in ("depthwise convolution", "grouped convolution")
         if kind in kinds
     ]
-    inputs = max(int((axis.slots == group.start).sum()) for axis in graph.axes if axis.layer in group.consumers)
+    read = [axis for axis in graph.axes if axis.side == "in" and axis.layer in group.consumers]
+    inputs = max((int((axis.slots == group.start).sum()) for axis in read), default=0)
+    if not read:
+        traps.append("no layer reads it: only sums or means over all of its channels are used")
     if inputs > group.width:
         traps.append(f"flattened: every channel is {inputs} inputs of a layer that reads it")
     return traps

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from torch import nn
 
 from rlprune.errors import UserError

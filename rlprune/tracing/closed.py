@@ -33,6 +33,7 @@ class Closed(nn.Module):
     """
 
     trace: Watcher
+    part: nn.Module
 
     def __init__(self, part: nn.Module, what: str) -> None:
         super().__init__()

@@ -99,7 +99,7 @@ def triangle(trace: Tracer, call: Call) -> None:
     return trace.put(call.out, labels)
 
 
-@rule("size", "sym_size", "is_same_size")
+@rule("size", "sym_size", "is_same_size", "equal")
 def nothing(trace: Tracer, call: Call) -> None:
     """Nothing of a channel is in the result."""
 

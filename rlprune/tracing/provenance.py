@@ -25,7 +25,7 @@ class Provenance:
         """Remember which results of an operation are parts of its inputs."""
         places = {place: tensor for tensor in reversed(inputs) if (place := _place(tensor)) is not None}
         for result in results:
-            whole = places.get(_place(result))
+            whole = None if (place := _place(result)) is None else places.get(place)
             if whole is not None and whole is not result:
                 self._wholes[result] = self._wholes.get(whole, whole)
 

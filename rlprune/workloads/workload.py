@@ -1,6 +1,6 @@
 """Data, network and structure opened together, checked before any work starts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ DATA_SETTINGS = (
 KEPT = (*(name for name in DATA_SETTINGS if name not in ("workers", "download")), "seed")
 """What a plan keeps of the images that it was made for."""
 LOOKED_AT = 8
-"""Images that tell whether a network computes anything."""
+"""Images that tell which ways a network takes, and whether it computes anything."""
 
 
 class Workload(PreparedNetwork):
@@ -75,7 +75,7 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
         progress.stage("reading images")
         data = read_data(settings)
     progress.stage("tracing the network")
-    network, module, graph = open_network(settings, len(data.classes), data.shape, device)
+    network, module, graph = open_network(settings, len(data.classes), data.shape, device, first_images(data))
     _require_output(module, data.shape, device)
     if settings.get("checkpoint"):
         require_finite(module, data, device, str(settings["checkpoint"]))
@@ -83,7 +83,11 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
 
 
 def open_network(
-    settings: Mapping[str, Any], classes: int, shape: Shape, device: torch.device
+    settings: Mapping[str, Any],
+    classes: int,
+    shape: Shape,
+    device: torch.device,
+    images: Sequence[torch.Tensor] = (),
 ) -> tuple[dict[str, Any], nn.Module, Graph]:
     """Build a network with fresh or given weights and trace it.
 
@@ -92,6 +96,7 @@ def open_network(
         classes: number of outputs.
         shape: (C, H, W) of an image.
         device: where it goes.
+        images: a few real ones (1, C, H, W), for networks that branch on what they see.
 
     Returns:
         How to build it again, the network in eval mode, and its structure.
@@ -109,10 +114,10 @@ def open_network(
     if settings.get("checkpoint"):
         load_checkpoint(module, settings["checkpoint"], name=network["model"])
     module = module.to(device).to(memory_format=torch.channels_last).eval()
-    images = example(shape, device=device)
+    nothing = example(shape, device=device)
     if shape[0] != RGB:
-        _require_channels(module, images, network["model"])
-    graph = build_graph(module, images, parse_choice(settings))
+        _require_channels(module, nothing, network["model"])
+    graph = build_graph(module, nothing, parse_choice(settings), [image.to(device) for image in images])
     return network | {key: settings[key] for key in CHOICES if settings.get(key)}, module, graph
 
 
@@ -136,5 +141,10 @@ def _require_output(module: nn.Module, shape: Shape, device: torch.device) -> No
 
 def require_finite(module: nn.Module, data: Dataset, device: torch.device, name: str) -> None:
     """Whether weights from a file compute something for the first calibration images."""
+    require_finite_outputs(module, torch.cat(first_images(data)).to(device), name)
+
+
+def first_images(data: Dataset) -> list[torch.Tensor]:
+    """The first calibration images, (1, C, H, W) each."""
     images, _ = data.calibration.take(torch.arange(min(LOOKED_AT, len(data.calibration))))
-    require_finite_outputs(module, images.to(device), name)
+    return list(images.split(1))

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,33 @@ def test_traps(run_json: Callable[..., Any]) -> None:
     ]
     whole = traps("resnet20", "--round-to", 16)
     assert whole["conv1"] == ["stays whole: it has no more channels than the smallest number allowed"]
+
+
+SUMMED = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.one, self.two, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3), nn.Linear(8, classes)
+
+    def forward(self, x):
+        y = self.one(x).relu()
+        return self.last(y.mean((2, 3))) + self.two(y).mean((1, 2, 3))[:, None]
+
+def net(num_classes):
+    return Net(num_classes)
+"""
+
+
+def test_a_group_that_nobody_reads(run_json: Callable[..., Any], tmp_path: Path) -> None:
+    """Its mean is taken over all of its channels."""
+    (tmp_path / "mine.py").write_text(SUMMED)
+    result = run_json("inspect", "--model", f"{tmp_path / 'mine.py'}:net", "--image-size", 16)
+    assert {group["group"]: (group["consumers"], group["traps"][-1:]) for group in result["groups"]} == {
+        "one": (["last", "two"], []),
+        "two": ([], ["no layer reads it: only sums or means over all of its channels are used"]),
+    }
 
 
 def test_choosing_groups(run_json: Callable[..., Any]) -> None:

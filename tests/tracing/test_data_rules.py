@@ -134,6 +134,7 @@ POINTWISE = [
     Case("to a constant", lambda x: x * torch.ones(8, 1, 1), KEPT),
     Case("to the same constant for all", lambda x: x * torch.ones(1, 1, 1) + torch.tensor(3.0) + torch.ones(1)),
     Case("to positions", lambda x: x * torch.rand(2) + torch.rand(4, 1) + torch.rand(1, 1, 4, 2)),
+    Case("if equal", lambda x: x.tanh() if torch.equal(x, x.abs()) else x.sigmoid()),
     Case("three at once", lambda x: torch.addcmul(x, x.tanh(), x.sigmoid())),
     Case("a mask for all channels", lambda x: (x[:, :, :1, :1] * torch.rand(1, 1, 4, 2)) + x),
     Case("a product of all pairs", lambda x: x.mean((2, 3))[:, :, None] * x.amax((2, 3))[:, None], KEPT),
