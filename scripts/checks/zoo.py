@@ -17,6 +17,7 @@ class Network:
         args: of its constructor.
         size_arg: the argument that takes the side of the images, where there is one.
         mixes: what computes statistics over channels: removing one then differs from disconnecting it.
+        uncounted: why torch's own counter does not know its multiply-accumulates.
         keeps: the smallest plan keeps at most this fraction of the MACs; 1 where everything is refused.
     """
 
@@ -25,6 +26,7 @@ class Network:
     args: Mapping[str, Any] = field(default_factory=dict)
     size_arg: str = ""
     mixes: str = ""
+    uncounted: str = ""
     keeps: float = 0.1
 
 
@@ -113,10 +115,23 @@ TIMM = {
 OTHERS = dict.fromkeys(("lraspp_mobilenet_v3_large", "fcn_resnet50", "resnet18_fpn"), Network())
 """Factories in this file: segmentation and detection, whose outputs are no class scores."""
 
+KINDS = {
+    **dict.fromkeys(("branches", "looked_up", "caching", "instance_norm", "frozen"), Network()),
+    **dict.fromkeys(("recurrent_convolution", "resized_positions"), Network()),
+    **dict.fromkeys(("masked", "weight_norm"), Network(keeps=0.3)),
+    **dict.fromkeys(("experts", "scripted"), Network(keeps=1)),
+    "memory": Network(uncounted="torch does not count LSTMs", keeps=1),
+    "prototypes": Network(mixes="sums over channels"),
+    "own_norm": Network(mixes=LAYER_NORM),
+    "normalised": Network(mixes="lengths over channels"),
+}
+"""Factories in kinds.py."""
+
 NETWORKS: dict[str, Network] = {
     **{f"torchvision/{name}": network for name, network in TORCHVISION.items()},
     **{f"timm/{name}": network for name, network in TIMM.items()},
     **{f"zoo.py:{name}": network for name, network in OTHERS.items()},
+    **{f"kinds.py:{name}": network for name, network in KINDS.items()},
 }
 
 
