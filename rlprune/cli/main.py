@@ -235,7 +235,7 @@ def _run(command: str, config: str | None, as_json: bool, **_: Any) -> None:
 def _call(command: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     # Loaded here, for it brings torch with it. Libraries print as they like; standard output is for the result alone.
     with redirect_stdout(sys.stderr):
-        from rlprune.cli.progress import make_progress
+        from rlprune.utils.progress_display import make_progress
 
         with make_progress(sys.stderr) as progress:
             function = getattr(import_module("rlprune.api"), command)

@@ -1,6 +1,7 @@
 """What all commands share: settings from keywords and a file, and somebody to tell how far it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
@@ -15,12 +16,25 @@ Result = dict[str, Any]
 ARGUMENTS = """
 Args:
     config: YAML file of settings, below those given here.
-    progress: told how far it is.
+    progress: told how far it is; without one a notebook shows it, and elsewhere nothing does.
     settings: see `rlprune.config.commands.{}`.
 
 Raises:
     UserError: whatever cannot be used, before any work starts.
 """
+
+
+@contextmanager
+def shown(progress: Progress | None) -> Iterator[Progress]:
+    """The progress that was given, which is its owner's to close; else what is usual here, closed at the end."""
+    if progress is not None:
+        yield progress
+        return
+    # It draws, and drawing takes a while to import.
+    from rlprune.utils.progress_display import default_progress
+
+    with default_progress() as found:
+        yield found
 
 
 class Command(Protocol):
@@ -40,7 +54,8 @@ def command(kind: type[Given]) -> Callable[[Callable[[Given, Progress], Result]]
     def decorate(function: Callable[[Given, Progress], Result]) -> Command:
         @wraps(function)
         def run(*, config: Path | None = None, progress: Progress | None = None, **settings: Any) -> Result:
-            return function(resolve(kind, settings, config), progress or Progress())
+            with shown(progress) as told:
+                return function(resolve(kind, settings, config), told)
 
         run.__doc__ = cleandoc(function.__doc__ or "") + "\n" + ARGUMENTS.format(kind.__name__)
         only, none = Parameter.KEYWORD_ONLY, None

@@ -25,7 +25,6 @@ from torch import nn
 
 from rlprune import search
 from rlprune.agents.search.setup import make_evaluator
-from rlprune.cli.progress import LineProgress
 from rlprune.cost.budget import parse_budget
 from rlprune.cost.projection import BudgetProjector
 from rlprune.graph.surgery import prune
@@ -34,6 +33,7 @@ from rlprune.plans.counts import counts_to_text, text_to_key, top_mask
 from rlprune.training.config import TrainingConfig
 from rlprune.training.loop import evaluate, train
 from rlprune.utils.progress import Progress
+from rlprune.utils.progress_display import LineProgress
 from rlprune.workloads.workload import Workload, open_workload
 
 FIXED = ("uniform", "global-l1", "sensitivity", "cma-es", "ppo")

@@ -27,6 +27,32 @@ def test_settings_come_from_keywords_over_a_file(tmp_path: Path) -> None:
     assert not echo(progress=type("Loud", (Progress,), {})())["silent"]
 
 
+@command(Methods)
+def counting(given: Methods, progress: Progress) -> dict[str, Any]:
+    """Count to two, or fail on the way."""
+    progress.stage("counting", 2)
+    progress.update(1)
+    if given.kind:
+        raise ZeroDivisionError
+    progress.update(2)
+    return {}
+
+
+def test_a_notebook_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    counting()
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("rlprune.utils.progress_display.in_notebook", lambda: True)
+    monkeypatch.setattr("rlprune.utils.progress_display.find_spec", lambda name: None)
+    counting()
+    assert capsys.readouterr() == ("counting  0/2\ncounting  2/2  done in 0:00\n", "")
+    with pytest.raises(ZeroDivisionError):
+        counting(kind="agent")
+    assert capsys.readouterr() == ("counting  0/2\ncounting  1/2  stopped after 0:00\n", "")
+    # Whoever brings a progress decides what is shown, and ends it.
+    counting(progress=Progress())
+    assert capsys.readouterr() == ("", "")
+
+
 def test_mistakes_are_told_before_the_command_begins() -> None:
     with pytest.raises(UserError, match="unknown setting 'kinds': did you mean 'kind'"):
         echo(kinds="agent")

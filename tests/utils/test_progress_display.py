@@ -1,12 +1,20 @@
 import io
 import sys
+import types
 from collections.abc import Callable
 
 import pytest
 from rich.console import Console
 
-from rlprune.cli.progress import LineProgress, LiveProgress, duration, make_progress
 from rlprune.utils.progress import Progress
+from rlprune.utils.progress_display import (
+    LineProgress,
+    LiveProgress,
+    default_progress,
+    duration,
+    in_notebook,
+    make_progress,
+)
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
@@ -197,3 +205,40 @@ def test_live_only_in_a_terminal(
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     assert type(make_progress(stream)) is expected
+
+
+def ipython(monkeypatch: pytest.MonkeyPatch, shell: str, kind: str = "") -> None:
+    """As if this ran in IPython, in a shell of a class and, where it has another name, of a kind of it."""
+    made = type(shell, (), {})
+    made = type(kind, (made,), {}) if kind else made
+    module = types.ModuleType("IPython")
+    module.get_ipython = made if shell else lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", module)
+
+
+@pytest.mark.parametrize(
+    ("shell", "kind", "expected"),
+    [
+        ("ZMQInteractiveShell", "", True),
+        # Colab's is called Shell.
+        ("ZMQInteractiveShell", "Shell", True),
+        ("TerminalInteractiveShell", "", False),
+        # Imported by a library in a script.
+        ("", "", False),
+    ],
+)
+def test_notebooks_are_known(monkeypatch: pytest.MonkeyPatch, shell: str, kind: str, expected: bool) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert not in_notebook()
+    assert type(default_progress()) is Progress
+    ipython(monkeypatch, shell, kind)
+    assert in_notebook() is expected
+
+
+@pytest.mark.parametrize(("widgets", "expected"), [(True, LiveProgress), (False, LineProgress)])
+def test_notebooks_without_widgets_get_lines(
+    monkeypatch: pytest.MonkeyPatch, widgets: bool, expected: type[Progress]
+) -> None:
+    ipython(monkeypatch, "ZMQInteractiveShell")
+    monkeypatch.setattr("rlprune.utils.progress_display.find_spec", lambda name: object() if widgets else None)
+    assert type(default_progress()) is expected

@@ -1,7 +1,9 @@
-"""Progress on the standard error stream: a live line in a terminal, plain lines in a log."""
+"""Progress for people: a live line in a terminal or a notebook, plain lines in a log."""
 
+import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TextIO
 
 from rich.console import Console, Group
@@ -89,7 +91,7 @@ class LiveProgress(Progress):
     """One live line at the bottom of the terminal; finished stages and notes stay above it.
 
     Args:
-        console: of a terminal.
+        console: of a terminal or a notebook.
         clock: seconds, from any origin.
     """
 
@@ -150,3 +152,19 @@ def make_progress(stream: TextIO) -> Progress:
     console = Console(file=stream)
     live = console.is_terminal and not console.is_dumb_terminal
     return LiveProgress(console) if live and stream.isatty() else LineProgress(stream)
+
+
+def default_progress() -> Progress:
+    """Shown in a notebook, where somebody sits and waits, and silent elsewhere: a script has an output of its own."""
+    if not in_notebook():
+        return Progress()
+    # Without widgets there is no line that could be drawn anew.
+    live = find_spec("ipywidgets") is not None
+    return LiveProgress(Console(force_jupyter=True)) if live else LineProgress(sys.stdout)
+
+
+def in_notebook() -> bool:
+    """Whether IPython runs this for a notebook: Jupyter, or what is built on it, such as Colab."""
+    # Where nobody has imported it, it runs nothing.
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
