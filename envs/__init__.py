@@ -1,7 +1,3 @@
 """The walk over a network's groups as reinforcement-learning environments."""
 
-from gymnasium.envs.registration import register
-
-ENVIRONMENT_ID = "rlprune/ChannelPruning-v0"
-
-register(ENVIRONMENT_ID, entry_point="rlprune.envs.channel_pruning:ChannelPruningEnv")
+from rlprune.envs.registration import ENVIRONMENT_ID as ENVIRONMENT_ID

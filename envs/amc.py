@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import nn
 
 from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.checks import checked_actions, checked_reward
 from rlprune.graph.structure import Graph
 
 FEATURES = ("index", "n", "c", "h", "w", "stride", "kernel", "flops", "reduced", "rest", "last_action")
@@ -44,6 +45,8 @@ class AmcEnv(gym.Env[np.ndarray, np.ndarray]):
         self.floor = least if projector.fits(least) else projector.minimum
         self.observation_space = spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+        # As after an episode: there is none before `reset`.
+        self.counts, self.group, self.ratio = self.floor.copy(), len(projector.sizes), 1.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start at the first group; the groups to come count at their smallest."""
@@ -52,8 +55,14 @@ class AmcEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Decide one group; `info` holds the keep ratio behind the wall, the reward comes at the end."""
-        size = self.projector.sizes[self.group]
+        """Decide one group; `info` holds the keep ratio behind the wall, the reward comes at the end.
+
+        Raises:
+            ValueError: not one finite number, no episode is under way, or a reward that is none.
+        """
+        if self.group == len(self.projector.sizes):
+            raise ValueError("no episode is under way: call reset() before step()")
+        action, size = checked_actions(action, (1,)), self.projector.sizes[self.group]
         wished = self.counts.astype(float)
         wished[self.group] = np.floor(float(np.clip(action, 0, 1)[0]) * size + 0.5)
         self.counts = np.maximum(self.projector.quantise(wished), self.floor)
@@ -62,7 +71,7 @@ class AmcEnv(gym.Env[np.ndarray, np.ndarray]):
         self.ratio = float(self.counts[self.group] / size)
         self.group += 1
         finished = self.group == len(self.counts)
-        reward = self.reward(self.counts) if finished else 0.0
+        reward = checked_reward(self.reward(self.counts)) if finished else 0.0
         return self._observe(), reward, finished, False, {"ratio": self.ratio}
 
     def _observe(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.checks import checked_actions
 from rlprune.envs.observation import Features
 
 Score = Callable[[np.ndarray], np.ndarray]
@@ -28,6 +29,7 @@ class EpisodeSpec:
         weights: (2,) what one unit of the MACs and of the parameters ratio costs in loss; zero for a hard budget alone.
         balance: the agent itself decides how much goes in all; the budget is only an upper bound.
         reach: an action of ±1 multiplies the base plan's ratio by exp(±reach).
+        groups: (groups,) names, for people; may be left out.
     """
 
     projector: BudgetProjector
@@ -37,6 +39,7 @@ class EpisodeSpec:
     weights: np.ndarray
     balance: bool = False
     reach: float = 1.0
+    groups: tuple[str, ...] = ()
 
     def value(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
         """(plans,) what the agent maximises: minus the loss, minus what is charged for cost."""
@@ -91,9 +94,16 @@ class BatchedEpisodes:
 
         Returns:
             Whether the walks are finished; `counts` then holds their plans.
+
+        Raises:
+            ValueError: actions that are not one finite number a walk, or the walks are over.
         """
         spec, group = self.spec, self.step_index
-        self.action = np.clip(actions, -1, 1)
+        if group == self.groups:
+            raise ValueError(
+                f"the episode is over: all {group} groups are decided; call reset() before the next step()"
+            )
+        self.action = np.clip(checked_actions(actions, (self.number,)), -1, 1)
         wished = self.wished()[:, group] * np.exp(spec.reach * self.action)
         chosen = self.counts.copy()
         chosen[:, group] = np.floor(wished + 0.5)

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from torch import Tensor
 
 from rlprune.cost.exact import Cost
+from rlprune.envs.checks import checked_actions
 from rlprune.envs.stepwise import Asked, PausedForward
 from rlprune.envs.vector import ArrayVecEnv
 from rlprune.gating.controller import Walk, to_keep
@@ -72,14 +73,17 @@ class BatchVecEnv(ArrayVecEnv):
         super().__init__(images, observations, spaces.Box(-1, 1, (1,), np.float32))
         self.rewards = Rewards()
         self.told: list[dict[str, float]] = []
+        self.labels: Tensor
         self._actions, self._features = np.zeros(images), features
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Remember the (images, 1) actions."""
-        self._actions = np.asarray(actions, dtype=float).reshape(-1)
+        """Remember the (images, 1) actions; ValueError unless they are finite numbers, one an image."""
+        self._actions = checked_actions(actions, (self.num_envs, 1), (self.num_envs,))
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Take the remembered actions."""
+        """Take the remembered actions; ValueError before the first `reset`, which brings the images."""
+        if not hasattr(self, "labels"):
+            raise ValueError("no episode is under way: call reset() before step()")
         observations = self.advance(self._actions)
         nothing = np.zeros(self.num_envs, dtype=np.float32)
         if observations is not None:

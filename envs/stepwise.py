@@ -35,7 +35,13 @@ class PausedForward:
         return self._wait()
 
     def tell(self, keeps: KeepRatios) -> Asked | None:
-        """Answer, and run on until the next gate asks; None when the pass is over."""
+        """Answer, and run on until the next gate asks; None when the pass is over.
+
+        Raises:
+            ValueError: no gate is waiting for an answer.
+        """
+        if self._pass is None or self._pass.done():
+            raise ValueError("no forward pass is waiting: call reset() before step()")
         self._told.put(keeps)
         return self._wait()
 

@@ -7,6 +7,7 @@ import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, VecEnvStepReturn
 
 from rlprune.envs.channel_pruning import action_space, observation_space
+from rlprune.envs.checks import checked_actions, checked_losses
 from rlprune.envs.episode import BatchedEpisodes, EpisodeSpec, Score
 
 
@@ -54,8 +55,8 @@ class WalkVecEnv(ArrayVecEnv):
         return np.concatenate([walks.reset() for walks in self.walks])
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Remember the (walks, 1) actions."""
-        self._actions = np.asarray(actions, dtype=float).reshape(-1)
+        """Remember the (walks, 1) actions; ValueError unless they are finite numbers, one a walk."""
+        self._actions = checked_actions(actions, (self.num_envs, 1), (self.num_envs,))
 
     def step_wait(self) -> VecEnvStepReturn:
         """Take the remembered actions."""
@@ -73,7 +74,8 @@ def _advance(
     observations, dones = walks.observe(), np.full(walks.number, finished)
     if not finished:
         return observations, np.zeros(walks.number, dtype=np.float32), dones, [{} for _ in range(walks.number)]
-    rewards = walks.spec.reward(walks.counts, score(walks.counts)).astype(np.float32)
+    losses = checked_losses(score(walks.counts), walks.number)
+    rewards = walks.spec.reward(walks.counts, losses).astype(np.float32)
     infos: list[dict[str, Any]] = [
         {"terminal_observation": observation, "episode": {"r": float(reward), "l": walks.groups, "t": 0.0}}
         for observation, reward in zip(observations, rewards, strict=True)

@@ -10,14 +10,28 @@ _checkout = _Path(__file__).parent.parent
 if (_checkout / "pyproject.toml").is_file() and (_checkout / "envs" / "episode.py").is_file():
     __path__.append(str(_checkout))
 
+from rlprune.envs.registration import register as _register  # noqa: E402  (found only now)
+
 if TYPE_CHECKING:
-    from rlprune.api import bench, compare, eval, export, finetune, inspect, prune, replay, report, search, train
+    from rlprune.api import (
+        bench,
+        compare,
+        eval,
+        export,
+        finetune,
+        inspect,
+        prune,
+        replay,
+        report,
+        search,
+        train,
+    )
     from rlprune.artifacts.pretrained import from_pretrained, save_pretrained
     from rlprune.artifacts.pruned import load
 
 __all__ = [
-    "bench", "compare", "eval", "export", "finetune", "from_pretrained", "inspect", "load", "prune", "replay", "report",
-    "save_pretrained", "search", "train",
+    "bench", "compare", "eval", "export", "finetune", "from_pretrained", "inspect", "load", "prune",
+    "replay", "report", "save_pretrained", "search", "train",
 ]  # fmt: skip
 _ELSEWHERE = {"load": "pruned", "from_pretrained": "pretrained", "save_pretrained": "pretrained"}
 
@@ -30,3 +44,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'rlprune' has no attribute '{name}'")
     module = f"rlprune.artifacts.{_ELSEWHERE[name]}" if name in _ELSEWHERE else "rlprune.api"
     return getattr(import_module(module), name)
+
+
+_register()

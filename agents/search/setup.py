@@ -112,4 +112,5 @@ def lay_out(
     """
     facts = (workload.graph, workload.cost, scores, activity, sensitivity, wished)
     features = build_features(*facts, projector.cost.resources)
-    return EpisodeSpec(projector, features, wished, 0.0, weights, balance, reach)
+    names = tuple(group.name for group in workload.graph.groups)
+    return EpisodeSpec(projector, features, wished, 0.0, weights, balance, reach, names)

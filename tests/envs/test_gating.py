@@ -144,3 +144,14 @@ def test_without_its_library_there_is_no_recurrent_agent(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
     with pytest.raises(UserError, match=r"pip install 'rlprune\[recurrent\]'"):
         require_recurrent()
+
+
+def test_steps_come_after_a_start_and_with_an_action_an_image(env: RuntimeVecEnv, made: Made) -> None:
+    shared = (made.gated, made.runtime.layout, made.cost, batch, 4)
+    for each in (env, StaticVecEnv(*shared, made.runtime)):
+        with pytest.raises(ValueError, match=r"^no episode is under way"):
+            each.step(np.zeros((4, 1)))
+        each.reset()
+        for actions in (np.zeros((3, 1)), np.full((4, 1), np.nan)):
+            with pytest.raises(ValueError, match=r"^the action"):
+                each.step(actions)

@@ -57,3 +57,14 @@ def test_a_pass_without_gates_is_over_at_once() -> None:
     assert paused.start(lambda decide: torch.ones(1)) is None
     assert paused.result() == 1
     paused.close()
+
+
+def test_nobody_is_told_who_does_not_ask() -> None:
+    """An answer to nobody would wait for ever."""
+    made, paused = gate(network("vgg11")), PausedForward()
+    with pytest.raises(ValueError, match=r"^no forward pass is waiting"):
+        paused.tell(ratio(0))
+    steps(paused, made)
+    with pytest.raises(ValueError, match=r"^no forward pass is waiting"):
+        paused.tell(ratio(0))
+    paused.close()

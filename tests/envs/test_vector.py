@@ -56,3 +56,14 @@ def test_single_walks_cannot_be_reached() -> None:
         vector.set_attr("score", None)
     with pytest.raises(AttributeError, match="arrays"):
         vector.env_method("reset")
+
+
+def test_wrong_actions_and_scores_are_told() -> None:
+    vector = WalkVecEnv([make_spec()], [lambda counts: np.full(len(counts), np.nan)], 2)
+    for actions in (np.array([[0.0], [np.nan]]), np.zeros((3, 1)), np.zeros((1, 2)), None):
+        with pytest.raises(ValueError, match=r"^the action"):
+            vector.step_async(actions)
+    for _ in range(2):
+        vector.step(np.zeros((2, 1)))
+    with pytest.raises(ValueError, match=r"^score returned \[nan, nan\]"):
+        vector.step(np.zeros((2, 1)))

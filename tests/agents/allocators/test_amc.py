@@ -195,3 +195,18 @@ def test_one_evaluation_an_episode_and_a_collapse_is_told(monkeypatch: pytest.Mo
         amc.AMC().allocate(make_problem("amc", cheap, 2)).remark
         == "the policy collapsed: every action is at the upper bound"
     )
+
+
+def test_what_does_not_belong_to_an_episode_is_told() -> None:
+    env = make_env()
+    with pytest.raises(ValueError, match=r"^no episode is under way"):
+        env.step(np.ones(1))
+    walk(env, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"^no episode is under way"):
+        env.step(np.ones(1))
+    env.reset()
+    for action in ([np.nan], [1.0, 1.0], 0.5):
+        with pytest.raises(ValueError, match=r"^the action"):
+            env.step(np.array(action))
+    with pytest.raises(ValueError, match=r"^reward returned nan"):
+        walk(make_env(reward=np.nan), 1, 1, 1)
