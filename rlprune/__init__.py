@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         export,
         finetune,
         inspect,
+        make_env,
         prune,
         replay,
         report,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from rlprune.artifacts.pruned import load
 
 __all__ = [
-    "bench", "compare", "eval", "export", "finetune", "from_pretrained", "inspect", "load", "prune",
+    "bench", "compare", "eval", "export", "finetune", "from_pretrained", "inspect", "load", "make_env", "prune",
     "replay", "report", "save_pretrained", "search", "train",
 ]  # fmt: skip
 _ELSEWHERE = {"load": "pruned", "from_pretrained": "pretrained", "save_pretrained": "pretrained"}

@@ -1,7 +1,7 @@
-"""The commands as Python functions, with the same names and defaults.
+"""The commands as Python functions, with the same names and defaults, and `make_env`, which is none of them.
 
 Every function takes the settings of its command as keywords (see `rlprune.config.commands`), a YAML file of settings
-below them, and somebody to tell how far it is; every one returns what ``--json`` prints.
+below them, and somebody to tell how far it is; every command returns what ``--json`` prints.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rlprune.commands.export import export
     from rlprune.commands.finetune import finetune
     from rlprune.commands.inspect import inspect
+    from rlprune.commands.make_env import make_env
     from rlprune.commands.methods import methods
     from rlprune.commands.prune import prune
     from rlprune.commands.replay import replay
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from rlprune.commands.train import train
 
 __all__ = [
-    "bench", "compare", "eval", "export", "finetune", "inspect", "methods", "prune", "replay", "report", "search",
-    "train",
+    "bench", "compare", "eval", "export", "finetune", "inspect", "make_env", "methods", "prune", "replay", "report",
+    "search", "train",
 ]  # fmt: skip
 
 
