@@ -1,11 +1,11 @@
 """Budgets with what has to be measured for them: the latency of a network, and the multiple of channels it likes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +19,15 @@ from rlprune.latency.alignment import best_multiple
 from rlprune.latency.backends import Backend, device_for
 from rlprune.latency.cost import measure_networks, timed_cost
 from rlprune.latency.layers import Layer, find_layers
-from rlprune.latency.model import TimedCost
+from rlprune.latency.overhead import EXACT, Line, find_overhead, overhead_words, what_helps
 from rlprune.latency.timing import noise, summarise
+from rlprune.pipeline.settling import Measured, by_forecast, corrected_by, settle
 from rlprune.utils.files import FileFormat
 from rlprune.utils.progress import Progress
 from rlprune.utils.shapes import shape_of
 from rlprune.workloads.workload import Workload
 
 LATENCY_FORMAT = FileFormat("rlprune-latency")
-LIMIT = 0.05
-"""How far the final measurement may be from the budget before the model is corrected."""
-TRIES = 4
-Measured = dict[str, Any]
 
 
 @dataclass
@@ -50,6 +47,7 @@ class MeasuredBudget:
     facts: dict[str, Any] = field(default_factory=dict)
     measured: Measured = field(default_factory=dict)
     _corrections: int = field(default=0, init=False)
+    _warned: bool = field(default=False, init=False)
 
     def save(self, folder: Path) -> None:
         """Keep what was measured, so that the run continues with the very same numbers."""
@@ -66,7 +64,7 @@ class MeasuredBudget:
         """
         factors: list[float] = self.facts["corrections"]
         if self._corrections == len(factors):
-            factors.append(_by_forecast(self.projectors[0], counts, self._measure(counts)))
+            factors.append(by_forecast(self.projectors[0], counts, self._measure(counts)))
             self.save(folder)
         factor, self._corrections = factors[self._corrections], self._corrections + 1
         progress.note(
@@ -74,7 +72,7 @@ class MeasuredBudget:
         )
         # Where the truth is out of reach, the final measurement says so.
         with suppress(UserError):
-            self.projectors[0] = _corrected(self.projectors[0], factor)
+            self.projectors[0] = corrected_by(self.projectors[0], factor)
         return self.projectors[0]
 
     def settle(self, counts: np.ndarray, progress: Progress) -> np.ndarray:
@@ -88,10 +86,23 @@ class MeasuredBudget:
         if len(self.projectors) > 1 or not projector.budget.timed:
             return counts
         progress.stage("measuring the plan")
-        plan, self.measured, told = settle(projector, counts, self._measure)
-        for line in told:
+        settled = settle(projector, counts, self._measure)
+        overhead = self._overhead(projector, settled.line)
+        self.measured = {**settled.measured, "warnings": [*overhead, *settled.warnings]}
+        for line in [*settled.told, *([] if self._warned else overhead), *settled.warnings]:
             progress.note(line)
-        return plan
+        return settled.counts
+
+    def warn(self, progress: Progress) -> None:
+        """Tell of a budget that is met by an absurd plan alone, before any work goes into one."""
+        for projector in self.projectors:
+            for line in self._overhead(projector)[: not self._warned]:
+                progress.note(line)
+                self._warned = True
+
+    def _overhead(self, projector: BudgetProjector, line: Line = EXACT) -> list[str]:
+        found = find_overhead(projector, line)
+        return [] if found is None else [overhead_words(found, projector, self.backend, line)]
 
     def result(self) -> dict[str, Any]:
         """What a command's result says of the latency, where it was a budget."""
@@ -102,65 +113,6 @@ class MeasuredBudget:
         dense, pruned, again = summarise(times)
         noisy = noise(dense, again)
         return {**self.backend.as_dict(), "dense_ms": dense.median, "pruned_ms": pruned.median, "noise": noisy}
-
-
-def settle(
-    projector: BudgetProjector, counts: np.ndarray, measure: Callable[[np.ndarray], Measured]
-) -> tuple[np.ndarray, Measured, list[str]]:
-    """A plan whose measured latency is the budget's, by correcting the model where it was wrong.
-
-    Args:
-        projector: with a `TimedCost` and a bound on the latency.
-        counts: (groups,) kept counts to start from.
-        measure: kept counts -> `dense_ms`, `pruned_ms` and `noise`.
-
-    Returns:
-        The plan, what was measured of it, and what to tell of the way there.
-    """
-    tried: list[tuple[float, np.ndarray, Measured]] = []
-    told: list[str] = []
-    for _ in range(TRIES):
-        measured, limit = measure(counts), projector.budget.limits[LATENCY]
-        off = _off(measured, projector.budget)
-        tried.append((off, counts, measured))
-        foretold = float(projector.cost.ratios(counts)[-1])
-        if abs(off - 1) <= LIMIT or (off < 1 and foretold < (1 - LIMIT) * limit):
-            break
-        told.append(f"the plan takes {100 * off:.0f} % of the latency it may: the model is corrected")
-        try:
-            projector = _corrected(projector, _by_forecast(projector, counts, measured))
-        except UserError:
-            break
-        again = projector.project(counts[None].astype(float))[0]
-        if any((again == known).all() for _, known, _ in tried):
-            break
-        counts = again
-    within = [entry for entry in tried if entry[0] <= 1 + LIMIT]
-    best = max(within, key=lambda entry: entry[0]) if within else min(tried, key=lambda entry: entry[0])
-    if not within:
-        told.append(f"the fastest plan that was tried takes {100 * best[0] - 100:.0f} % more than the budget")
-    if best[2]["noise"]:
-        told.append(f"this machine is too noisy to tell: {best[2]['noise']}")
-    return best[1], best[2], told
-
-
-def _corrected(projector: BudgetProjector, factor: float) -> BudgetProjector:
-    """UserError if the budget is out of reach when everything takes `factor` times what the model says."""
-    cost = cast(TimedCost, projector.cost).corrected(factor)
-    return BudgetProjector(cost, projector.budget, projector.round_to, projector.min_channels)
-
-
-def _by_forecast(projector: BudgetProjector, counts: np.ndarray, measured: Measured) -> float:
-    """How many times what the model says a plan takes."""
-    latency = _off(measured, projector.budget) * projector.budget.limits[LATENCY]
-    return latency / float(projector.cost.ratios(counts)[-1])
-
-
-def _off(measured: Measured, budget: Budget) -> float:
-    """How many times the latency of a budget a plan takes; a time is a time, a fraction one of the dense network's."""
-    if budget.milliseconds:
-        return float(measured["pruned_ms"] / budget.milliseconds)
-    return float(measured["pruned_ms"] / measured["dense_ms"] / budget.limits[LATENCY])
 
 
 def open_budget(
@@ -207,8 +159,20 @@ def open_budget(
         measured_budget.facts |= {"corrections": known.get("corrections", [])}
         budgets = [budget.against(cost.dense[-1]) for budget in budgets]
     measured_budget.facts |= {"runtime": backend.as_dict(), "round_to": round_to}
-    measured_budget.projectors = [BudgetProjector(cost, budget, round_to, given.min_channels) for budget in budgets]
+    measured_budget.projectors = [_projector(cost, budget, round_to, given.min_channels, backend) for budget in budgets]
+    measured_budget.warn(progress)
     return measured_budget
+
+
+def _projector(cost: Cost, budget: Budget, round_to: int, min_channels: int, backend: Backend) -> BudgetProjector:
+    """UserError if the budget is out of reach; with what helps, if it is the latency that is."""
+    try:
+        return BudgetProjector(cost, budget, round_to, min_channels)
+    except UserError as error:
+        free = BudgetProjector(cost, Budget({}), round_to, min_channels)
+        if not budget.timed or cost.ratios(free.minimum)[-1] <= budget.limits[LATENCY]:
+            raise
+        raise UserError(f"{error}; {what_helps(free, budget, backend)}") from None
 
 
 def _remembered(path: Path) -> Measured:

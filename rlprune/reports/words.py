@@ -96,6 +96,7 @@ def _footprint(result: Result) -> list[Fact]:
         threads = f", {latency['threads']} thread{'s' * (latency['threads'] > 1)}" if latency["device"] == "cpu" else ""
         note = f"{before / after:.2f} × as fast; {latency['backend']}, batch {latency['batch']}{threads}{noisy}"
         facts.append(("latency", f"{milliseconds(before)} → {milliseconds(after)}", note))
+        facts += [("warning", warning, "") for warning in latency.get("warnings", [])]
     return facts
 
 

@@ -111,6 +111,7 @@ def test_a_time_in_milliseconds(
         code, out, err = run("prune", *plan, "--budget", budget, "--out", tmp_path / "none")
         assert (code, out) == (2, "")
         assert said in err
+        assert ("what helps: " in err) == ("the smallest possible" in said)
     assert not (tmp_path / "none").exists()
 
 
