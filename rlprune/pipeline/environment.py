@@ -8,6 +8,7 @@ from rlprune.config.commands import Search
 from rlprune.config.networks import each_network
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budgets
+from rlprune.envs.channel_pruning import ChannelPruningEnv
 from rlprune.envs.registration import ENVIRONMENT_ID
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
@@ -33,6 +34,8 @@ def open_environment(
     Raises:
         UserError: whatever cannot be used, before any work starts.
     """
+    if render_mode not in (None, *(modes := ChannelPruningEnv.metadata["render_modes"])):
+        raise UserError(f"render_mode is {render_mode!r}: expected {' or '.join(modes)}, or none")
     budget, reward = _only_budget(given), parse_reward(given.reward)
     workload = open_workload(as_dict(given), progress)
     measured_budget = open_budget(given, workload, [budget], progress)

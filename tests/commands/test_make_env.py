@@ -127,6 +127,7 @@ def test_balance_and_progress(shop: Any) -> None:
         ({"budget": None}, "--budget is missing"),
         ({"budgets": 0.3}, "unknown setting 'budgets': did you mean 'budget'"),
         ({"budget": "0.2:0.8"}, r"--budget 0\.2:0\.8 is a range: an environment has one budget, such as macs=0\.2"),
+        ({"render_mode": "human"}, "render_mode is 'human': expected ansi, or none"),
         ({"mode": "runtime"}, "--mode runtime: an environment is that of one plan for all images"),
         ({"model": "vgg11,vgg16", "checkpoint": None}, "--model vgg11,vgg16 are several networks"),
     ],

@@ -68,6 +68,8 @@ def test_the_file_and_the_latency() -> None:
     ]
     noisy = {**RESULT, **more, "latency": latency | {"noise": "so much", "device": "cuda"}}
     assert closing(noisy)[2][2] == "2.50 × as fast; torch, batch 1; this machine is too noisy to tell"
+    warned = {**RESULT, **more, "latency": {**more["latency"], "warnings": ["it is slow"]}}
+    assert closing(warned)[3] == ("warning", "it is slow", "")
 
 
 @pytest.mark.parametrize(
