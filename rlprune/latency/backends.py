@@ -1,6 +1,5 @@
 """What runs a network where its latency counts: torch as it is, torch.compile, or ONNX Runtime."""
 
-import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from rlprune.errors import UserError
+from rlprune.utils.modules import copy_module
 from rlprune.utils.shapes import Shape
 
 NAMES = ("torch", "compile", "onnxruntime")
@@ -64,7 +64,7 @@ def make_run(module: nn.Module, shape: Shape, backend: Backend) -> Run:
         return _onnxruntime(module, images, shape, backend)
     device = torch.device(backend.device)
     # As `rlprune.load` gives it, not in the memory format that suits training here.
-    module = copy.deepcopy(module).to(device).to(memory_format=torch.contiguous_format).eval()
+    module = copy_module(module).to(device).to(memory_format=torch.contiguous_format).eval()
     images = images.to(device)
     network = torch.compile(module) if backend.name == "compile" else module
 
@@ -111,7 +111,7 @@ def _onnxruntime(module: nn.Module, images: torch.Tensor, shape: Shape, backend:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        save_onnx(traceable(copy.deepcopy(module).cpu()), shape, path)
+        save_onnx(traceable(copy_module(module).cpu()), shape, path)
         session = open_session(path, backend.threads, backend.device)
     feed = {INPUT: images.numpy()}
     return lambda: session.run(None, feed)

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from rlprune.utils.modules import copy_sharing_weights, cuts_whole_groups, evaluating, named_tensors, safe_backward
+from rlprune.utils.modules import (
+    copy_module,
+    copy_sharing_weights,
+    cuts_whole_groups,
+    evaluating,
+    named_tensors,
+    safe_backward,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +33,19 @@ def test_a_shared_copy_has_the_very_tensors() -> None:
         copied.state_dict(keep_vars=True)[name] is one for name, one in module.state_dict(keep_vars=True).items()
     )
     assert copied[0] is not module[0]
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_copies_of_what_gradients_flow_through(shares: bool) -> None:
+    """Features that a module keeps are copied as numbers, wherever they are; parameters as they should be."""
+    module = nn.Linear(2, 3)
+    module.features = {"last": [module(torch.ones(1, 2))]}  # type: ignore[assignment]
+    copied = copy_sharing_weights(module) if shares else copy_module(module)
+    assert (copied.weight is module.weight) == shares
+    assert torch.equal(copied.get_parameter("weight"), module.weight)
+    kept = copied.features["last"][0]  # type: ignore[index]
+    assert torch.equal(kept, module(torch.ones(1, 2)))
+    assert kept.grad_fn is None
 
 
 def test_evaluating_restores_the_mode_of_every_module() -> None:
