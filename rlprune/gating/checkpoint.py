@@ -1,6 +1,6 @@
 """A gated network as a folder: what no image needs is gone from it, and it skips the rest for real."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,21 @@ from torch import Tensor, nn
 
 from rlprune.errors import UserError
 from rlprune.gating.controller import KeepController
-from rlprune.gating.gate import Gate
+from rlprune.gating.gate import Gate, possible_wires, wires_of
 from rlprune.gating.layout import Layout
 from rlprune.gating.masks import permanent
 from rlprune.gating.network import GatedNetwork
 from rlprune.gating.skipping import SkippingNetwork
+from rlprune.graph.structure import Graph
 from rlprune.graph.surgery import install, prune
 from rlprune.models.checkpoint import read_weights, save_weights
 from rlprune.models.registry import rebuild_model
 from rlprune.plans.plan import PruningPlan
 from rlprune.tracing.build import build_graph
+from rlprune.tracing.selection import parse_choice
 from rlprune.utils.files import FileFormat
 from rlprune.utils.modules import named_tensors
-from rlprune.utils.shapes import Shape, example, shape_of
+from rlprune.utils.shapes import example, shape_of
 
 GATES = "gates.json"
 GATES_FORMAT = FileFormat("rlprune-gates")
@@ -37,13 +39,12 @@ def stored_mask(gated: GatedNetwork, runtime: KeepController) -> np.ndarray:
     return mask
 
 
-def shrink(gated: GatedNetwork, runtime: KeepController, shape: Shape) -> SkippingNetwork:
+def shrink(gated: GatedNetwork, runtime: KeepController) -> SkippingNetwork:
     """The network without the channels that no image ever needs, which changes no output.
 
     Args:
         gated: of the dense network; its hooks are removed.
         runtime: its agent.
-        shape: (C, H, W) of an image.
     """
     mask = stored_mask(gated, runtime)
     inputs = [_stays(gated, wire.layer, mask) for wire in gated.wires]
@@ -68,7 +69,7 @@ def shrink(gated: GatedNetwork, runtime: KeepController, shape: Shape) -> Skippi
     smaller.budget = runtime.budget
     smaller.budgets.copy_(runtime.budgets)
     smaller.shifts.copy_(runtime.shifts)
-    return _assemble(network, gates, gated.mix, smaller, shape)
+    return _assemble(network, gated.graph.cut(mask), [wire.layer for wire in gated.wires], gates, gated.mix, smaller)
 
 
 def _stays(gated: GatedNetwork, layer: str, mask: np.ndarray) -> Tensor:
@@ -92,10 +93,10 @@ def _cut_gate(gate: Gate, seen: Tensor, stored: Tensor) -> Gate:
 
 
 def _assemble(
-    network: nn.Module, gates: list[Gate], mix: float, runtime: KeepController, shape: Shape
+    network: nn.Module, graph: Graph, layers: Sequence[str], gates: list[Gate], mix: float, runtime: KeepController
 ) -> SkippingNetwork:
-    graph = build_graph(network, example(shape))
-    gated = GatedNetwork(network, graph, gates, mix)
+    """A cut network with gates before some of its layers."""
+    gated = GatedNetwork(network, graph, wires_of(graph, layers), gates, mix)
     gated.runtime = runtime
     return SkippingNetwork(gated).eval()
 
@@ -117,6 +118,7 @@ def save_gated(module: SkippingNetwork, folder: Path) -> None:
     gated, runtime = module.gated, module.runtime
     layout = runtime.layout
     about: dict[str, Any] = {
+        "layers": [wire.layer for wire in gated.wires],
         "mix": gated.mix,
         "predicts": gated.gate(0).predictor is not None,
         "acts": runtime.policy is not None,
@@ -156,6 +158,11 @@ def _load(about: Mapping[str, Any], tensors: Mapping[str, Tensor], plan: Pruning
     curves = (np.array(about[name], dtype=float) for name in ("shares", "ratios", "macs"))
     layout = Layout(inputs, channels, *curves)
     network = rebuild_model(plan.network)
+    dense = build_graph(network, example(shape_of(plan.network)), parse_choice(plan.network))
+    # Version 0.1.0 has put a gate wherever one can be.
+    layers = about.get("layers") or [wire.layer for wire in possible_wires(network, dense)]
+    if [wire.stop - wire.start for wire in wires_of(dense, layers)] != list(channels):
+        raise ValueError("gates of other layers")
     install(network, network, _under("network.", tensors), trainable=True)
     beside = {name: tensor for name, tensor in tensors.items() if not name.startswith("network.")}
     with torch.device("meta"):
@@ -168,7 +175,7 @@ def _load(about: Mapping[str, Any], tensors: Mapping[str, Tensor], plan: Pruning
     gates, runtime = [gate for gate in decide["gates"].children() if isinstance(gate, Gate)], decide["runtime"]
     assert isinstance(runtime, KeepController)
     runtime.budget = float(about["budget"])
-    return _assemble(network.eval(), gates, float(about["mix"]), runtime, shape_of(plan.network))
+    return _assemble(network.eval(), dense.cut(plan.mask(dense)), layers, gates, float(about["mix"]), runtime)
 
 
 def _decide(about: Mapping[str, Any], layout: Layout) -> dict[str, nn.Module]:

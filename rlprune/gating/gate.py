@@ -1,6 +1,6 @@
 """Gates: what is known of the importance of a group's channels, and where in a network a gate can sit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,23 +84,6 @@ class Gate(nn.Module):
         return self.scale.abs() * self.prior
 
 
-def make_gates(network: nn.Module, graph: Graph, scores: np.ndarray, predicts: bool) -> list[Gate]:
-    """A gate for every group that can have one.
-
-    Args:
-        network: the dense network.
-        graph: its structure.
-        scores: (all groups' channels,) from a criterion, in any unit.
-        predicts: whether the gates look at the image.
-    """
-    gates = []
-    for wire in wires(network, graph):
-        prior = torch.as_tensor(scores[wire.start : wire.stop], dtype=torch.float32)
-        gates.append(Gate(inputs_of_layer(network, wire.layer), len(prior), predicts))
-        gates[-1].prior.copy_(prior / prior.mean().clamp_min(1e-12))
-    return gates
-
-
 @dataclass(frozen=True)
 class Wire:
     """Where a gate sits.
@@ -117,23 +100,60 @@ class Wire:
     stop: int
 
 
-def wires(module: nn.Module, graph: Graph) -> tuple[Wire, ...]:
+def possible_wires(module: nn.Module, graph: Graph) -> tuple[Wire, ...]:
     """The groups that can be chosen image by image: those that one convolution fills and nothing adds to.
 
-    Where several layers meet in a sum, the first to run would have to decide for all of them.
+    Where several layers meet in a sum, the first to run would have to decide for all of them. Whether such a gate is
+    sound is another question, see `rlprune.gating.agreement.sound_wires`.
 
     Raises:
         UserError: there is none.
     """
     layers = dict(module.named_modules())
     found = [
-        Wire(number, filled[0], group.start, group.start + group.channels)
+        _wire(graph, number, filled[0])
         for number, group in enumerate(graph.groups)
         if len(filled := _filling(layers, graph, group)) == 1 and _is_plain(layers, group)
     ]
     if not found:
         raise UserError("no layer of this network can be skipped image by image: none fills a group of its own")
     return tuple(found)
+
+
+def wires_of(graph: Graph, layers: Sequence[str]) -> tuple[Wire, ...]:
+    """Gates where they were before.
+
+    Args:
+        graph: structure of the network, dense or cut.
+        layers: one a gate, in the order in which the network comes to them.
+
+    Raises:
+        LookupError: one of them fills no group.
+    """
+    groups = {layer: number for number, group in enumerate(graph.groups) for layer in group.producers}
+    return tuple(_wire(graph, groups[layer], layer) for layer in layers)
+
+
+def _wire(graph: Graph, number: int, layer: str) -> Wire:
+    group = graph.groups[number]
+    return Wire(number, layer, group.start, group.start + group.channels)
+
+
+def make_gates(network: nn.Module, wires: Sequence[Wire], scores: np.ndarray, predicts: bool) -> list[Gate]:
+    """A gate for every place.
+
+    Args:
+        network: the dense network.
+        wires: the places.
+        scores: (all groups' channels,) from a criterion, in any unit.
+        predicts: whether the gates look at the image.
+    """
+    gates = []
+    for wire in wires:
+        prior = torch.as_tensor(scores[wire.start : wire.stop], dtype=torch.float32)
+        gates.append(Gate(inputs_of_layer(network, wire.layer), len(prior), predicts))
+        gates[-1].prior.copy_(prior / prior.mean().clamp_min(1e-12))
+    return gates
 
 
 def _filling(layers: dict[str, nn.Module], graph: Graph, group: Group) -> list[str]:

@@ -8,13 +8,14 @@ there, which is what leaving it out does.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from rlprune.gating.gate import Choose, Decide, Gate, Wire, keep_all, plain, pool, wires
+from rlprune.gating.gate import Choose, Decide, Gate, Wire, keep_all, plain, pool
 from rlprune.gating.masks import merge
 from rlprune.graph.structure import Graph
 
@@ -25,11 +26,11 @@ class GatedNetwork(nn.Module):
     Args:
         network: gets hooks; its layers stay where they are.
         graph: its structure.
-        gates: one for every wire of the network.
+        wires: where the gates are, in the order in which the network comes to them.
+        gates: one for every wire.
         mix: 0, the static agent decides alone, to 1, the runtime agent does; see `rlprune.gating.masks.merge`.
 
     Attributes:
-        wires: where the gates are, in the order in which the network comes to them.
         runtime: decides how much of every layer runs; without it everything does.
         masks: for every gate the (images, channels) mask of the last images, as far as they have come.
         sides: (layer, side) -> the gated channels along it.
@@ -37,10 +38,12 @@ class GatedNetwork(nn.Module):
         kept: where only the chosen channels are computed, those of every gate so far; see `rlprune.gating.skipping`.
     """
 
-    def __init__(self, network: nn.Module, graph: Graph, gates: Sequence[Gate], mix: float) -> None:
+    def __init__(
+        self, network: nn.Module, graph: Graph, wires: Sequence[Wire], gates: Sequence[Gate], mix: float
+    ) -> None:
         super().__init__()
         self.network, self.graph, self.mix = network, graph, mix
-        self.wires = wires(network, graph)
+        self.wires = tuple(wires)
         self.gates = nn.ModuleList(gates)
         self.runtime: nn.Module | None = None
         self._decide: Decide = keep_all
@@ -82,6 +85,9 @@ class GatedNetwork(nn.Module):
 
     def _hook(self, layers: dict[str, nn.Module]) -> None:
         """What is read is scaled first; then a gate looks at it."""
+        names = dict.fromkeys([*(layer for layer, _ in self.sides), *(wire.layer for wire in self.wires)])
+        for found in [layers[name] for name in names]:
+            self._hooks.append(found.register_forward_pre_hook(_by_position, with_kwargs=True))
         for (layer, kind), side in self.sides.items():
             if kind == "in":
                 self._hooks.append(layers[layer].register_forward_pre_hook(partial(self._scale, side)))
@@ -95,9 +101,11 @@ class GatedNetwork(nn.Module):
         return self.network
 
     def _choose(self, number: int, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Before a gated layer runs: how much of it, and which."""
+        """Before a gated layer runs: how much of it, and which; called once more, it runs with the same channels."""
+        if number in self._factors:
+            return
         pooled = self._whole(number, pool(inputs[0]).float())
-        mask, factor = (self.choose or self._chosen)(number, pooled)
+        mask, factor = (self.choose or self.chosen)(number, pooled)
         self.masks.append(mask)
         if (stays := self.gate(number).stays) is not None:
             mask, factor = mask[:, stays], factor[:, stays]
@@ -108,7 +116,7 @@ class GatedNetwork(nn.Module):
         else:
             self._factors[number], self.kept[number] = factor * mask, mask.any(0).nonzero()[:, 0]
 
-    def _chosen(self, number: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
+    def chosen(self, number: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(images, channels) what runs for each image, and what it is scaled by."""
         gate = self.gate(number)
         # In full precision, for a channel more or less is a matter of the last digits.
@@ -136,7 +144,19 @@ class GatedNetwork(nn.Module):
         factor = side.factor(self._factors, images)
         if self.kept is not None:
             factor = factor.index_select(1, side.index(self.kept))
-        return images * factor.reshape(*factor.shape, *[1] * (images.ndim - 2)).to(images.dtype), *rest
+        if not isinstance(layer, nn.Linear):
+            factor = factor.reshape(*factor.shape, *[1] * (images.ndim - 2))
+        elif images.ndim > 2:
+            # Channels come last here, behind all positions.
+            factor = factor.reshape(len(factor), *[1] * (images.ndim - 2), -1)
+        return images * factor.to(images.dtype), *rest
+
+
+def _by_position(
+    layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """A layer's one input, which may come by its name."""
+    return (tuple(named.values()), {}) if not inputs and len(named) == 1 else None
 
 
 @dataclass(frozen=True)

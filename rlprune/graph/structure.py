@@ -1,6 +1,6 @@
 """The structure of a network: groups of coupled channels, and the index maps that slice every tensor of a group."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -126,3 +126,40 @@ class Graph:
     def first_layer(self, group: Group) -> str:
         """The first convolution or linear layer that produces the channels of a group."""
         return self.layers_of(group)[0]
+
+    def cut(self, kept: np.ndarray) -> "Graph":
+        """The structure of the network that is left when channels go.
+
+        Tracing that network could find another: where one channel is left, a depthwise convolution is like any other.
+
+        Args:
+            kept: (all groups' channels,) bool, True where a channel stays.
+        """
+        # One entry more, which stays WHOLE, is what index -1 (WHOLE) of an axis points at.
+        stays, place = np.append(kept, True), np.append(np.cumsum(kept) - 1, WHOLE)
+
+        def cut(slots: np.ndarray) -> np.ndarray:
+            return place[slots[stays[slots]]]
+
+        axes = tuple(replace(axis, slots=cut(axis.slots)) for axis in self.axes)
+        counts = [int(mine.sum()) for mine in self.split(kept)]
+        starts = np.cumsum([0, *counts]).tolist()
+        return replace(
+            self,
+            groups=tuple(
+                replace(group, channels=count, start=start)
+                for group, count, start in zip(self.groups, counts, starts[:-1], strict=True)
+            ),
+            axes=axes,
+            tensors=tuple(
+                replace(
+                    tensor,
+                    shape=tuple(
+                        size if axis is None else len(axes[axis].slots)
+                        for size, axis in zip(tensor.shape, tensor.axes, strict=True)
+                    ),
+                )
+                for tensor in self.tensors
+            ),
+            products=tuple(replace(product, slots=cut(product.slots)) for product in self.products),
+        )

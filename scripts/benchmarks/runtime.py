@@ -16,7 +16,7 @@ from common import command, keep
 
 from rlprune.cost.exact import build_cost
 from rlprune.gating.controller import KeepController
-from rlprune.gating.gate import make_gates
+from rlprune.gating.gate import make_gates, possible_wires
 from rlprune.gating.layout import make_layout
 from rlprune.gating.network import GatedNetwork
 from rlprune.gating.skipping import SkippingNetwork
@@ -80,7 +80,8 @@ def time_skipping(name: str, size: int) -> Record:
     graph = build_graph(dense, torch.zeros(1, 3, size, size))
     cost, network = build_cost(graph), copy.deepcopy(dense)
     scores = np.random.default_rng(0).random(sum(graph.sizes))
-    gated = GatedNetwork(network, graph, make_gates(network, graph, scores, True), 1.0)
+    wires = possible_wires(network, graph)
+    gated = GatedNetwork(network, graph, wires, make_gates(network, wires, scores, True), 1.0)
     layout = make_layout(gated, cost)
     gated.runtime = KeepController(layout, torch.ones(len(gated.wires)), acts=True)
     gated.runtime.budget = float(np.interp(0.5, layout.ratios, layout.macs))

@@ -41,7 +41,7 @@ def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         cache = tmp_path_factory.mktemp("cache")
         patch.setattr("rlprune.workloads.dense.cache_folder", lambda: cache)
         patch.setattr("rlprune.latency.lookup.cache_folder", lambda: cache)
-        for place in ("rlprune.pipeline.recover", "rlprune.commands.prune", "rlprune.pipeline.gated_search"):
+        for place in ("rlprune.pipeline.recover", "rlprune.commands.prune", "rlprune.pipeline.gated_results"):
             patch.setattr(f"{place}.quick_latency", lambda *networks: dict(LATENCY))
         yield
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from workshop import Interrupting, flags, same_weights
 
 import rlprune
@@ -15,6 +16,7 @@ from rlprune.data.dataset import load_data
 from rlprune.errors import UserError
 from rlprune.gating.skipping import SkippingNetwork
 from rlprune.pipeline import gated_search as runtime
+from rlprune.utils.progress import Progress
 
 METHODS = ["mix 0", "mix 0.5", "mix 1", "fbs", "rnp"]
 
@@ -213,3 +215,103 @@ def test_a_kill_among_the_last_files_does_no_harm(
     left, expected = ({path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*")
                        if path.is_file() and "tensorboard" not in path.parts} for name in ("run", "whole"))  # fmt: skip
     assert left == expected
+
+
+BETWEEN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1, padding_mode="reflect")
+        self.normed = nn.Conv2d(12, 24, 3, stride=2, padding=1, padding_mode="reflect")
+        self.inner = nn.Conv2d(24, 24, 3, padding=1, padding_mode="circular")
+        self.last = nn.Conv2d(24, 24, 3, padding=1)
+        self.head = nn.Linear(24, classes)
+
+    def forward(self, images):
+        images = F.relu(self.normed(F.relu(self.stem(images))))
+        images = images / (images.square().mean(1, keepdim=True) + 1e-4).sqrt()
+        images = F.relu(self.last(F.relu(self.inner(input=images))))
+        return self.head(images.mean((2, 3)))
+
+
+def make(num_classes):
+    return Net(num_classes)
+"""
+
+
+class Noting(Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_layer_whose_gate_is_not_sound_stays_whole_and_is_named(
+    shop: Any, given: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "between.py").write_text(BETWEEN)
+    settings = given | {"model": f"{tmp_path / 'between.py'}:make", "mix": "0.5", "rounds": 1, "budget": 0.7}
+    settings |= {"checkpoint": tmp_path / "dense.safetensors"}
+    rlprune.train(**shop.settings | {"model": settings["model"]}, epochs=2, out=settings["checkpoint"])
+    told = Noting()
+    result = rlprune.search(**settings, out=tmp_path / "run", progress=told)
+    reason = "left out, its channels give other outputs than zeroed: something before their readers mixes channels"
+    assert f"no gate for normed: {reason}" in told.notes
+    module = rlprune.load(tmp_path / "run")
+    assert isinstance(module, SkippingNetwork)
+    assert [wire.layer for wire in module.gated.wires] == ["stem", "inner", "last"]
+    test = load_data(settings["data"]).test
+    images, labels = test.take(torch.arange(len(test)))
+    alone, ran = [], []
+    for image in images:
+        with FlopCounterMode(display=False) as counter:
+            alone.append(module(image[None]))
+        ran.append(counter.get_total_flops() / 2)
+    assert (torch.cat(alone).argmax(1) == labels).float().mean().item() == pytest.approx(result["finetuned_accuracy"])
+    assert sum(ran) / len(ran) == pytest.approx(result["macs_ratio"] * result["dense_macs"])
+
+
+def test_layers_the_user_excludes_have_no_gate(given: dict[str, Any], tmp_path: Path) -> None:
+    result = rlprune.search(**given | {"mix": "0.5", "rounds": 1, "exclude": "stem", "budget": 0.8}, out=tmp_path)
+    module = rlprune.load(tmp_path)
+    assert isinstance(module, SkippingNetwork)
+    assert [wire.layer for wire in module.gated.wires] == ["last"]
+    found = rlprune.eval(source=tmp_path, device="cpu")
+    assert found["test_accuracy"] == pytest.approx(result["finetuned_accuracy"])
+    assert found["macs_ratio"] == pytest.approx(result["macs_ratio"], rel=1e-3)
+
+
+def test_a_folder_that_is_not_what_was_measured_is_no_result(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a factory that builds another network the next time."""
+
+    def other(folder: Path, device: Any) -> Any:
+        module = rlprune.load(folder, device)
+        module.gated.network.last.bias.data += torch.linspace(-3, 3, len(module.gated.network.last.bias))
+        return module
+
+    monkeypatch.setattr("rlprune.pipeline.gated_results.load", other)
+    with pytest.raises(UserError, match=r"is not to be used: loaded and run image by image it is not the network that"):
+        rlprune.search(**given | {"mix": "0.5", "rounds": 1}, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_network_with_nothing_to_choose_is_refused_before_anything_is_written(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    body = BETWEEN.replace("F.relu(self.stem(images))", "self.stem(images).softmax(1)")
+    body = body.replace("F.relu(self.inner(input=images))", "self.inner(images).softmax(1)")
+    body = body.replace("F.relu(self.last", "F.softmax(self.last").replace("softmax(1)))\n", "softmax(1)), 1)\n")
+    body = body.replace("images.mean((2, 3))", "images.softmax(1).mean((2, 3))")
+    (tmp_path / "net.py").write_text(body)
+    settings = given | {"model": f"{tmp_path / 'net.py'}:make", "checkpoint": None}
+    with pytest.raises(UserError, match=r"no layer of this network can be skipped image by image: of stem, left out"):
+        rlprune.search(**settings, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

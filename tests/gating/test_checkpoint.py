@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from rlprune.errors import UserError
 from rlprune.gating.checkpoint import gate_params, save_gated, shrink, stored_mask
 from rlprune.gating.skipping import SkippingNetwork
 from rlprune.plans.plan import make_plan
+from rlprune.tracing.selection import Choice
 
 
-def folder_of(made: Made, name: str, folder: Path) -> tuple[Path, SkippingNetwork]:
-    about = {"model": name, "args": {"width": MODELS[name]}, "classes": 4, "image_size": PIXELS}
+def folder_of(made: Made, name: str, folder: Path, **more: Any) -> tuple[Path, SkippingNetwork]:
+    about = {"model": name, "args": {"width": MODELS[name]}, "classes": 4, "image_size": PIXELS, **more}
     plan = make_plan(made.graph, stored_mask(made.gated, made.runtime), about)
-    module = shrink(made.gated, made.runtime, (3, PIXELS, PIXELS))
+    module = shrink(made.gated, made.runtime)
     plan.save(folder / "plan.json")
     save_gated(module, folder)
     return folder, module
@@ -33,7 +35,7 @@ def test_removing_what_is_never_needed_changes_no_output(name: str, mix: float) 
     with torch.no_grad():
         expected = made.gated(images(3))
     counts, mask = made.gated.counts(), stored_mask(made.gated, made.runtime)
-    module = shrink(made.gated, made.runtime, (3, PIXELS, PIXELS))
+    module = shrink(made.gated, made.runtime)
     with torch.no_grad():
         torch.testing.assert_close(module.gated(images(3)), expected, rtol=1e-4, atol=1e-5)
         alone = torch.cat([module(picture[None]) for picture in images(3)])
@@ -47,7 +49,7 @@ def test_removing_what_is_never_needed_changes_no_output(name: str, mix: float) 
 
 def test_with_a_mix_of_one_nothing_is_removed() -> None:
     made = gate(network("vgg11"), 1.0)
-    module = shrink(made.gated, made.runtime, (3, PIXELS, PIXELS))
+    module = shrink(made.gated, made.runtime)
     assert sum(parameter.numel() for parameter in module.gated.network.parameters()) == made.cost.dense[1]
 
 
@@ -83,6 +85,10 @@ def test_a_folder_loads_as_it_was_saved(mix: float, kind: dict[str, bool], tmp_p
         lambda about: about.update(points=7),
         lambda about: about["channels"].__setitem__(1, float("inf")),
         lambda about: about.update(mix=None),
+        lambda about: about["layers"].pop(),
+        lambda about: about["layers"].reverse(),
+        lambda about: about["layers"].__setitem__(0, "elsewhere"),
+        lambda about: about.update(layers=3),
     ],
 )
 def test_a_damaged_folder_is_refused(change: object, tmp_path: Path) -> None:
@@ -92,6 +98,49 @@ def test_a_damaged_folder_is_refused(change: object, tmp_path: Path) -> None:
     (folder / "gates.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match=r"gates\.json"):
         rlprune.load(folder)
+
+
+def test_only_some_of_the_gates_that_there_could_be(tmp_path: Path) -> None:
+    made = gate(network("vgg11"), 0.4, layers=("features.0", "features.8"))
+    with torch.no_grad():
+        expected = made.gated(images(3))
+    folder, _ = folder_of(made, "vgg11", tmp_path)
+    loaded = rlprune.load(folder)
+    assert [wire.layer for wire in loaded.gated.wires] == ["features.0", "features.8"]
+    alone = torch.cat([loaded(picture[None]) for picture in images(3)])
+    torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_of_the_first_version_has_all_gates(tmp_path: Path) -> None:
+    folder, module = folder_of(gate(network("resnet20"), 0.4), "resnet20", tmp_path)
+    about = json.loads((folder / "gates.json").read_text())
+    assert about.pop("layers") == [wire.layer for wire in module.gated.wires]
+    (folder / "gates.json").write_text(json.dumps(about))
+    for picture in images(2):
+        torch.testing.assert_close(rlprune.load(folder)(picture[None]), module(picture[None]), rtol=0, atol=0)
+
+
+def test_layers_that_the_user_has_excluded_have_no_gate(tmp_path: Path) -> None:
+    made = gate(network("vgg11"), 0.4, choice=Choice(exclude=("features.4",)))
+    assert "features.4" not in [wire.layer for wire in made.gated.wires]
+    folder, module = folder_of(made, "vgg11", tmp_path, exclude="features.4")
+    loaded = rlprune.load(folder)
+    for picture in images(2):
+        torch.testing.assert_close(loaded(picture[None]), module(picture[None]), rtol=0, atol=0)
+    assert loaded.gated.counts().shape == (1, len(made.graph.groups))
+
+
+def test_a_single_channel_may_be_left(tmp_path: Path) -> None:
+    """Before a depthwise convolution too, which is like any other then."""
+    made = gate(network("mobilenetv2"), 0.0, predicts=False, acts=False)
+    made.runtime.static.fill_(0.01)
+    with torch.no_grad():
+        expected = made.gated(images(3))
+    assert (made.gated.counts() == 1).any()
+    folder, _ = folder_of(made, "mobilenetv2", tmp_path)
+    loaded = rlprune.load(folder)
+    alone = torch.cat([loaded(picture[None]) for picture in images(3)])
+    torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_tensors_of_layers_that_are_not_there(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from gated import MODELS, gate, images, network
 from torch import Tensor, nn
 
 from rlprune.errors import UserError
-from rlprune.gating.gate import KeepRatios, make_gates, pool, wires
+from rlprune.gating.gate import KeepRatios, pool, possible_wires
 from rlprune.graph.surgery import prune
 from rlprune.tracing.build import build_graph
 
@@ -89,9 +89,11 @@ def test_gradients_reach_predictor_and_importance() -> None:
 def test_what_can_be_chosen() -> None:
     graph = build_graph(net := network("resnet20"), torch.zeros(1, 3, 32, 32))
     # The first convolution of every block; the streams are sums.
-    assert [wire.layer for wire in wires(net, graph)] == [f"layer{i}.{j}.conv1" for i in (1, 2, 3) for j in range(3)]
+    assert [wire.layer for wire in possible_wires(net, graph)] == [
+        f"layer{i}.{j}.conv1" for i in (1, 2, 3) for j in range(3)
+    ]
     graph = build_graph(net := network("mobilenetv2"), torch.zeros(1, 3, 32, 32))
-    found = [wire.layer for wire in wires(net, graph)]
+    found = [wire.layer for wire in possible_wires(net, graph)]
     assert "layers.3.conv1" in found
     assert "layers.3.conv2" not in found
 
@@ -107,7 +109,7 @@ def test_a_network_of_sums_alone_is_refused() -> None:
 
     net = Sums().eval()
     with pytest.raises(UserError, match="no layer of this network can be skipped image by image"):
-        make_gates(net, build_graph(net, torch.zeros(1, 3, 8, 8)), np.ones(4), True)
+        possible_wires(net, build_graph(net, torch.zeros(1, 3, 8, 8)))
 
 
 def test_several_gates_in_one_input_and_flattened_ones() -> None:

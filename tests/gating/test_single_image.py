@@ -19,7 +19,7 @@ def test_the_same_channels_and_factors(mix: float, kind: dict[str, bool]) -> Non
 
     def choose(number: int, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mask, factor = quick.decide(number, pooled[0].numpy())
-        expected = made.gated._chosen(number, pooled)
+        expected = made.gated.chosen(number, pooled)
         seen.append(mask.sum())
         np.testing.assert_array_equal(mask, expected[0][0].numpy())
         np.testing.assert_allclose(factor, expected[1][0].detach().numpy(), rtol=1e-4, atol=1e-5)

@@ -73,8 +73,8 @@ def test_few_pixels_and_large_linear_layers_are_as_under_masks(monkeypatch: pyte
     with torch.no_grad():
         masked = made.gated(pictures)
     for few, large in ((0, 1 << 20), (100, 1 << 20), (100, 1)):
-        monkeypatch.setattr("rlprune.gating.skipping.FEW", few)
-        monkeypatch.setattr("rlprune.gating.skipping.LARGE", large)
+        monkeypatch.setattr("rlprune.gating.gathering.FEW", few)
+        monkeypatch.setattr("rlprune.gating.gathering.LARGE", large)
         alone = torch.cat([module(picture[None]) for picture in pictures])
         torch.testing.assert_close(alone, masked, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(module.grouped(pictures, 1), masked, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """Gated networks to test with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.cost.exact import Cost, build_cost
+from rlprune.gating.agreement import sound_wires
 from rlprune.gating.controller import KeepController
-from rlprune.gating.gate import make_gates
+from rlprune.gating.gate import make_gates, possible_wires, wires_of
 from rlprune.gating.layout import make_layout
 from rlprune.gating.network import GatedNetwork
 from rlprune.graph.structure import Graph
 from rlprune.models.registry import build_model
 from rlprune.tracing.build import build_graph
+from rlprune.tracing.selection import EVERYTHING, Choice
 
 MODELS = {"vgg11": 0.15, "resnet20": 0.3, "mobilenetv2": 0.15, "mcifarnet": 0.1}
 PIXELS = 32
@@ -39,16 +42,20 @@ def gate(
     recurrent: bool = False,
     size: int = PIXELS,
     seed: int = 0,
+    layers: Sequence[str] | None = None,
+    choice: Choice = EVERYTHING,
 ) -> Made:
-    """Gates with opinions of their own, so that images differ in what they keep."""
+    """Gates with opinions of their own, so that images differ in what they keep; before some layers, or all."""
     import copy
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    graph = build_graph(dense.eval(), torch.zeros(1, 3, size, size))
+    graph = build_graph(dense.eval(), torch.zeros(1, 3, size, size), choice)
     network, cost = copy.deepcopy(dense), build_cost(graph)
-    gates = make_gates(network, graph, rng.random(sum(graph.sizes)) + 0.5, predicts)
-    gated = GatedNetwork(network, graph, gates, mix)
+    wires, _ = sound_wires(network, graph, possible_wires(network, graph), images(3, size=size))
+    wires = wires if layers is None else wires_of(graph, layers)
+    gates = make_gates(network, wires, rng.random(sum(graph.sizes)) + 0.5, predicts)
+    gated = GatedNetwork(network, graph, wires, gates, mix)
     layout = make_layout(gated, cost)
     static = torch.as_tensor(rng.uniform(0.4, 0.9, len(gates)))
     runtime = KeepController(layout, static, acts, recurrent=recurrent)
@@ -74,8 +81,8 @@ def network(name: str) -> nn.Module:
     return module.eval()
 
 
-def images(number: int, seed: int = 2) -> Tensor:
+def images(number: int, seed: int = 2, size: int = PIXELS) -> Tensor:
     """Images of noise, some brighter than others."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(number, 3, PIXELS, PIXELS, generator=generator)
+    noise = torch.randn(number, 3, size, size, generator=generator)
     return noise * torch.linspace(0.3, 2, number)[:, None, None, None]
