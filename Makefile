@@ -25,6 +25,7 @@ check: lint docs test
 # What takes hours: every network, a hundred kills, a hundred thousand damaged files. Writes docs/.
 long:
 	python scripts/checks/networks.py
+	python scripts/checks/runtime_networks.py
 	python scripts/checks/faults.py
 	python scripts/checks/hostile.py
 	python scripts/checks/fuzz.py --inputs 100000

@@ -159,9 +159,11 @@ def _load(about: Mapping[str, Any], tensors: Mapping[str, Tensor], plan: Pruning
     layout = Layout(inputs, channels, *curves)
     network = rebuild_model(plan.network)
     dense = build_graph(network, example(shape_of(plan.network)), parse_choice(plan.network))
-    # Version 0.1.0 has put a gate wherever one can be.
-    layers = about.get("layers") or [wire.layer for wire in possible_wires(network, dense)]
-    if [wire.stop - wire.start for wire in wires_of(dense, layers)] != list(channels):
+    possible = possible_wires(network, dense)
+    # Version 0.1.0 does not name them: it has put a gate wherever one can be.
+    named = about.get("layers", [wire.layer for wire in possible])
+    gated = [wire for wire in possible if wire.layer in named]
+    if [(wire.layer, wire.stop - wire.start) for wire in gated] != list(zip(named, channels, strict=True)):
         raise ValueError("gates of other layers")
     install(network, network, _under("network.", tensors), trainable=True)
     beside = {name: tensor for name, tensor in tensors.items() if not name.startswith("network.")}
@@ -175,7 +177,7 @@ def _load(about: Mapping[str, Any], tensors: Mapping[str, Tensor], plan: Pruning
     gates, runtime = [gate for gate in decide["gates"].children() if isinstance(gate, Gate)], decide["runtime"]
     assert isinstance(runtime, KeepController)
     runtime.budget = float(about["budget"])
-    return _assemble(network.eval(), dense.cut(plan.mask(dense)), layers, gates, float(about["mix"]), runtime)
+    return _assemble(network.eval(), dense.cut(plan.mask(dense)), named, gates, float(about["mix"]), runtime)
 
 
 def _decide(about: Mapping[str, Any], layout: Layout) -> dict[str, nn.Module]:

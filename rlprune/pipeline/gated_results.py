@@ -54,9 +54,9 @@ def measure(workload: Workload, given: Search, alternation: Alternation, folder:
     write_text(folder / "ratios.csv", _table(workload, plan, ran).to_csv(index=False))
     plan.save(folder / "plan.json")
     accuracies = {"dense_accuracy": dense, "finetuned_accuracy": accuracy}
+    module = module.cpu()
     save_pruned(module, plan, folder / "pruned", accuracies, date_of(folder, folder.parent))
     _require_as_measured(workload, module, folder / "pruned")
-    module = module.cpu()
     stored, whole = workload.cost(plan.counts())[1], workload.cost.dense
     return {
         "dense_accuracy": dense,
@@ -74,15 +74,14 @@ def measure(workload: Workload, given: Search, alternation: Alternation, folder:
 
 
 def _require_as_measured(workload: Workload, module: SkippingNetwork, folder: Path) -> None:
-    """Whether a saved network, loaded again, gives image by image what was measured in batches under masks.
+    """Whether a saved network, loaded again, gives image by image what was measured in batches under masks; on the CPU.
 
     Raises:
         UserError: it does not; nothing is reported of it then.
     """
     test = workload.data.test
     images, _ = test.take(torch.arange(min(LOOKED_AT, len(test))))
-    images = images.to(workload.device)
-    loaded = load(folder, workload.device)
+    loaded = load(folder)
     assert isinstance(loaded, SkippingNetwork)
     with torch.no_grad():
         measured, there = module.gated(images), torch.cat([loaded(image[None]) for image in images])

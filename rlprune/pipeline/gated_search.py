@@ -133,8 +133,9 @@ def _places(workload: Workload, budget: Budget, progress: Progress) -> Wires:
         UserError: nowhere, or in too few layers for the budget.
     """
     possible = possible_wires(workload.module, workload.graph)
-    images = workload.calibration()[0]
-    wires, why_not = sound_wires(workload.module, workload.graph, possible, images)
+    # On the CPU, for others round more than the two ways may differ by.
+    network, images = copy.deepcopy(workload.module).cpu(), workload.calibration()[0].cpu()
+    wires, why_not = sound_wires(network, workload.graph, possible, images)
     for reason in dict.fromkeys(why_not.values()):
         layers = [layer for layer, why in why_not.items() if why == reason]
         more = f" and {len(layers) - LISTED} more" if len(layers) > LISTED else ""

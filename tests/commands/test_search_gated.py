@@ -292,8 +292,8 @@ def test_a_folder_that_is_not_what_was_measured_is_no_result(
 ) -> None:
     """As of a factory that builds another network the next time."""
 
-    def other(folder: Path, device: Any) -> Any:
-        module = rlprune.load(folder, device)
+    def other(folder: Path) -> Any:
+        module = rlprune.load(folder)
         module.gated.network.last.bias.data += torch.linspace(-3, 3, len(module.gated.network.last.bias))
         return module
 
