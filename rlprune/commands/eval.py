@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -10,7 +9,7 @@ from rlprune.commands.base import command
 from rlprune.config.commands import Eval
 from rlprune.config.resolve import as_dict
 from rlprune.errors import UserError
-from rlprune.gating.layout import macs_ratios
+from rlprune.gating.counting import CountingNetwork
 from rlprune.gating.skipping import SkippingNetwork
 from rlprune.training.loop import evaluate
 from rlprune.utils.progress import Progress
@@ -35,13 +34,12 @@ def eval(given: Eval, progress: Progress) -> dict[str, Any]:
         workload, module, _ = open_pruned(given.source, as_dict(given), progress)
         what = str(given.source)
     progress.stage("evaluating on the test images")
-    loss, accuracy = evaluate(module, workload.data.test, device=workload.device)
+    measured = CountingNetwork(module.gated) if isinstance(module, SkippingNetwork) else module
+    loss, accuracy = evaluate(measured, workload.data.test, device=workload.device)
     macs, params = count(module, workload.data.shape, workload.device)
-    if isinstance(module, SkippingNetwork):
+    if isinstance(measured, CountingNetwork):
         # Every image takes another number, and the predictors that the counter has seen are no part of the network.
-        batches = workload.data.test.batches(250, device=workload.device)
-        ratios = [macs_ratios(module.gated, module.runtime, workload.cost, images) for images, _ in batches]
-        macs = int(np.concatenate(ratios).mean() * workload.cost.dense[0])
+        macs = int(workload.cost.ratios(measured.counts())[:, 0].mean() * workload.cost.dense[0])
     dense = workload.cost.dense
     pruned = given.source is not None
     return {

@@ -14,7 +14,7 @@ from rlprune.config.commands import Search
 from rlprune.errors import UserError
 from rlprune.gating.agreement import TOLERANCE, TRIED, DisagreementError, require_agreement
 from rlprune.gating.checkpoint import gate_params, shrink, stored_mask
-from rlprune.gating.network import GatedNetwork
+from rlprune.gating.counting import CountingNetwork
 from rlprune.gating.skipping import SkippingNetwork
 from rlprune.latency.timing import quick_latency
 from rlprune.pipeline.plans import provenance_of
@@ -48,8 +48,8 @@ def measure(workload: Workload, given: Search, alternation: Alternation, folder:
     module = shrink(alternation.gated, alternation.runtime).to(workload.device)
     _, dense = evaluate(workload.module, workload.data.test, device=workload.device)
     # Under masks, which in batches is faster; that it is the same is looked at below.
-    _, accuracy = evaluate(module.gated, workload.data.test, device=workload.device)
-    ran = _counts(workload, module.gated)
+    _, accuracy = evaluate(counting := CountingNetwork(module.gated), workload.data.test, device=workload.device)
+    ran = counting.counts()
     ratios = workload.cost.ratios(ran)[:, 0]
     write_text(folder / "ratios.csv", _table(workload, plan, ran).to_csv(index=False))
     plan.save(folder / "plan.json")
@@ -97,16 +97,6 @@ def _require_as_measured(workload: Workload, module: SkippingNetwork, folder: Pa
             f"{folder} is not to be used: loaded and run image by image it is not the network that was measured "
             f"({error}); does the network compute something else after it is built again?"
         ) from None
-
-
-def _counts(workload: Workload, gated: GatedNetwork) -> np.ndarray:
-    """(images, groups) channels that run for every test image."""
-    found = []
-    with torch.no_grad():
-        for images, _ in workload.data.test.batches(250, device=workload.device):
-            gated(images)
-            found.append(gated.counts())
-    return np.concatenate(found)
 
 
 def _table(workload: Workload, plan: PruningPlan, ran: np.ndarray) -> pd.DataFrame:
