@@ -1,6 +1,5 @@
 """Gated search: every image gets the channels it needs."""
 
-import copy
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from rlprune.reports.page import write_run_page
 from rlprune.runs.folder import RunFolder, default_folder, write_result
 from rlprune.utils.files import FileFormat, room_for, write_text
 from rlprune.utils.lock import locked
+from rlprune.utils.modules import copy_module
 from rlprune.utils.progress import Progress
 from rlprune.workloads.dense import train_dense
 from rlprune.workloads.workload import Workload, inputs_of, open_workload
@@ -134,7 +134,7 @@ def _places(workload: Workload, budget: Budget, progress: Progress) -> Wires:
     """
     possible = possible_wires(workload.module, workload.graph)
     # On the CPU, for others round more than the two ways may differ by.
-    network, images = copy.deepcopy(workload.module).cpu(), workload.calibration()[0].cpu()
+    network, images = copy_module(workload.module).cpu(), workload.calibration()[0].cpu()
     wires, why_not = sound_wires(network, workload.graph, possible, images)
     for reason in dict.fromkeys(why_not.values()):
         layers = [layer for layer, why in why_not.items() if why == reason]
@@ -155,7 +155,7 @@ def _places(workload: Workload, budget: Budget, progress: Progress) -> Wires:
 
 def _gated(workload: Workload, given: Search, wires: Wires, method: Method) -> GatedNetwork:
     scores = score_channels(given.criterion, workload.module, workload.graph, workload.calibration(), given.seed)
-    network = copy.deepcopy(workload.module)
+    network = copy_module(workload.module)
     torch.manual_seed(given.seed)
     gates = make_gates(network, wires, scores, method.predicts)
     return GatedNetwork(network, workload.graph, wires, gates, method.mix).to(workload.device)
