@@ -12,12 +12,13 @@ from torch import nn
 
 from rlprune.data.images import ImageSet
 from rlprune.errors import UserError
+from rlprune.exports.agreement import relative_error
 from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.utils.files import write_atomic
 from rlprune.utils.shapes import Shape, example
 
 TOLERANCE = 1e-4
-"""The largest difference from torch's output that is put down to rounding."""
+"""The largest relative difference from torch's output that is put down to rounding."""
 BATCHES = (1, 5)
 """Numbers of images with which a file is compared with torch; the network is traced with neither."""
 INPUT, OUTPUT, IMAGES = "images", "logits", "batch"
@@ -111,7 +112,8 @@ def check_onnx(path: Path, module: nn.Module, shape: Shape) -> dict[str, Any]:
     """Whether a file is valid ONNX, takes and returns what it should, and computes what the network computes.
 
     Returns:
-        `bytes`, `opset`, `inputs` and `outputs` (name -> shape), the `batches` compared and the `max_error` there.
+        `bytes`, `opset`, `inputs` and `outputs` (name -> shape), the `batches` compared and the largest absolute
+        difference there, `max_error`.
 
     Raises:
         UserError: it does not; says by how much.
@@ -126,16 +128,19 @@ def check_onnx(path: Path, module: nn.Module, shape: Shape) -> dict[str, Any]:
     for number in BATCHES:
         images = torch.randn(number, *shape, generator=generator)
         with torch.inference_mode():
-            expected = module(images).float().numpy()
-        found = session.run([OUTPUT], {INPUT: images.numpy()})[0]
+            expected = module(images).float()
+        found = torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
         if found.shape != expected.shape:
-            raise UserError(f"the exported network returns {found.shape} where torch returns {expected.shape}")
-        worst = max(worst, float(np.abs(found - expected).max()))
-    # A NaN is no small difference either.
-    if not worst <= TOLERANCE:
-        raise UserError(
-            f"the exported network differs from torch by {worst:.2g}, more than {TOLERANCE:g}: it was not written"
-        )
+            there, here = tuple(found.shape), tuple(expected.shape)
+            raise UserError(f"the exported network returns {there} where torch returns {here}")
+        relative = relative_error(found, expected)
+        # A NaN is no small difference either.
+        if not relative <= TOLERANCE:
+            raise UserError(
+                f"the exported network differs from torch by {relative:.2g} of its largest output, more than "
+                f"{TOLERANCE:g}: it was not written"
+            )
+        worst = max(worst, float((found - expected).abs().max()))
     return {
         "bytes": path.stat().st_size,
         "opset": max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),

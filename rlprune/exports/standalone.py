@@ -12,13 +12,14 @@ from torch import fx, nn
 from torch.export import Dim, ExportedProgram, export, load, save
 
 from rlprune.errors import UserError
+from rlprune.exports.agreement import relative_error
 from rlprune.models.checkpoint import save_weights
 from rlprune.utils.files import require_writable, write_atomic, write_text
 from rlprune.utils.modules import named_tensors
 from rlprune.utils.shapes import Shape, example
 
 TOLERANCE = 1e-5
-"""Largest difference between outputs, relative to the largest of them where that is above 1."""
+"""The largest relative difference between outputs."""
 BATCHES = (1, 2, 5)
 TEMPLATE = Path(__file__).with_name("standalone.py.txt")
 WEIGHTS = "model.safetensors"
@@ -82,9 +83,12 @@ def _check(again: nn.Module, module: nn.Module, shape: Shape) -> None:
         images = torch.randn(batch, *shape, generator=generator)
         with torch.no_grad():
             expected, given = module(images), again(images)
-        apart = float((given - expected).abs().max())
-        if not apart <= TOLERANCE * max(1.0, float(expected.abs().max())):
-            raise UserError(f"what was written differs by {apart:.2g} from the network for {batch} images: not kept")
+        apart = relative_error(given, expected)
+        if not apart <= TOLERANCE:
+            raise UserError(
+                f"what was written differs from the network by {apart:.2g} of its largest output for {batch} images: "
+                "not kept"
+            )
 
 
 def _imported(path: Path) -> Any:

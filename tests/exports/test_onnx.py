@@ -61,7 +61,7 @@ def test_a_file_that_computes_something_else_is_refused(
     monkeypatch.setattr(onnx_export, "save_onnx", lambda module, size, other: other.write_bytes(path.read_bytes()))
     torch.manual_seed(1)
     other = Small().eval()
-    with pytest.raises(UserError, match=r"differs from torch by .* more than 0\.0001: it was not written"):
+    with pytest.raises(UserError, match=r"differs from torch by .* of its largest output, more than 0\.0001: it was not"):
         onnx_export.write_onnx(other, (3, 8, 8), tmp_path / "other.onnx")
     with torch.no_grad():
         module.last.bias[0] += (shift := 2e-4)
@@ -70,6 +70,35 @@ def test_a_file_that_computes_something_else_is_refused(
     with torch.no_grad():
         module.last.bias[0] -= shift
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [1.0, 50.0, 1000.0])
+def test_rounding_grows_with_the_logits(scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is 1e-5 of the logits away is right at any scale, one that is 1e-3 away at none."""
+    torch.manual_seed(0)
+    module, factor = Small().eval(), [1.0]
+    with torch.no_grad():
+        largest = module(torch.randn(64, 3, 8, 8)).abs().max()
+        for tensor in (module.last.weight, module.last.bias):
+            tensor *= scale / largest
+    write = onnx_export.save_onnx
+
+    def off(network: Any, shape: Any, path: Path) -> None:
+        with torch.no_grad():
+            network.last.weight *= factor[0]
+            network.last.bias *= factor[0]
+            write(network, shape, path)
+            network.last.weight /= factor[0]
+            network.last.bias /= factor[0]
+
+    monkeypatch.setattr(onnx_export, "save_onnx", off)
+    factor[0] = 1 + 1e-5
+    facts = onnx_export.write_onnx(module, (3, 8, 8), tmp_path / "right.onnx")
+    assert facts["max_error"] == pytest.approx(1e-5 * scale, rel=0.5)
+    factor[0] = 1 + 1e-3
+    with pytest.raises(UserError, match="of its largest output, more than"):
+        onnx_export.write_onnx(module, (3, 8, 8), tmp_path / "wrong.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["right.onnx"]
 
 
 def test_an_operator_that_onnx_lacks_is_named(tmp_path: Path) -> None:
