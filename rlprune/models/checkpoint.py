@@ -11,36 +11,56 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rlprune.errors import UserError
+from rlprune.models.state_dicts import (
+    CONVERT,
+    COUNTER,
+    State,
+    find_state_dict,
+    first_state_dict,
+    is_extra,
+    tensors_of,
+)
 from rlprune.utils.files import write_atomic
 from rlprune.utils.finite import require_finite_weights
-from rlprune.utils.safe_load import load_plain
-
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-# DataParallel and torch.compile put these before every name.
-PREFIXES = ("module.", "_orig_mod.")
-CONVERT = "in the program that wrote it, save the weights alone: torch.save(model.state_dict(), path)"
+from rlprune.utils.safe_load import load_tensors
 
 
-def load_checkpoint(module: nn.Module, path: str | os.PathLike[str], *, name: str = "model") -> None:
+def load_checkpoint(
+    module: nn.Module, path: str | os.PathLike[str], *, name: str = "model", head: str | None = None
+) -> bool:
     """Copy the weights of a file into ``module``, after checking that all of them fit.
 
     Args:
         module: receives the weights, in its own dtype and on its own device.
         path: a safetensors file or a ``torch.save`` file of a state dict, bare or within a training checkpoint.
         name: what messages call ``module``.
+        head: a layer that keeps the weights that it has where those of the file are of another size, or missing.
+
+    Returns:
+        Whether the weights of the head come from the file, too.
 
     Raises:
         UserError: no such file, no weights in it, names or shapes other than the module's, NaN or infinite values,
-            negative variances. Nothing has been copied then.
+            negative variances, or several networks that fit. Nothing has been copied then.
     """
-    path = Path(path)
-    expected = module.state_dict()
-    given = _strip(_unwrap(_read(path), path), expected)
+    path, whole = Path(path), module.state_dict()
+    expected = {key: tensor for key, tensor in tensors_of(whole).items() if not is_extra(key)}
+    own = {key for key in expected if head is not None and key.rpartition(".")[0] == head}
+    required = [key for key in expected if key not in own and key.rpartition(".")[2] != COUNTER]
+    found = find_state_dict(_read(path), required, path)
+    given = {key: tensor for key, tensor in tensors_of(found).items() if not is_extra(key)}
+    taken = all(_form(given.get(key)) == _form(expected[key]) for key in own)
+    if not taken:
+        given, expected = (
+            {key: each[key] for key in each if key.rpartition(".")[0] != head} for each in (given, expected)
+        )
     _check_fit(given, expected, path, name)
     require_finite_weights(given, path)
-    state = {key: tensor.to(expected[key].dtype) for key, tensor in given.items()}
-    # Not strict, for num_batches_tracked alone: everything else has been checked.
-    module.load_state_dict(state, strict=False)
+    state: State = {key: tensor.to(expected[key].dtype) for key, tensor in given.items()}
+    extra = {key: value for key, value in found.items() if key in whole and is_extra(key)}
+    # Not strict, for num_batches_tracked and extra states alone: everything else has been checked.
+    module.load_state_dict(state | extra, strict=False)
+    return taken
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -49,13 +69,13 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, no weights in it, NaN or infinite values, negative variances.
     """
-    found = _unwrap(_read(Path(path)), Path(path))
+    found = tensors_of(first_state_dict(_read(Path(path)), Path(path)))
     require_finite_weights(found, Path(path))
     return found
 
 
 def save_weights(module_or_state: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Write a state dict as safetensors; the file appears whole or not at all.
+    """Write the tensors of a state dict as safetensors; the file appears whole or not at all.
 
     Args:
         module_or_state: a network or its state dict.
@@ -64,15 +84,21 @@ def save_weights(module_or_state: nn.Module | Mapping[str, Tensor], path: str | 
     path = Path(path)
     state = module_or_state.state_dict() if isinstance(module_or_state, nn.Module) else module_or_state
     # Clones, since safetensors refuses tensors that share memory, as tied weights do.
-    copies = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    copies = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in tensors_of(state).items()
+    }
     # Not save_file, which makes files that nobody but their owner can read.
     write_atomic(Path(path), lambda part: part.write_bytes(save(copies)))
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of all names, dtypes, shapes and values, in order of names."""
+    """The first 16 hexadecimal digits of the SHA-256 of all names, dtypes, shapes and values, in order of names.
+
+    What is no tensor, as a module may keep it in its state dict, does not count.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
+    for name, tensor in sorted(tensors_of(state).items()):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         digest.update(flat.view(torch.uint8).numpy().data)
@@ -88,7 +114,7 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors" or _is_safetensors(path):
             return load_file(path)
-        return load_plain(path)
+        return load_tensors(path)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the checkpoint {path} holds more than tensors and plain containers, or is damaged; only weights are "
@@ -109,34 +135,8 @@ def _is_safetensors(path: Path) -> bool:
     return brace == b"{" and length <= path.stat().st_size
 
 
-def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict itself, out of whatever a training script has put around it."""
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise UserError(f"the checkpoint {path} holds no state dict of names and tensors: {CONVERT}")
-    if not content:
-        raise UserError(f"the checkpoint {path} holds no weights: {CONVERT}")
-    return dict(content)
-
-
-def _strip(given: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefixes all of them share, unless the network's own names start like that."""
-    for prefix in PREFIXES:
-        shared = all(key.startswith(prefix) for key in given)
-        if shared and not all(key.startswith(prefix) for key in expected):
-            return _strip({key.removeprefix(prefix): value for key, value in given.items()}, expected)
-    return given
-
-
 def _check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, name: str) -> None:
-    # Batch norm's counter does not matter to a forward pass, and older files lack it.
-    keys = [key for key in {**expected, **given} if not (key in expected and key.endswith("num_batches_tracked"))]
+    keys = [key for key in {**expected, **given} if not (key in expected and key.rpartition(".")[2] == COUNTER)]
     wrong = [key for key in keys if _form(given.get(key)) != _form(expected.get(key))]
     if not wrong:
         return
@@ -145,7 +145,13 @@ def _check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], path
         for key in wrong[:3]
     ]
     more = f"\n  and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    raise UserError(f"the checkpoint {path} does not fit {name}:\n" + "\n".join(lines) + more)
+    layers = {key.rpartition(".")[0] for key in wrong}
+    # Networks are usually alike but for the number of classes.
+    last = len(layers) == 1 and all(
+        key in given and key in expected and given[key].shape[1:] == expected[key].shape[1:] for key in wrong
+    )
+    fix = f"\nif {layers.pop()} is its last layer, --new-head gives it a fresh one for the classes here" if last else ""
+    raise UserError(f"the checkpoint {path} does not fit {name}:\n" + "\n".join(lines) + more + fix)
 
 
 def _form(tensor: Tensor | None) -> str:

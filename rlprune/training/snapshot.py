@@ -63,5 +63,6 @@ class Snapshot:
                 )
 
 
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    # A module may keep anything beside its tensors.
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}

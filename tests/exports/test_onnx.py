@@ -61,7 +61,9 @@ def test_a_file_that_computes_something_else_is_refused(
     monkeypatch.setattr(onnx_export, "save_onnx", lambda module, size, other: other.write_bytes(path.read_bytes()))
     torch.manual_seed(1)
     other = Small().eval()
-    with pytest.raises(UserError, match=r"differs from torch by .* of its largest output, more than 0\.0001: it was not"):
+    with pytest.raises(
+        UserError, match=r"differs from torch by .* of its largest output, more than 0\.0001: it was not"
+    ):
         onnx_export.write_onnx(other, (3, 8, 8), tmp_path / "other.onnx")
     with torch.no_grad():
         module.last.bias[0] += (shift := 2e-4)

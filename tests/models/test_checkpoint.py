@@ -1,15 +1,19 @@
 """Weights in and out: every common form loads, everything else is refused before anything is copied."""
 
 import pickle
+import warnings
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from rlprune.errors import UserError
 from rlprune.models.checkpoint import load_checkpoint, save_weights, weights_hash
@@ -45,6 +49,20 @@ def prefixed(prefix: str) -> dict[str, Tensor]:
         {"state_dict": prefixed("_orig_mod.module."), "optimizer": {"state": {0: torch.zeros(1)}}},
         {key: value for key, value in net(1).state_dict().items() if not key.endswith("num_batches_tracked")},
         {key: value.double() for key, value in net(1).state_dict().items()},
+        *({wrapper: net(1).state_dict()} for wrapper in ("network", "weights", "params", "state_dict_ema", "mine")),
+        {"params_ema": net(2).state_dict(), "params": net(1).state_dict()},
+        {
+            "net": net(1).state_dict(),
+            "acc": np.float64(93.2),
+            "best": np.array([1.5]),
+            "args": Extra(),
+            "at": Path("x"),
+        },
+        {"state_dict": {**prefixed("model."), "criterion.weight": torch.ones(5)}, "hyper_parameters": {"lr": 0.1}},
+        {"epoch": 3, "nested": {"state_dict": prefixed("backbone.")}},
+        AveragedModel(net(1)).state_dict(),
+        nn.DataParallel(net(1)).state_dict(),
+        {**net(1).state_dict(), "_extra_state": "anything"},
     ],
 )
 def test_common_forms_load(tmp_path: Path, content: object) -> None:
@@ -103,7 +121,16 @@ def changed(**changes: Tensor | None) -> dict[str, Tensor]:
         ({0: torch.ones(1)}, "holds no state dict"),
         (torch.ones(3), "holds no state dict"),
         (net(1), "only weights are loaded.*torch.save"),
-        ({"state_dict": net(1).state_dict(), "args": Extra()}, "only weights are loaded.*torch.save"),
+        ({"state_dict": net(1), "args": Extra()}, "holds no state dict.*torch.save"),
+        (
+            {"student": net(1).state_dict(), "teacher": net(2).state_dict()},
+            "holds several networks that fit, at student, teacher: save the weights of the one",
+        ),
+        ({**prefixed("a."), **prefixed("b.")}, "holds several networks that fit, at a, b: save"),
+        (
+            {"state_dict": {**prefixed("a."), "a.more": torch.ones(2)}},
+            r"more: checkpoint has \(2,\), tiny expects nothing",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_copied(tmp_path: Path, content: object, message: str) -> None:
@@ -198,3 +225,71 @@ def test_hash_sees_values_names_shapes_and_dtypes_but_not_strides() -> None:
     states += [{"a": base, "b": base}, {"a": base.bfloat16()}, {"a": base.bool()}, {}]
     assert len({weights_hash(state) for state in states}) == len(states)
     assert weights_hash({"a": base.T.contiguous().T}) == weights_hash({"a": base})
+
+
+def test_nothing_foreign_in_a_file_is_made(tmp_path: Path) -> None:
+    """Unpickling would write a file; the weights beside it are read and it is not."""
+    torch.save({"net": net(1).state_dict(), "hook": Writes(tmp_path / "written")}, tmp_path / "weights.pt")
+    model = net()
+    load_checkpoint(model, tmp_path / "weights.pt")
+    assert same(model, net(1))
+    assert not (tmp_path / "written").exists()
+
+
+def touch(path: Path) -> None:
+    path.touch()
+
+
+class Writes:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return touch, (self.path,)
+
+
+def test_a_scripted_program_is_no_checkpoint(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        # It is going to be dropped, people have such files all the same.
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(net(), torch.zeros(1, 3, 4, 4)), tmp_path / "net.pt")
+    with pytest.raises(UserError, match=r"net.pt is a TorchScript program and no checkpoint: save .*torch\.jit\.load"):
+        load_checkpoint(net(), tmp_path / "net.pt")
+
+
+class Keeping(nn.Linear):
+    """Keeps a number beside its tensors."""
+
+    kept: object = 1.5
+
+    def get_extra_state(self) -> object:
+        return {"kept": self.kept}
+
+    def set_extra_state(self, state: dict[str, object]) -> None:
+        self.kept = state["kept"]
+
+
+def test_what_a_module_keeps_beside_its_tensors(tmp_path: Path) -> None:
+    """Only tensors are hashed and stored; a file of torch brings the rest along."""
+    one, other = Keeping(2, 3), Keeping(2, 3)
+    tensors = {"weight": one.weight, "bias": one.bias}
+    assert weights_hash(one.state_dict()) == weights_hash(tensors)
+    save_weights(one, tmp_path / "weights.safetensors")
+    assert set(load_file(tmp_path / "weights.safetensors")) == set(tensors)
+    load_checkpoint(other, tmp_path / "weights.safetensors")
+    assert torch.equal(other.weight, one.weight)
+    one.kept = 7.0
+    torch.save(one.state_dict(), tmp_path / "weights.pt")
+    load_checkpoint(other, tmp_path / "weights.pt")
+    assert other.kept == 7.0
+
+
+@pytest.mark.parametrize(("classes", "taken"), [(3, True), (7, False)])
+def test_a_head_of_another_size_keeps_its_weights(tmp_path: Path, classes: int, taken: bool) -> None:
+    save_weights(net(1, classes), tmp_path / "weights")
+    model = net()
+    with pytest.raises(UserError, match="--new-head") if not taken else nullcontext():
+        load_checkpoint(net(), tmp_path / "weights")
+    assert load_checkpoint(model, tmp_path / "weights", head="3") is taken
+    assert torch.equal(model[0].weight, net(1)[0].weight)
+    assert torch.equal(model[3].weight, net(1 if taken else 0)[3].weight)
