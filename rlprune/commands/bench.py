@@ -14,9 +14,10 @@ from rlprune.errors import UserError
 from rlprune.execution.isolated import run_isolated
 from rlprune.latency.backends import Backend, device_for
 from rlprune.latency.timing import noise, summarise, time_networks
-from rlprune.models.registry import parse_model_args, usual_shape
+from rlprune.models.registry import usual_shape
 from rlprune.models.trust import require_named
 from rlprune.plans.plan import PruningPlan
+from rlprune.utils.arguments import parse_model_args
 from rlprune.utils.device import machine, resolve_device
 from rlprune.utils.files import FileFormat
 from rlprune.utils.progress import Progress

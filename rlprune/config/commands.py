@@ -17,10 +17,12 @@ from rlprune.config.options import (
     FOLDER,
     IMAGE_SIZE,
     MODEL,
+    MODEL_ARGS,
     BothTrainings,
     Channels,
     Data,
     Device,
+    ModelArgs,
     Network,
     NewNetwork,
     Paths,
@@ -56,8 +58,8 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
 
     title: ClassVar[str] = "Search"
     model: str = setting(help=f"{MODEL}; several, as in resnet20,vgg16, train one policy for all of them")
-    model_args: str | None = setting(
-        None, help="arguments of the network, such as width=0.25; with several 'width=0.25;width=0.5'", unset="none"
+    model_args: ModelArgs | str | None = setting(
+        None, help=f"{MODEL_ARGS}; with several networks 'width=0.25;width=0.5'", unset="none"
     )
     checkpoint: Path | None = setting(
         None, help=f"{CHECKPOINT}; with several networks one each, as in a.pt,b.pt", unset="it is trained first"
@@ -290,7 +292,7 @@ class Bench(Device):
         None, help=f"{FOLDER}, timed beside its dense network", unset="--model alone", positional="RUN_OR_PRUNED"
     )
     model: str | None = setting(None, help=MODEL, unset="that of the run")
-    model_args: str | None = setting(None, help="arguments of the network, such as width=0.25", unset="none")
+    model_args: ModelArgs | str | None = setting(None, help=MODEL_ARGS, unset="none")
     image_size: int | Sides | None = setting(
         None, help=f"with --model: {IMAGE_SIZE}", unset="224 for torchvision and timm, else 32", minimum=1,
         maximum=LARGEST_SIDE,

@@ -8,6 +8,7 @@ from typing import Any
 from rlprune.config.commands import Search
 from rlprune.config.resolve import as_dict, resolve
 from rlprune.errors import UserError
+from rlprune.utils.arguments import split_outside
 
 
 def each_network(given: Search) -> list[Search]:
@@ -26,7 +27,7 @@ def each_network(given: Search) -> list[Search]:
     if not all(models):
         raise UserError(f"--model {given.model} has a comma with no name beside it: expected such as resnet20,vgg16")
     files = str(given.checkpoint).split(",") if given.checkpoint else [None] * len(models)
-    words = given.model_args.split(";") if given.model_args else [None]
+    words = split_outside(given.model_args, ";") if given.model_args else [None]
     checkpoints = _one_each("--checkpoint", files, models)
     arguments = _one_each("--model-args", words * len(models) if len(words) == 1 else words, models)
     found = [

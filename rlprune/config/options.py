@@ -14,10 +14,13 @@ Auto = Literal["auto"]
 Channels = Literal[1, 3, 4]
 Sides = NewType("Sides", str)
 """Height x width where they differ."""
+ModelArgs = NewType("ModelArgs", str)
+"""A mapping as text."""
 
 
 # Told alike wherever a command asks for the same thing with another default.
 MODEL = "vgg16, resnet20, mobilenetv2, torchvision/NAME, timm/NAME or file.py:factory"
+MODEL_ARGS = "arguments of the network, such as width=0.25 or 'layers=[8,16],act=relu'"
 CHECKPOINT = "file with the weights of the dense network"
 DATA = "digits, cifar10, cifar100, fashion-mnist, imagenet or folder:PATH"
 BUDGET = "what may be KEPT: 0.3, macs=0.3,params=0.4, latency=0.5 or latency=8ms"
@@ -76,7 +79,7 @@ class Network(Settings):
 
     title: ClassVar[str] = "Network"
     model: str | None = setting(None, help=MODEL, unset="that of the run or plan")
-    model_args: str | None = setting(None, help="arguments of the network, such as width=0.25", unset="none")
+    model_args: ModelArgs | str | None = setting(None, help=MODEL_ARGS, unset="none")
     checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's")
 
 

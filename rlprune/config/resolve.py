@@ -18,8 +18,9 @@ import yaml
 
 from rlprune import registry
 from rlprune.config.commands import SECTIONS
-from rlprune.config.options import Auto, Channels, Floats, Paths, Settings, Sides
+from rlprune.config.options import Auto, Channels, Floats, ModelArgs, Paths, Settings, Sides
 from rlprune.errors import UserError, unknown
+from rlprune.utils.arguments import write_model_args
 from rlprune.utils.shapes import LARGEST_SIDE, parse_sides, sides_of
 
 VERSION = 1
@@ -182,6 +183,12 @@ def _sides(given: Any) -> int | str:
         raise ValueError from error
 
 
+def _model_args(given: Any) -> str:
+    if not isinstance(given, Mapping):
+        raise TypeError
+    return write_model_args(given)
+
+
 def _channels(given: Any) -> int:
     value = _int(given)
     if value not in get_args(Channels):
@@ -227,6 +234,7 @@ _READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     Paths: (_paths, "paths"),
     Auto: (_auto, "auto"),
     Sides: (_sides, f"height x width such as 32x48, from 1 to {LARGEST_SIDE} pixels each"),
+    ModelArgs: (_model_args, "a mapping of names to numbers, texts, lists and mappings"),
     Channels: (_channels, "1 for grey, 3 for colour or 4 with transparency"),
     str: (_text, "text"),
 }

@@ -1,13 +1,12 @@
 """Names of networks: our own, torchvision's, timm's, and a factory in a file of the user's."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
@@ -179,31 +178,3 @@ def rebuild_model(network: Mapping[str, Any]) -> nn.Module:
     name, classes, args = (network[key] for key in ("model", "classes", "args"))
     channels, *sides = shape_of(network)
     return build_model(name, classes=classes, image_size=sides_of(*sides), channels=channels, args=args)
-
-
-def parse_model_args(text: str | Mapping[str, object] | Sequence[str] | None) -> dict[str, object]:
-    """Arguments of a network as the user writes them.
-
-    Args:
-        text: ``"width=0.25,depth=3"``, several such strings of which the last wins, or a mapping, taken as it is.
-
-    Returns:
-        Names to values; the values in the strings are read as YAML.
-
-    Raises:
-        UserError: a part without ``=``, or a value that is not YAML.
-    """
-    if isinstance(text, Mapping):
-        return dict(text)
-    strings = [text] if isinstance(text, str) else text or ()
-    return dict(_assignment(part) for string in strings for part in string.split(",") if part.strip())
-
-
-def _assignment(part: str) -> tuple[str, object]:
-    name, equals, value = (piece.strip() for piece in part.partition("="))
-    if not equals or not name:
-        raise UserError(f"cannot read the model argument '{part.strip()}': write name=value, such as width=0.25")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"cannot read the value of the model argument '{part.strip()}' as YAML") from error

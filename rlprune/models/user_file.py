@@ -1,16 +1,14 @@
 """A network from a function in a Python file of the user's."""
 
-import hashlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 from torch import nn
 
 from rlprune.errors import UserError, unknown
+from rlprune.models.user_imports import import_file, repository
 from rlprune.utils.shapes import RGB, Shape
 
 
@@ -31,39 +29,34 @@ def from_file(reference: str, classes: int, shape: Shape, args: Mapping[str, obj
     file, _, name = reference.rpartition(":") if ".py:" in reference else (reference, "", "")
     if not name:
         raise UserError(f"'{reference}' names no factory: write path/to/file.py:factory")
-    factory = _factory(Path(file), name)
-    model = factory(**_arguments(reference, factory, classes, shape, args))
+    if not Path(file).is_file():
+        raise UserError(f"there is no file {file} in {Path.cwd()}: write path/to/file.py:factory")
+    with repository(Path(file).resolve()), _imports_that_may_be_missing(reference):
+        factory = _factory(Path(file), name)
+        model = factory(**_arguments(reference, factory, classes, shape, args))
     if not isinstance(model, nn.Module):
         raise UserError(f"{reference} returned a {type(model).__name__}: it must return a torch.nn.Module")
     return model
 
 
+@contextmanager
+def _imports_that_may_be_missing(reference: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{reference} needs {error.name}, which is not installed and not beside it: it may import what is in "
+            "its own folder, in that of its package or repository, and in the working folder if it is inside of that"
+        ) from error
+
+
 def _factory(file: Path, name: str) -> Callable[..., object]:
-    if not file.is_file():
-        raise UserError(f"there is no file {file}: write path/to/file.py:factory")
-    module = _import(file)
+    module = import_file(file.resolve())
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise unknown(f"factory in {file}", name, known)
     return factory
-
-
-def _import(file: Path) -> ModuleType:
-    path = file.resolve()
-    # The name holds the path, so that two files of one name do not meet in sys.modules.
-    name = f"rlprune_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
 
 
 def _arguments(

@@ -8,6 +8,7 @@ from torch import nn
 
 from rlprune.config.commands import Finetune, Search, Train
 from rlprune.models.checkpoint import load_checkpoint, save_weights
+from rlprune.models.user_imports import sources
 from rlprune.training.config import TrainingConfig
 from rlprune.training.loop import train
 from rlprune.utils.files import cache_folder, require_writable
@@ -105,6 +106,6 @@ def fit(
 
 
 def _source(model: str) -> str:
-    """The text of a user's model file: other code, other network."""
+    """The text of a user's model file, and of what it imports from beside it: other code, other network."""
     path = Path(model.rpartition(":")[0])
-    return path.read_text(encoding="utf-8") if path.suffix == ".py" and path.is_file() else ""
+    return sources(path.resolve()) if path.suffix == ".py" and path.is_file() else ""

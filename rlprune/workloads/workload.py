@@ -13,11 +13,12 @@ from rlprune.evaluation.network import PreparedNetwork
 from rlprune.evaluation.sliced import SliceRunner
 from rlprune.graph.structure import Graph
 from rlprune.models.checkpoint import load_checkpoint, weights_hash
-from rlprune.models.registry import parse_model_args, rebuild_model
+from rlprune.models.registry import rebuild_model
 from rlprune.models.trust import remember
 from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.tracing.build import build_graph
 from rlprune.tracing.selection import CHOICES, parse_choice
+from rlprune.utils.arguments import parse_model_args
 from rlprune.utils.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.utils.finite import require_finite_outputs
 from rlprune.utils.progress import Progress

@@ -68,3 +68,8 @@ def test_a_policy_knows_the_settings_of_each_network() -> None:
     with pytest.raises(UserError, match="trained on vgg16, resnet20, say which network to walk"):
         settings_for(settings, None, None)
     assert settings_for(as_dict(search(model="vgg19")), None, None)["model"] == "vgg19"
+
+
+def test_arguments_with_semicolons_in_quotes_are_shared_out() -> None:
+    parts = each_network(search(model_args="act='a;b',layers=[8,16];width=2"))
+    assert [one.model_args for one in parts] == ["act='a;b',layers=[8,16]", "width=2"]

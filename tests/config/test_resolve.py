@@ -13,6 +13,7 @@ from rlprune.config.commands import COMMANDS, Eval, Export, Finetune, Prune, Rep
 from rlprune.config.options import Settings
 from rlprune.config.resolve import as_dict, differences, resolve, sections, spelled, to_yaml
 from rlprune.errors import UserError
+from rlprune.utils.arguments import parse_model_args
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "train": {"model": "vgg16"},
@@ -239,3 +240,18 @@ def test_settings_of_methods_are_checked() -> None:
         search(criterion="taylor:ordr=2")
     with pytest.raises(UserError, match="criterion taylor:order=3: order is '3': expected 1 or 2"):
         search(criterion="taylor:order=3")
+
+
+def test_arguments_of_a_network(tmp_path: Path) -> None:
+    """A list and a mapping arrive as they are, from text, from Python and from a file, and again from what is kept."""
+    args = {"layers": [8, 16], "act": "relu, or not", "stem": {"wide": True}, "rate": 1e-5}
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump({"model": "a", "budget": 0.5, "model_args": args}))
+    (tmp_path / "text.yaml").write_text("model: a\nbudget: 0.5\nmodel_args: layers=[8,16],act=x\n")
+    found = resolve(Search, {"model": "a", "budget": 0.5, "model_args": args})
+    assert found == resolve(Search, {}, tmp_path / "given.yaml")
+    assert parse_model_args(found.model_args) == args
+    (tmp_path / "kept.yaml").write_text(to_yaml(found))
+    assert resolve(Search, {}, tmp_path / "kept.yaml") == found
+    assert parse_model_args(resolve(Search, {}, tmp_path / "text.yaml").model_args) == {"layers": [8, 16], "act": "x"}
+    with pytest.raises(UserError, match=r"model_args is .*: expected a mapping of names to numbers.* or text"):
+        resolve(Search, {"model": "a", "budget": 0.5, "model_args": {"net": object()}})

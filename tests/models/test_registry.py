@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from rlprune.errors import UserError
-from rlprune.models.registry import OWN, build_model, model_names, parse_model_args
+from rlprune.models.registry import OWN, build_model, model_names
 
 
 def size(model: nn.Module) -> int:
@@ -157,7 +155,7 @@ def test_timm() -> None:
         ("torchvision/resnet18", 32, {"depth": 3}, "depth=3.*unexpected keyword argument 'depth'"),
         ("torchvision/resnet18", 32, {"weights": "NONE"}, "weights=NONE"),
         ("net.py", 32, {}, "names no factory"),
-        ("nowhere/net.py:make", 32, {}, "there is no file nowhere/net.py"),
+        ("nowhere/net.py:make", 32, {}, "there is no file nowhere/net.py in"),
     ],
 )
 def test_mistakes_are_explained(name: str, image_size: int, args: dict[str, Any], message: str) -> None:
@@ -230,35 +228,6 @@ def test_mistakes_with_a_file_are_explained(file: str, factory: str, args: dict[
 def test_errors_of_the_users_own_code_pass_through(file: str) -> None:
     with pytest.raises(TypeError, match="has no len"):
         build(f"{file}:broken")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (None, {}),
-        ("", {}),
-        ("width=0.25,depth=3", {"width": 0.25, "depth": 3}),
-        (["width=0.25", "flag=true, name=a b"], {"width": 0.25, "flag": True, "name": "a b"}),
-        (["width=1", "width=2"], {"width": 2}),
-        ({"width": [1, 2]}, {"width": [1, 2]}),
-        ("empty=,text='1',equals=a=b", {"empty": None, "text": "1", "equals": "a=b"}),
-    ],
-)
-def test_arguments_are_read(text: object, expected: dict[str, object]) -> None:
-    assert parse_model_args(text) == expected  # type: ignore[arg-type]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.integers() | st.booleans()))
-def test_arguments_round_trip(args: dict[str, object]) -> None:
-    written = [f"{name}={str(value).lower()}" for name, value in args.items()]
-    assert parse_model_args(",".join(written)) == parse_model_args(written) == args
-
-
-@pytest.mark.parametrize("text", ["width", "width=1,depth", "=3", "width=[1", ["width=1", "0.5"]])
-def test_bad_arguments_are_explained(text: str | list[str]) -> None:
-    with pytest.raises(UserError, match="cannot read the"):
-        parse_model_args(text)
 
 
 def test_a_factory_is_told_of_images_that_its_defaults_are_not_for(tmp_path: Path) -> None:

@@ -71,6 +71,22 @@ def test_a_dense_network_is_trained_once(settings: dict[str, Any], monkeypatch: 
         trained()
 
 
+def test_a_dense_network_is_trained_anew_where_a_file_beside_its_own_has_changed(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "body.py").write_text(NET)
+    (tmp_path / "net.py").write_text("from body import make\n")
+
+    def cached() -> set[Path]:
+        train_dense(opened(settings), Search(**settings, budget=0.3, train_epochs=0), Progress())
+        return set((tmp_path / "cache" / "dense").iterdir())
+
+    first = cached()
+    assert cached() == first
+    (tmp_path / "body.py").write_text(NET + "# changed\n")
+    assert first < cached()
+
+
 def test_the_number_of_epochs_is_part_of_what_a_network_is(settings: dict[str, Any], tmp_path: Path) -> None:
     for epochs in (0, 1):
         train_dense(opened(settings), Search(**settings, budget=0.3, train_epochs=epochs), Progress())
