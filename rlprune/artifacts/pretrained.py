@@ -11,6 +11,7 @@ from torch import nn
 from rlprune.artifacts.pruned import load, plan_in, save_pruned
 from rlprune.errors import UserError
 from rlprune.plans.plan import PruningPlan
+from rlprune.utils.modules import unwrapped
 
 
 def save_pretrained(module: nn.Module, folder: str | Path, plan: PruningPlan | None = None) -> None:
@@ -26,9 +27,8 @@ def save_pretrained(module: nn.Module, folder: str | Path, plan: PruningPlan | N
     """
     known = plan or plan_in(module)
     if known is None:
-        raise UserError(
-            f"it is not known how this {type(module).__name__} was pruned: load it by rlprune.load or give its plan"
-        )
+        name = type(unwrapped(module)).__name__
+        raise UserError(f"it is not known how this {name} was pruned: load it by rlprune.load or give its plan")
     save_pruned(module, known, Path(folder))
 
 

@@ -20,11 +20,7 @@ from rlprune.models.trust import remember, require_named
 from rlprune.plans.plan import PruningPlan
 from rlprune.utils.environment import today
 from rlprune.utils.files import write_json, write_text
-from rlprune.utils.modules import (
-    TRANSPOSED,
-    named_tensors,
-    opaque,
-)
+from rlprune.utils.modules import TRANSPOSED, named_tensors, opaque, unwrapped
 from rlprune.utils.shapes import example, shape_of
 
 
@@ -45,6 +41,7 @@ def save_pruned(
     Raises:
         UserError: the network has parts whose weights are no tensors.
     """
+    module = unwrapped(module)
     for name, part in module.named_modules():
         if (what := opaque(part)) and not isinstance(part, torch.jit.ScriptModule):
             raise UserError(f"'{name}' is {what}, whose weights are no tensors: prune first and quantise afterwards")
@@ -111,7 +108,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
 
 def plan_in(module: nn.Module) -> PruningPlan | None:
     """The plan that a network from `load` was cut by, or None."""
-    return getattr(module, PLAN, None)
+    return getattr(unwrapped(module), PLAN, None)
 
 
 def open_folder(folder: str | Path) -> tuple[nn.Module, PruningPlan]:

@@ -15,6 +15,7 @@ from rlprune.errors import UserError
 from rlprune.exports.agreement import relative_error
 from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.utils.files import write_atomic
+from rlprune.utils.modules import unwrapped
 from rlprune.utils.shapes import Shape, example
 
 TOLERANCE = 1e-4
@@ -153,7 +154,7 @@ def check_onnx(path: Path, module: nn.Module, shape: Shape) -> dict[str, Any]:
 
 def write_onnx(module: nn.Module, shape: Shape, path: Path) -> dict[str, Any]:
     """`save_onnx` and `check_onnx`: a file that fails the check does not stay."""
-    facts: dict[str, Any] = {}
+    module, facts = unwrapped(module), dict[str, Any]()
 
     def write(temporary: Path) -> None:
         save_onnx(module, shape, temporary)

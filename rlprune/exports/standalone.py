@@ -15,7 +15,7 @@ from rlprune.errors import UserError
 from rlprune.exports.agreement import relative_error
 from rlprune.models.checkpoint import save_weights
 from rlprune.utils.files import require_writable, write_atomic, write_text
-from rlprune.utils.modules import named_tensors
+from rlprune.utils.modules import named_tensors, unwrapped
 from rlprune.utils.shapes import Shape, example
 
 TOLERANCE = 1e-5
@@ -36,6 +36,7 @@ def write_program(module: nn.Module, shape: Shape, path: Path) -> None:
     Raises:
         UserError: the network cannot be exported, or computes something else afterwards.
     """
+    module = unwrapped(module)
     program = _exported(module, shape)
 
     def write(part: Path) -> None:
@@ -57,6 +58,7 @@ def write_python(module: nn.Module, shape: Shape, folder: Path, title: str) -> N
     Raises:
         UserError: the network cannot be exported, or computes something else afterwards.
     """
+    module = unwrapped(module)
     code = _code(_exported(module, shape), title, shape)
     require_writable(folder)
     with TemporaryDirectory(dir=folder, prefix=".") as trial:

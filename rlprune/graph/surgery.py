@@ -18,6 +18,7 @@ from rlprune.utils.modules import (
     evaluating,
     named_tensors,
     opaque,
+    unwrapped,
 )
 
 
@@ -176,6 +177,7 @@ def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
     Returns:
         A module of the same class with ordinary, smaller layers.
     """
+    module = unwrapped(module)
     smaller = copy_sharing_weights(module)
     slicer = Slicer(graph, named_tensors(module))
     install(smaller, module, slicer.slices(kept), trainable=True, features=slicer.features(kept))

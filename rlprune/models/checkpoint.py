@@ -22,6 +22,7 @@ from rlprune.models.state_dicts import (
 )
 from rlprune.utils.files import write_atomic
 from rlprune.utils.finite import require_finite_weights
+from rlprune.utils.modules import unwrapped
 from rlprune.utils.safe_load import load_tensors
 
 
@@ -43,7 +44,8 @@ def load_checkpoint(
         UserError: no such file, no weights in it, names or shapes other than the module's, NaN or infinite values,
             negative variances, or several networks that fit. Nothing has been copied then.
     """
-    path, whole = Path(path), module.state_dict()
+    path, module = Path(path), unwrapped(module)
+    whole = module.state_dict()
     expected = {key: tensor for key, tensor in tensors_of(whole).items() if not is_extra(key)}
     own = {key for key in expected if head is not None and key.rpartition(".")[0] == head}
     required = [key for key in expected if key not in own and key.rpartition(".")[2] != COUNTER]
@@ -82,7 +84,8 @@ def save_weights(module_or_state: nn.Module | Mapping[str, Tensor], path: str | 
         path: the file, replaced where there is one.
     """
     path = Path(path)
-    state = module_or_state.state_dict() if isinstance(module_or_state, nn.Module) else module_or_state
+    given = module_or_state
+    state = unwrapped(given).state_dict() if isinstance(given, nn.Module) else given
     # Clones, since safetensors refuses tensors that share memory, as tied weights do.
     copies = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)

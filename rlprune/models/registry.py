@@ -28,6 +28,7 @@ OWN: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": mobilenetv2,
     "mcifarnet": mcifarnet,
 }
+Tell = Callable[[str], None]
 PREFIXED = ("torchvision/NAME", "timm/NAME", "path/to/file.py:factory")
 LARGEST_SMALL_IMAGE = 64
 SMALLEST_VGG_IMAGE = 32
@@ -53,6 +54,7 @@ def build_model(
     image_size: int | str,
     channels: int = RGB,
     args: Mapping[str, object] | None = None,
+    tell: Tell = lambda text: None,
 ) -> nn.Module:
     """A fresh network in train mode, its weights drawn from torch's global generator.
 
@@ -63,6 +65,7 @@ def build_model(
         image_size: pixels a side, or text such as "32x48" for height x width.
         channels: of the images; other than 3 for networks of timm and of files only.
         args: arguments of the network: ``width`` for our own, the constructor's or the factory's for the others.
+        tell: told what is worth knowing of how it is built.
 
     Raises:
         UserError: an unknown name, arguments that do not fit or make it larger than any real network, or images that
@@ -74,16 +77,16 @@ def build_model(
         if args and not is_file(name):
             _rehearse(lambda: _build(name, classes, shape, args))
         with _bounded():
-            return _build(name, classes, shape, args)
+            return _build(name, classes, shape, args, tell)
     except _TooLargeError:
         given = ", ".join(f"{key}={value}" for key, value in args.items())
         raise UserError(f"{name} has more than {LARGEST:,} parameters with {given or f'{classes} classes'}") from None
 
 
-def _build(name: str, classes: int, shape: Shape, args: dict[str, object]) -> nn.Module:
+def _build(name: str, classes: int, shape: Shape, args: dict[str, object], tell: Tell = lambda text: None) -> nn.Module:
     source, slash, rest = name.partition("/")
     if is_file(name):
-        return from_file(name, classes, shape, args)
+        return from_file(name, classes, shape, args, tell)
     if slash and source == "timm":
         return from_timm(rest, classes, args, shape[0])
     if shape[0] != RGB and (name in OWN or source == "torchvision"):
@@ -169,12 +172,13 @@ def _width(name: str, args: Mapping[str, object]) -> float:
     return float(width)
 
 
-def rebuild_model(network: Mapping[str, Any]) -> nn.Module:
+def rebuild_model(network: Mapping[str, Any], tell: Tell = lambda text: None) -> nn.Module:
     """The freshly initialised dense network that a plan describes.
 
     Args:
         network: `model`, `args`, `classes`, `image_size`, and `channels` where they are not 3.
+        tell: see `build_model`.
     """
     name, classes, args = (network[key] for key in ("model", "classes", "args"))
     channels, *sides = shape_of(network)
-    return build_model(name, classes=classes, image_size=sides_of(*sides), channels=channels, args=args)
+    return build_model(name, classes=classes, image_size=sides_of(*sides), channels=channels, args=args, tell=tell)

@@ -5,14 +5,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from rlprune.errors import UserError, unknown
 from rlprune.models.user_imports import import_file, repository
+from rlprune.utils.modules import unwrap_inside
 from rlprune.utils.shapes import RGB, Shape
 
 
-def from_file(reference: str, classes: int, shape: Shape, args: Mapping[str, object]) -> nn.Module:
+def from_file(
+    reference: str,
+    classes: int,
+    shape: Shape,
+    args: Mapping[str, object],
+    tell: Callable[[str], None] = lambda text: None,
+) -> nn.Module:
     """Import the file and call its factory. What the user's code raises passes through with its traceback.
 
     Args:
@@ -22,6 +30,7 @@ def from_file(reference: str, classes: int, shape: Shape, args: Mapping[str, obj
             of these names without a default, or images are not what defaults are for: C of another number than 3, and
             sides that differ, which are handed on as (H, W).
         args: keyword arguments of the factory.
+        tell: told where not all that the factory returns is taken.
 
     Raises:
         UserError: no such file or factory, arguments that do not fit its signature, or a result that is no network.
@@ -36,7 +45,14 @@ def from_file(reference: str, classes: int, shape: Shape, args: Mapping[str, obj
         model = factory(**_arguments(reference, factory, classes, shape, args))
     if not isinstance(model, nn.Module):
         raise UserError(f"{reference} returned a {type(model).__name__}: it must return a torch.nn.Module")
-    return model
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError(
+            f"{reference} returned a scripted module, whose layers cannot be followed or cut: let it return the "
+            "network as it is before torch.jit.script or torch.jit.trace"
+        )
+    if (inside := unwrap_inside(model)) is not model:
+        tell(f"{reference} returned a {type(model).__name__}: the {type(inside).__name__} inside of it is taken")
+    return inside
 
 
 @contextmanager

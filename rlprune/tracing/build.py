@@ -16,7 +16,7 @@ from rlprune.tracing.running import explain, settle
 from rlprune.tracing.selection import EVERYTHING, Choice, declare
 from rlprune.tracing.tracer import Example
 from rlprune.tracing.verify import misread_groups
-from rlprune.utils.modules import named_tensors
+from rlprune.utils.modules import named_tensors, unwrapped
 
 UNUSED = "it runs in training mode only"
 ASIDE = "only some inputs reach it"
@@ -40,6 +40,7 @@ def build_graph(
     Raises:
         UserError: the network cannot be run, nothing in it can be pruned, or the choice does not fit it.
     """
+    module = unwrapped(module)
     settle(module, example)
     try:
         coupling = trace_coupling(module, example, more=more)

@@ -21,7 +21,7 @@ from rlprune.training.learner import Learner, Record, autocast, make_fabric, tal
 from rlprune.training.parallel import Run, in_turn, side_by_side
 from rlprune.training.snapshot import Snapshot
 from rlprune.utils.memory import Chunks
-from rlprune.utils.modules import evaluating, safe_backward
+from rlprune.utils.modules import evaluating, safe_backward, unwrapped
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def train(
     Raises:
         UserError: a setting is out of range, the training diverged, or ``state`` is of another training.
     """
-    full = config.resolved(len(images))
+    module, full = unwrapped(module), config.resolved(len(images))
     learner = Learner(module, full, task, make_fabric(device))
     parts = {"module": module, "optimizer": learner.optimizer, "scheduler": learner.scheduler}
     snapshot = Snapshot(state, full.identity() | {"distilled": teacher is not None}, parts)

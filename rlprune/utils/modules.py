@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_leaves
 
 
@@ -27,6 +28,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 OWN = ("_modules", "_parameters", "_buffers")
 """Where a module keeps what its network knows of."""
+AROUND = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 BLOCK = 16
 """Channels that a CPU's vector unit takes at once, at most."""
 
@@ -44,6 +46,45 @@ def opaque(part: nn.Module) -> str | None:
     if isinstance(part, torch.jit.ScriptModule):
         return "a scripted module"
     return "a quantised module" if ".quantized" in type(part).__module__ else None
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network itself, inside of what trains it on several devices, averages its weights or compiles it.
+
+    Layers then have the names that the network gives them, and nothing compiled stands between them. Weights are
+    shared, so that what is done to the network is done to what is around it.
+
+    Args:
+        module: any module; a `DataParallel`, `DistributedDataParallel`, `AveragedModel` or compiled one is opened, also
+            several of them around one another.
+    """
+    while True:
+        if isinstance(module, AROUND):
+            module = module.module
+        elif _is_compiled(module):
+            module = module.get_submodule("_orig_mod")
+        else:
+            return module
+
+
+def unwrap_inside(module: nn.Module) -> nn.Module:
+    """The same as `unwrapped` for a network that nobody else holds: layers that are compiled alone are opened, too.
+
+    Args:
+        module: changed in place.
+    """
+    module = unwrapped(module)
+    for part in list(module.modules()):
+        part._compiled_call_impl = None  # type: ignore[assignment]
+        for name, inner in list(part.named_children()):
+            if (bare := unwrapped(inner)) is not inner:
+                setattr(part, name, bare)
+    return module
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # By its name: its class is in PyTorch's compiler, which takes two seconds to load.
+    return type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules
 
 
 @contextmanager

@@ -73,3 +73,25 @@ def test_other_networks_need_their_plan(pruned: Path, tmp_path: Path) -> None:
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no pruned network"):
         rlprune.from_pretrained(tmp_path)
+
+
+def test_what_stands_around_a_network_is_not_saved(pruned: Path, tmp_path: Path) -> None:
+    network = rlprune.load(pruned)
+    rlprune.save_pretrained(nn.DataParallel(torch.compile(network)), tmp_path / "again")
+    again = rlprune.load(tmp_path / "again")
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in again.state_dict().items())
+    assert plan_in(again) == plan_in(network)
+
+
+def test_a_wrapped_network_is_cut_and_saved(tmp_path: Path) -> None:
+    """The groups have the names of the network itself, and what is saved is the slice by hand of its weights."""
+    dense = rebuild_model(NETWORK).eval()
+    around = nn.DataParallel(dense)
+    graph = build_graph(around, torch.zeros(1, 3, 32, 32))
+    assert [group.name for group in graph.groups] == [
+        group.name for group in build_graph(dense, torch.zeros(1, 3, 32, 32)).groups
+    ]
+    stays = torch.arange(int(graph.sizes.sum())).numpy() % 2 == 0
+    save_pruned(nn.DataParallel(prune(around, graph, stays)), make_plan(graph, stays, NETWORK), tmp_path / "pruned")
+    cut = rlprune.load(tmp_path / "pruned").get_parameter("conv1.weight")
+    assert torch.equal(cut, dense.get_parameter("conv1.weight")[::2])

@@ -54,6 +54,12 @@ def test_a_file_computes_what_torch_computes(exported: Any) -> None:
     assert "BatchNormalization" not in kinds
 
 
+def test_a_network_on_several_devices(exported: Any, tmp_path: Path) -> None:
+    module, _, facts = exported
+    again = onnx_export.write_onnx(nn.DataParallel(module), (3, 8, 8), tmp_path / "small.onnx")
+    assert again == facts
+
+
 def test_a_file_that_computes_something_else_is_refused(
     exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

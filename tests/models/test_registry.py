@@ -251,3 +251,59 @@ def test_a_factory_is_told_of_images_that_its_defaults_are_not_for(tmp_path: Pat
     assert told("make", "12x20") == (3, (12, 20))
     assert told("make", 32, channels=1) == (1, 224)
     assert told("bare", 32) == (3, 32)
+
+
+WRAPPED = """
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 2, 3)))
+
+
+def parallel():
+    return nn.DataParallel(net())
+
+
+def averaged():
+    return AveragedModel(nn.DataParallel(net()))
+
+
+def compiled():
+    return torch.compile(net())
+
+
+def inside():
+    whole = net()
+    whole[1] = torch.compile(whole[1])
+    whole[0].compile()
+    return whole
+
+
+def scripted():
+    return torch.jit.trace(net(), torch.zeros(1, 3, 8, 8))
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [("parallel", "DataParallel"), ("averaged", "AveragedModel"), ("compiled", "OptimizedModule"), ("inside", "")],
+)
+def test_the_network_inside_of_what_a_factory_returns_is_taken(tmp_path: Path, factory: str, told: str) -> None:
+    (tmp_path / "net.py").write_text(WRAPPED)
+    notes: list[str] = []
+    name = f"{tmp_path / 'net.py'}:{factory}"
+    found = build_model(name, classes=2, image_size=8, tell=notes.append)
+    assert list(found.state_dict()) == ["0.weight", "0.bias", "1.0.weight", "1.0.bias"]
+    assert all(part._compiled_call_impl is None for part in found.modules())
+    assert notes == [f"{name} returned a {told}: the Sequential inside of it is taken"] * bool(told)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_scripted_network_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(WRAPPED)
+    with pytest.raises(UserError, match="returned a scripted module, whose layers cannot be followed"):
+        build_model(f"{tmp_path / 'net.py'}:scripted", classes=2, image_size=8)

@@ -396,3 +396,15 @@ def test_a_residual_network_with_narrow_shortcuts_can_be_trained() -> None:
     module = build_model("resnet20", classes=2, image_size=16, args={"width": 0.25})
     result = train(module, bright_or_dark(size=16), TrainingConfig(epochs=2), device=CPU)
     assert math.isfinite(result.history[-1]["loss"])
+
+
+def test_a_wrapped_network_is_trained_as_it_would_be_without(tmp_path: Path) -> None:
+    images = Images(torch.randn(32, 1, 2, 2), torch.arange(32) % 2)
+    found = []
+    for wrap in (lambda net: net, nn.DataParallel, torch.compile):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        train(wrap(net), images, TrainingConfig(epochs=1, augment=False), device=CPU)  # type: ignore[arg-type]
+        found.append(net[1].weight)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

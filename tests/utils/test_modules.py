@@ -1,6 +1,7 @@
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.optim.swa_utils import AveragedModel
 
 from rlprune.utils.modules import (
     copy_module,
@@ -9,6 +10,7 @@ from rlprune.utils.modules import (
     evaluating,
     named_tensors,
     safe_backward,
+    unwrapped,
 )
 
 
@@ -82,3 +84,27 @@ def test_strided_shortcuts_have_the_gradients_of_a_matrix_product(channels: int,
     torch.testing.assert_close(images.grad / 20, seen.grad)
     assert layer.stride == before
     assert layer(images).shape == found.shape
+
+
+def test_the_network_inside() -> None:
+    net = nn.Sequential(nn.Linear(2, 2))
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        around = nn.parallel.DistributedDataParallel(net)
+    finally:
+        distributed.destroy_process_group()
+    compiled = torch.compile(net)
+    for module in (net, nn.DataParallel(net), around, compiled, nn.DataParallel(compiled), torch.compile(around)):
+        assert unwrapped(module) is net
+    averaged = unwrapped(AveragedModel(net))
+    assert list(averaged.state_dict()) == list(net.state_dict())
+
+
+def test_a_network_with_a_part_called_module_is_no_wrapper() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(2, 2)
+            self._orig_mod = nn.Linear(2, 2)
+
+    assert isinstance(unwrapped(Own()), Own)
