@@ -91,7 +91,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
         gated = load_gated(folder, plan).to(device)
         setattr(gated, PLAN, plan)
         return gated
-    module = rebuild_model(plan.network)
+    module = rebuild_model(plan.network, architecture=True)
     tensors = read_weights(folder / "model.safetensors")
     expected = named_tensors(module)
     if different := sorted(set(expected) ^ set(tensors)):

@@ -8,6 +8,7 @@ from rlprune.artifacts.pruned import pruned_folder, save_pruned
 from rlprune.commands.base import command
 from rlprune.config.commands import Finetune
 from rlprune.config.resolve import as_dict
+from rlprune.errors import UserError
 from rlprune.pipeline.results import costs
 from rlprune.training.loop import evaluate
 from rlprune.utils.files import check_new, check_writable
@@ -25,6 +26,10 @@ def finetune(given: Finetune, progress: Progress) -> dict[str, Any]:
     start = time.perf_counter()
     out = _out(given)
     workload, module, plan = open_pruned(given.source, as_dict(given) | {"checkpoint": given.teacher}, progress)
+    if workload.untrained:
+        raise UserError(
+            f"--teacher {given.teacher} has another last layer than {given.source}: it can teach it nothing"
+        )
     epochs = workload.data.finetune_epochs if given.epochs is None else given.epochs
     _, before = evaluate(module, workload.data.test, device=workload.device)
     state = out / STATE

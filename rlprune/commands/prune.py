@@ -49,7 +49,7 @@ def prune(given: Prune, progress: Progress) -> dict[str, Any]:
         wanted["checkpoint"] = run.checkpoint
     out = check_new(given.out or Path(f"{(given.plan or given.ratios or Path()).resolve().stem}-pruned"))
     workload = open_workload(wanted, progress)
-    if run is not None and wanted["checkpoint"] is None:
+    if run is not None and wanted["checkpoint"] == run.checkpoint:
         train_dense(workload, run, progress)
     plan, latency = _plan(given, source, workload, budget, wanted, progress)
     if not isinstance(source, PruningPlan) and (stale := stale_counts(source)):
@@ -140,7 +140,7 @@ def _network_settings(plan: PruningPlan | pd.DataFrame, given: Prune) -> dict[st
             raise UserError("--model is missing: a table of ratios does not say which network it is for")
         return {}
     data = (*DATA_SETTINGS, "seed") if given.data is None else ()
-    keys = (("model", "model_args") if given.model is None else ()) + data + CHOICES
+    keys = (("model", "model_args", "new_head") if given.model is None else ()) + data + CHOICES
     if given.model is None:
         require_named(plan.network.get("model"), given.plan or Path())
     there = settings_of_plan({"model": given.model}, plan)

@@ -28,7 +28,8 @@ def train(given: Train, progress: Progress) -> dict[str, Any]:
     workload = open_workload(as_dict(given), progress)
     epochs = workload.data.train_epochs if given.epochs is None else given.epochs
     state = out.with_suffix(".state")
-    fit(workload.module, workload, epochs, given, state, progress)
+    stage = "training the dense network"
+    fit(workload.module, workload, epochs, given, state, progress, recovery=workload.untrained, stage=stage)
     save_weights(workload.module, out)
     state.unlink(missing_ok=True)
     loss, accuracy = evaluate(workload.module, workload.data.test, device=workload.device)

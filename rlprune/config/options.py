@@ -80,6 +80,9 @@ class Network(Settings):
     title: ClassVar[str] = "Network"
     model: str | None = setting(None, help=MODEL, unset="that of the run or plan")
     model_args: ModelArgs | str | None = setting(None, help=MODEL_ARGS, unset="none")
+    new_head: bool = setting(
+        False, help="a fresh last layer where the network has another number of outputs than classes"
+    )
     checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's")
 
 

@@ -12,7 +12,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
 from rlprune.errors import UserError, unknown
-from rlprune.models.external import from_timm, from_torchvision
+from rlprune.models.external import from_timm, from_torchvision, has_weights, without_weights
+from rlprune.models.head import give_head
 from rlprune.models.mcifarnet import mcifarnet
 from rlprune.models.mobilenetv2 import mobilenetv2
 from rlprune.models.resnet import DEPTHS, resnet
@@ -54,6 +55,7 @@ def build_model(
     image_size: int | str,
     channels: int = RGB,
     args: Mapping[str, object] | None = None,
+    new_head: bool = False,
     tell: Tell = lambda text: None,
 ) -> nn.Module:
     """A fresh network in train mode, its weights drawn from torch's global generator.
@@ -65,6 +67,7 @@ def build_model(
         image_size: pixels a side, or text such as "32x48" for height x width.
         channels: of the images; other than 3 for networks of timm and of files only.
         args: arguments of the network: ``width`` for our own, the constructor's or the factory's for the others.
+        new_head: whether the last layer is made anew where it has another number of outputs than ``classes``.
         tell: told what is worth knowing of how it is built.
 
     Raises:
@@ -77,14 +80,22 @@ def build_model(
         if args and not is_file(name):
             _rehearse(lambda: _build(name, classes, shape, args))
         with _bounded():
-            return _build(name, classes, shape, args, tell)
+            model = _build(name, None if new_head and has_weights(name, args) else classes, shape, args, tell)
+            if new_head:
+                give_head(model, classes, shape)
+            return model
     except _TooLargeError:
         given = ", ".join(f"{key}={value}" for key, value in args.items())
         raise UserError(f"{name} has more than {LARGEST:,} parameters with {given or f'{classes} classes'}") from None
 
 
-def _build(name: str, classes: int, shape: Shape, args: dict[str, object], tell: Tell = lambda text: None) -> nn.Module:
+def _build(
+    name: str, classes: int | None, shape: Shape, args: dict[str, object], tell: Tell = lambda text: None
+) -> nn.Module:
     source, slash, rest = name.partition("/")
+    if slash and source == "torchvision" and shape[0] == RGB:
+        return from_torchvision(rest, classes, args)
+    assert classes is not None
     if is_file(name):
         return from_file(name, classes, shape, args, tell)
     if slash and source == "timm":
@@ -94,8 +105,6 @@ def _build(name: str, classes: int, shape: Shape, args: dict[str, object], tell:
             f"{name} does not take images of {counted(shape[0])}, it is made for {RGB}: give --channels {RGB}, or use "
             "timm/NAME or a network of your own, file.py:factory"
         )
-    if slash and source == "torchvision":
-        return from_torchvision(rest, classes, args)
     if name in OWN:
         return _own(name, classes, shape[1:], args)
     raise unknown("model", name, [*OWN, *PREFIXED])
@@ -172,13 +181,25 @@ def _width(name: str, args: Mapping[str, object]) -> float:
     return float(width)
 
 
-def rebuild_model(network: Mapping[str, Any], tell: Tell = lambda text: None) -> nn.Module:
-    """The freshly initialised dense network that a plan describes.
+def rebuild_model(
+    network: Mapping[str, Any], tell: Tell = lambda text: None, *, architecture: bool = False
+) -> nn.Module:
+    """The dense network that a plan describes, as it was before any checkpoint.
 
     Args:
-        network: `model`, `args`, `classes`, `image_size`, and `channels` where they are not 3.
+        network: `model`, `args`, `classes`, `image_size`, `channels` where they are not 3, and maybe `new_head`.
         tell: see `build_model`.
+        architecture: its weights are going to be replaced, and are not downloaded.
     """
     name, classes, args = (network[key] for key in ("model", "classes", "args"))
+    args = without_weights(name, args) if architecture else args
     channels, *sides = shape_of(network)
-    return build_model(name, classes=classes, image_size=sides_of(*sides), channels=channels, args=args, tell=tell)
+    return build_model(
+        name,
+        classes=classes,
+        image_size=sides_of(*sides),
+        channels=channels,
+        args=args,
+        new_head=bool(network.get("new_head")),
+        tell=tell,
+    )

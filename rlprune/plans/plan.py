@@ -23,6 +23,7 @@ NETWORK: dict[str, type | tuple[type, ...]] = {
     "classes": int,
     "image_size": (int, str),
     "channels": int,
+    "new_head": bool,
 }
 """What is checked of what a plan tells of its network."""
 DATA_SETTINGS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -148,7 +149,7 @@ def check_network(network: Mapping[str, Any]) -> None:
         if name not in network:
             continue
         value = network[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise ValueError(f"the network's {name} is {value!r}")
         if name in LARGEST and isinstance(value, int) and not 1 <= value <= LARGEST[name]:
             raise ValueError(f"the network's {name} is {value}: expected 1 to {LARGEST[name]}")

@@ -33,7 +33,7 @@ def parts_of(folder: Path) -> list[Path]:
 # These do not change what a run finds, so that a run may continue with others.
 ELSEWHERE = ("out", "device", "workers", "data_root", "download")
 # Settings that did not always exist, and what goes without saying: older runs keep their names, and continue.
-NEWER: dict[str, tuple[object, ...]] = {"channels": (None, 3)}
+NEWER: dict[str, tuple[object, ...]] = {"channels": (None, 3), "new_head": (False,)}
 MARKER = Path("state") / "run.json"
 INPUTS = Path("state") / "inputs.json"
 

@@ -22,6 +22,8 @@ RECIPE = 2
 def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
     """Train the dense network of a workload, or take it from the user's cache; one with a checkpoint is ready.
 
+    Where only its last layer is fresh, it is trained on with the lower learning rate of a recovery.
+
     The cache knows a network by everything that determines its weights, so that another seed, other images or another
     recipe train anew; an interrupted training continues.
 
@@ -30,11 +32,12 @@ def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
         given: checkpoint, epochs, learning rate, batch size and seed.
         progress: told how far it is.
     """
-    if given.checkpoint is not None:
+    if given.checkpoint is not None and not workload.untrained:
         return
     epochs = workload.data.train_epochs if given.train_epochs is None else given.train_epochs
     key = [RECIPE, torch.__version__, workload.network, _source(workload.network["model"]), workload.data.fingerprint]
     key += [epochs, given.lr, given.batch_size, given.seed, workload.device.type]
+    key += [workload.weights()] if workload.untrained else []
     path = cache_folder() / "dense" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.safetensors"
     if path.is_file():
         progress.note(f"dense network from the cache: {path}")
@@ -42,7 +45,8 @@ def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
         return
     require_writable(path.parent)
     state = path.with_suffix(".state")
-    fit(workload.module, workload, epochs, given, state, progress)
+    stage = "training the dense network"
+    fit(workload.module, workload, epochs, given, state, progress, recovery=workload.untrained, stage=stage)
     save_weights(workload.module, path)
     state.unlink(missing_ok=True)
 

@@ -59,7 +59,7 @@ def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str
         there = {key: plan.network.get(key) for key in ("image_size", "channels")}
     network = {}
     if plan.network:
-        choice = {key: plan.network[key] for key in CHOICES if key in plan.network}
+        choice = {key: plan.network[key] for key in (*CHOICES, "new_head") if key in plan.network}
         network = {"model": plan.network["model"], "model_args": plan.network["args"], **choice}
     elif "model" not in given:
         raise UserError("--model is missing: the plan does not say which network it is for")

@@ -1,6 +1,7 @@
 """Data, network and structure opened together, checked before any work starts."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from rlprune.evaluation.network import PreparedNetwork
 from rlprune.evaluation.sliced import SliceRunner
 from rlprune.graph.structure import Graph
 from rlprune.models.checkpoint import load_checkpoint, weights_hash
+from rlprune.models.head import find_head
 from rlprune.models.registry import rebuild_model
 from rlprune.models.trust import remember
 from rlprune.tasks.classification import CLASSIFICATION
@@ -30,12 +32,21 @@ DATA_SETTINGS = (
 )  # fmt: skip
 KEPT = (*(name for name in DATA_SETTINGS if name not in ("workers", "download")), "seed")
 """What a plan keeps of the images that it was made for."""
+RUNS_NOT = (RuntimeError, TypeError, ValueError, AssertionError, IndexError)
+"""What networks raise on images that are not for them."""
 LOOKED_AT = 8
 """Images that tell which ways a network takes, and whether it computes anything."""
 
 
+@dataclass
 class Workload(PreparedNetwork):
-    """What settings name, opened: evaluations see a `PreparedNetwork`, runs also ask for its slices and weights."""
+    """What settings name, opened: evaluations see a `PreparedNetwork`, runs also ask for its slices and weights.
+
+    Attributes:
+        untrained: whether the last layer has fresh weights beside those of a checkpoint.
+    """
+
+    untrained: bool = False
 
     def runner(self, tell: Callable[[str], None] = lambda text: None) -> SliceRunner:
         """The sliced network with the calibration images on the device; `tell` hears of too little memory."""
@@ -76,11 +87,12 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
         progress.stage("reading images")
         data = read_data(settings)
     progress.stage("tracing the network")
-    network, module, graph = open_network(settings, len(data.classes), data.shape, device, first_images(data))
-    _require_output(module, data.shape, device)
+    network, module, untrained = _build(settings, len(data.classes), data.shape, device, progress.note)
+    _require_outputs(module, data, device, progress)
+    graph = _trace(settings, module, data.shape, device, first_images(data))
     if settings.get("checkpoint"):
         require_finite(module, data, device, str(settings["checkpoint"]))
-    return Workload(data, module, network, graph, build_cost(graph), device)
+    return Workload(data, module, network, graph, build_cost(graph), device, untrained)
 
 
 def open_network(
@@ -102,6 +114,18 @@ def open_network(
     Returns:
         How to build it again, the network in eval mode, and its structure.
     """
+    network, module, _ = _build(settings, classes, shape, device)
+    return network, module, _trace(settings, module, shape, device, images)
+
+
+def _build(
+    settings: Mapping[str, Any],
+    classes: int,
+    shape: Shape,
+    device: torch.device,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[dict[str, Any], nn.Module, bool]:
+    """How to build the network again, the network with its weights, and whether its last layer has fresh ones alone."""
     seed_everything(settings.get("seed") or 0)
     network = {
         "model": settings["model"],
@@ -111,15 +135,29 @@ def open_network(
     }
     # Typed by a person, or found in results and allowed where those were read.
     remember(network["model"])
-    module = rebuild_model(network)
+    network |= {key: settings[key] for key in (*CHOICES, "new_head") if settings.get(key)}
+    module, whole = rebuild_model(network, tell), True
     if settings.get("checkpoint"):
-        load_checkpoint(module, settings["checkpoint"], name=network["model"])
+        head = find_head(module, shape) if settings.get("new_head") else None
+        whole = load_checkpoint(module, settings["checkpoint"], name=network["model"], head=head)
+        if head is not None:
+            told = "has the weights of the checkpoint, too" if whole else "is fresh, all else is that of the checkpoint"
+            tell(f"the last layer '{head}' {told}")
     module = module.to(device).to(memory_format=torch.channels_last).eval()
-    nothing = example(shape, device=device)
     if shape[0] != RGB:
-        _require_channels(module, nothing, network["model"])
-    graph = build_graph(module, nothing, parse_choice(settings), [image.to(device) for image in images])
-    return network | {key: settings[key] for key in CHOICES if settings.get(key)}, module, graph
+        _require_channels(module, example(shape, device=device), network["model"])
+    return network, module, not whole
+
+
+def _trace(
+    settings: Mapping[str, Any],
+    module: nn.Module,
+    shape: Shape,
+    device: torch.device,
+    images: Sequence[torch.Tensor],
+) -> Graph:
+    real = [image.to(device) for image in images]
+    return build_graph(module, example(shape, device=device), parse_choice(settings), real)
 
 
 def _require_channels(module: nn.Module, images: torch.Tensor, name: str) -> None:
@@ -134,10 +172,21 @@ def _require_channels(module: nn.Module, images: torch.Tensor, name: str) -> Non
         ) from error
 
 
-def _require_output(module: nn.Module, shape: Shape, device: torch.device) -> None:
-    with torch.inference_mode():
-        output = module(example(shape, device=device))
+def _require_outputs(module: nn.Module, data: Dataset, device: torch.device, progress: Progress) -> None:
+    """Whether the network returns what a classifier returns, with an output for every class."""
+    try:
+        with torch.inference_mode():
+            output = module(example(data.shape, device=device))
+    except RUNS_NOT:
+        # Tracing says so.
+        return
     CLASSIFICATION.check(output)
+    outputs, classes = output.shape[1], len(data.classes)
+    told = f"the network has {outputs} output{'s' * (outputs > 1)} and {data.name} {classes} classes"
+    if outputs < classes:
+        raise UserError(f"{told}: let its factory take num_classes, or give it a fresh last layer with --new-head")
+    if outputs > classes:
+        progress.note(f"{told}: the others are wrong for every image; --new-head gives it a fresh last layer")
 
 
 def require_finite(module: nn.Module, data: Dataset, device: torch.device, name: str) -> None:

@@ -7,6 +7,7 @@ from workshop import NET, write_waves
 
 from rlprune.config.commands import Search
 from rlprune.errors import UserError
+from rlprune.models.checkpoint import save_weights
 from rlprune.plans.plan import PruningPlan
 from rlprune.utils.progress import Progress
 from rlprune.workloads.dense import train_dense
@@ -130,3 +131,68 @@ def test_an_output_that_is_no_logits(settings: dict[str, Any], tmp_path: Path, o
     )
     with pytest.raises(UserError, match=f"one tensor .* returns {said}"):
         opened(settings)
+
+
+BARE = """
+from torch import nn
+
+
+def make(width, outputs):
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs)
+    )
+"""
+
+
+class Notes(Progress):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+
+@pytest.fixture
+def bare(settings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """A network whose outputs are settled by an argument, for images of three classes."""
+    (tmp_path / "net.py").write_text(BARE)
+    return settings
+
+
+def test_fewer_outputs_than_classes(bare: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^the network has 1 output and folder:.* 3 classes: .*--new-head$"):
+        opened(bare | {"model_args": "width=4,outputs=1"})
+    workload = opened(bare | {"model_args": "width=4,outputs=1", "new_head": True})
+    assert workload.module.get_parameter("4.weight").shape == (3, 4)
+    assert workload.network["new_head"] is True
+    assert not workload.untrained
+
+
+def test_more_outputs_than_classes(bare: dict[str, Any]) -> None:
+    notes = Notes()
+    open_workload(bare | {"model_args": "width=4,outputs=1000"}, notes)
+    assert len(notes.told) == 1
+    assert notes.told[0].startswith("the network has 1000 outputs and folder:")
+    assert notes.told[0].endswith("the others are wrong for every image; --new-head gives it a fresh last layer")
+
+
+def test_a_checkpoint_of_other_classes_and_a_fresh_last_layer(bare: dict[str, Any], tmp_path: Path) -> None:
+    """The body is the checkpoint's, all of it is trained, and what comes out of that fits with its last layer."""
+    there = opened(bare | {"model_args": "width=4,outputs=7", "seed": 3}).module
+    save_weights(there, tmp_path / "seven.safetensors")
+    given = bare | {"model_args": "width=4,outputs=7", "new_head": True, "checkpoint": tmp_path / "seven.safetensors"}
+    notes = Notes()
+    workload = open_workload(given, notes)
+    assert notes.told == ["the last layer '4' is fresh, all else is that of the checkpoint"]
+    assert workload.untrained
+    assert torch.equal(workload.module.get_parameter("0.weight"), there.get_parameter("0.weight"))
+    before = workload.weights()
+    assert opened(given).weights() == before != opened(given | {"seed": 1}).weights()
+    search = Search(**given, budget=0.5, train_epochs=1)
+    train_dense(workload, search, Progress())
+    assert (after := workload.weights()) != before
+    save_weights(workload.module, tmp_path / "three.safetensors")
+    again = opened(given | {"checkpoint": tmp_path / "three.safetensors"})
+    assert (again.untrained, again.weights()) == (False, after)
+    train_dense(again, Search(**given, budget=0.5), Progress())
+    assert again.weights() == after
