@@ -23,6 +23,7 @@ from rlprune.tracing.selection import CHOICES, parse_choice
 from rlprune.utils.arguments import parse_model_args
 from rlprune.utils.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.utils.finite import require_finite_outputs
+from rlprune.utils.main_guard import require_main_guard
 from rlprune.utils.progress import Progress
 from rlprune.utils.shapes import RGB, Shape, as_settings, counted, example
 
@@ -34,6 +35,8 @@ KEPT = (*(name for name in DATA_SETTINGS if name not in ("workers", "download"))
 """What a plan keeps of the images that it was made for."""
 RUNS_NOT = (RuntimeError, TypeError, ValueError, AssertionError, IndexError)
 """What networks raise on images that are not for them."""
+ENOUGH, ENOUGH_EACH = 50, 5
+"""Search images in all and of every class with which plans can be told apart."""
 LOOKED_AT = 8
 """Images that tell which ways a network takes, and whether it computes anything."""
 
@@ -66,6 +69,7 @@ def inputs_of(workload: Workload) -> dict[str, str]:
 def read_data(settings: Mapping[str, Any]) -> Dataset:
     """The data set that settings name."""
     given = {key: settings[key] for key in DATA_SETTINGS if settings.get(key) is not None}
+    require_main_guard(given.get("workers", 0))
     return load_data(
         given.pop("data", "digits"), root=given.pop("data_root", None), seed=settings.get("seed") or 0, **given
     )
@@ -86,6 +90,8 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
     if data is None:
         progress.stage("reading images")
         data = read_data(settings)
+        if settings.get("evaluations") and not settings.get("search_images"):
+            _tell_of_few(data, progress)
     progress.stage("tracing the network")
     network, module, untrained = _build(settings, len(data.classes), data.shape, device, progress.note)
     _require_outputs(module, data, device, progress)
@@ -93,6 +99,17 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
     if settings.get("checkpoint"):
         require_finite(module, data, device, str(settings["checkpoint"]))
     return Workload(data, module, network, graph, build_cost(graph), device, untrained)
+
+
+def _tell_of_few(data: Dataset, progress: Progress) -> None:
+    """Say so where there are too few images to tell plans apart, and how many to ask for."""
+    few, whole = len(data.search), len(data.search) + len(data.train)
+    wanted = min(max(ENOUGH, ENOUGH_EACH * len(data.classes)), whole // 4)
+    if few < wanted:
+        progress.note(
+            f"plans are ranked on {few} of {whole} training images, where each is {100 / few:.0f} points of accuracy: "
+            f"ask for more with --search-images {wanted}, or add images"
+        )
 
 
 def open_network(

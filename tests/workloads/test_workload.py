@@ -196,3 +196,18 @@ def test_a_checkpoint_of_other_classes_and_a_fresh_last_layer(bare: dict[str, An
     assert (again.untrained, again.weights()) == (False, after)
     train_dense(again, Search(**given, budget=0.5), Progress())
     assert again.weights() == after
+
+
+def test_few_search_images_are_told_where_plans_are_ranked_on_them(settings: dict[str, Any], tmp_path: Path) -> None:
+    write_waves(tmp_path / "few", train=40, test=2)
+    few = settings | {"data": f"folder:{tmp_path / 'few'}", "search_images": None, "evaluations": 300}
+    notes = Notes()
+    assert len(open_workload(few, notes).data.search) == 6
+    assert notes.told == [
+        "plans are ranked on 6 of 120 training images, where each is 17 points of accuracy: ask for more with "
+        "--search-images 30, or add images"
+    ]
+    for quiet in ({"search_images": 6}, {"evaluations": None}, {"search_images": 30}):
+        notes.told.clear()
+        open_workload(few | quiet, notes)
+        assert notes.told == []
