@@ -20,10 +20,10 @@ def save_pretrained(module: nn.Module, folder: str | Path, plan: PruningPlan | N
     Args:
         module: from `rlprune.load` or `from_pretrained`, or any other pruned network together with its plan.
         folder: gets `config.json`, `plan.json`, `model.safetensors` and, unless there is one, `README.md`.
-        plan: of the network, where it does not come from a folder.
+        plan: of the network, where it does not come from a folder; or of a second cut, where it does and was cut again.
 
     Raises:
-        UserError: it is not known how the network was pruned, or the folder cannot be written.
+        UserError: it is not known how the network was pruned or cut again, or the folder cannot be written.
     """
     known = plan or plan_in(module)
     if known is None:

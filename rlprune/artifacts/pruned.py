@@ -1,5 +1,6 @@
 """Pruned folders: a smaller network as plan.json and model.safetensors, written and loaded again."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,20 +34,21 @@ def save_pruned(
 
     Args:
         module: the network.
-        plan: what was kept.
+        plan: what was kept; for one that comes from `rlprune.load` and was cut again, what was kept of that. The
+            folder gets what is left of the dense network.
         folder: where to.
         facts: accuracies and costs for the card; without any, a card that is there stays.
         date: for the card; that of today where the network comes from no run.
 
     Raises:
-        UserError: the network has parts whose weights are no tensors.
+        UserError: the network has parts whose weights are no tensors; or it was cut again, and the plan is that of the
+            first cut or of no cut of this network.
     """
     module = unwrapped(module)
     for name, part in module.named_modules():
         if (what := opaque(part)) and not isinstance(part, torch.jit.ScriptModule):
             raise UserError(f"'{name}' is {what}, whose weights are no tensors: prune first and quantise afterwards")
-    if frozen := [name for name, tensor in module.named_parameters() if not tensor.requires_grad]:
-        plan = replace(plan, network={**plan.network, FROZEN: frozen})
+    plan = _with_frozen(module, _since_dense(module, plan))
     plan.save(folder / "plan.json")
     write_json(folder / "config.json", {"library_name": "rlprune", "rlprune_version": __version__, **plan.network})
     if facts or not (folder / "README.md").is_file():
@@ -54,14 +56,35 @@ def save_pruned(
     if isinstance(module, SkippingNetwork):
         save_gated(module, folder)
         return
+    if beside := [name for name, part in module.named_modules() if _keeps_more(part)]:
+        told = f"what '{beside[0]}' keeps beside its tensors (get_extra_state) is not stored"
+        warnings.warn(f"{told}: rlprune.load gives it what a new network has", stacklevel=2)
     # With the buffers that a state dict leaves out: they may be cut.
     save_weights(named_tensors(module), folder / "model.safetensors")
 
 
 FROZEN = "frozen"
 """Where a plan keeps the names of the parameters that are not to be trained."""
-PLAN = "_rlprune_plan"
-"""Where a loaded network keeps its plan, so that it can be saved again."""
+
+
+def _with_frozen(module: nn.Module, plan: PruningPlan) -> PruningPlan:
+    """A plan that names the parameters that are frozen now; a network with gates is not trained any more."""
+    names = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    frozen = {} if isinstance(module, SkippingNetwork) or not names else {FROZEN: names}
+    rest = {key: value for key, value in plan.network.items() if key != FROZEN}
+    return replace(plan, network={**rest, **frozen})
+
+
+def _keeps_more(part: nn.Module) -> bool:
+    """Whether a module has a state of its own that is no parameter and no buffer."""
+    if type(part).get_extra_state is nn.Module.get_extra_state:
+        return False
+    state = part.get_extra_state()
+    return state is not None and not (isinstance(state, Tensor) and state.numel() == 0)
+
+
+PLAN, SHAPES = "_rlprune_plan", "_rlprune_shapes"
+"""Where a loaded network keeps its plan and what its tensors' shapes were, so that it can be saved again."""
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str | None = None) -> nn.Module:
@@ -89,7 +112,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
         from rlprune.gating.checkpoint import load_gated
 
         gated = load_gated(folder, plan).to(device)
-        setattr(gated, PLAN, plan)
+        _remember(gated, plan)
         return gated
     module = rebuild_model(plan.network, architecture=True)
     tensors = read_weights(folder / "model.safetensors")
@@ -102,8 +125,30 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
     for name, parameter in module.named_parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(name not in plan.network.get(FROZEN, ()))
-    setattr(module, PLAN, plan)
+    _remember(module, plan)
     return module.to(device).eval()
+
+
+def _remember(module: nn.Module, plan: PruningPlan) -> None:
+    setattr(module, PLAN, plan)
+    setattr(module, SHAPES, _shapes(module))
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in named_tensors(module).items()}
+
+
+def _since_dense(module: nn.Module, plan: PruningPlan) -> PruningPlan:
+    """What is left of the dense network, if the plan is for what another plan has left of it."""
+    first = plan_in(module)
+    if first is None or getattr(module, SHAPES) == _shapes(module):
+        return plan
+    if plan.kept == first.kept:
+        raise UserError(
+            "this network was cut again since it was loaded, and the plan is that of the first cut: give the plan of "
+            "the second one, make_plan(graph, kept), with the graph of the loaded network"
+        )
+    return plan if plan.channels == first.channels else first.then(plan)
 
 
 def plan_in(module: nn.Module) -> PruningPlan | None:

@@ -25,6 +25,11 @@ from rlprune.utils.finite import require_finite_weights
 from rlprune.utils.modules import unwrapped
 from rlprune.utils.safe_load import load_tensors
 
+PRUNED = (
+    "it holds a pruned network, and what is asked for is the dense one's checkpoint; a pruned network can be trained "
+    "further by `rlprune finetune`, and cut again from Python: rlprune.load, build_graph, prune"
+)
+
 
 def load_checkpoint(
     module: nn.Module, path: str | os.PathLike[str], *, name: str = "model", head: str | None = None
@@ -110,8 +115,9 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 
 def _read(path: Path) -> object:
     if not path.is_file():
-        workload = "is a directory" if path.is_dir() else "does not exist"
-        raise UserError(f"the checkpoint {path} {workload}: give a .safetensors or torch.save file")
+        problem = "is a directory" if path.is_dir() else "does not exist"
+        fix = PRUNED if (path / "plan.json").is_file() else "give a .safetensors or torch.save file"
+        raise UserError(f"the checkpoint {path} {problem}: {fix}")
     if path.stat().st_size == 0:
         raise UserError(f"the checkpoint {path} is empty")
     try:
@@ -154,6 +160,8 @@ def _check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], path
         key in given and key in expected and given[key].shape[1:] == expected[key].shape[1:] for key in wrong
     )
     fix = f"\nif {layers.pop()} is its last layer, --new-head gives it a fresh one for the classes here" if last else ""
+    if (path.parent / "plan.json").is_file():
+        fix = f"\n{PRUNED}"
     raise UserError(f"the checkpoint {path} does not fit {name}:\n" + "\n".join(lines) + more + fix)
 
 

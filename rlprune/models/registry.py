@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,6 +108,10 @@ def _build(
         )
     if name in OWN:
         return _own(name, classes, shape[1:], args)
+    if (Path(name) / "plan.json").is_file():
+        raise UserError(
+            f"--model {name} is a folder of results: name the dense network that they are of, as plan.json there does"
+        )
     raise unknown("model", name, [*OWN, *PREFIXED])
 
 

@@ -40,6 +40,10 @@ DATA_SETTINGS: dict[str, tuple[type | tuple[type, ...], str]] = {
 """What a plan may keep of the images that it was made for."""
 
 
+OF_DENSE = ("dense_weights", "data_settings")
+"""Where a plan comes from, as far as that is the dense network's and not the cut's."""
+
+
 @dataclass(frozen=True)
 class PruningPlan:
     """What every search produces and everything else consumes.
@@ -82,6 +86,38 @@ class PruningPlan:
         if self.layers:
             table["layers"] = [" ".join(self.layers[name]) for name in self.kept]
         return table
+
+    def then(self, second: "PruningPlan") -> "PruningPlan":
+        """This plan and one that was made for the network that it leaves, as one plan for the dense network.
+
+        Args:
+            second: of the network cut by this plan; groups that it does not name stay as they are.
+
+        Returns:
+            The channels of the dense network that stay in the end. What is known of the dense network stays, what was
+            measured for either cut alone does not.
+
+        Raises:
+            UserError: the second plan is for another network than this one leaves.
+        """
+        left = {name: len(indices) for name, indices in self.kept.items()}
+        for name, size in second.channels.items():
+            if name not in left:
+                raise UserError(
+                    f"the second plan does not belong to what the first leaves: {unknown('group', name, left)}"
+                )
+            if size != left[name]:
+                raise UserError(
+                    "the second plan does not belong to what the first leaves: "
+                    f"'{name}' has {left[name]} channels there, the second plan says {size}"
+                )
+        kept = {
+            name: tuple(indices[place] for place in second.kept.get(name, range(len(indices))))
+            for name, indices in self.kept.items()
+        }
+        own = {key: value for key, value in second.provenance.items() if key not in OF_DENSE}
+        provenance = {**self.provenance, **own}
+        return PruningPlan(kept, self.channels, self.network, provenance, self.layers)
 
     def mask(self, graph: Graph) -> np.ndarray:
         """(all groups' channels,) bool, True where a channel stays.

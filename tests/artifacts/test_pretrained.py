@@ -1,11 +1,14 @@
 """A pruned network, saved again after whatever was done to it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import rlprune
@@ -13,7 +16,8 @@ from rlprune.artifacts.pruned import plan_in, save_pruned
 from rlprune.errors import UserError
 from rlprune.graph.surgery import prune
 from rlprune.models.registry import rebuild_model
-from rlprune.plans.plan import make_plan
+from rlprune.models.trust import remember
+from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.tracing.build import build_graph
 
 NETWORK = {"model": "resnet20", "args": {"width": 0.25}, "classes": 3, "image_size": 32}
@@ -95,3 +99,97 @@ def test_a_wrapped_network_is_cut_and_saved(tmp_path: Path) -> None:
     save_pruned(nn.DataParallel(prune(around, graph, stays)), make_plan(graph, stays, NETWORK), tmp_path / "pruned")
     cut = rlprune.load(tmp_path / "pruned").get_parameter("conv1.weight")
     assert torch.equal(cut, dense.get_parameter("conv1.weight")[::2])
+
+
+def cut_again(network: nn.Module, keep: int = 2) -> tuple[nn.Module, PruningPlan]:
+    """Cut a network once more: of every ``keep`` channels the last one stays."""
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    stays = np.concatenate(
+        [np.arange(group.channels) % keep == min(keep, group.channels) - 1 for group in graph.groups]
+    )
+    return prune(network, graph, stays), make_plan(graph, stays)
+
+
+@pytest.mark.parametrize("model", ["resnet20", "mobilenetv2"])
+def test_a_network_that_is_cut_again(tmp_path: Path, model: str) -> None:
+    """Its plan is that of both cuts: the dense network cut by it at once has the very same weights."""
+    network = NETWORK | {"model": model}
+    dense = rebuild_model(network).eval()
+    graph = build_graph(dense, torch.zeros(1, 3, 32, 32))
+    stays = np.arange(int(graph.sizes.sum())) % 3 > 0
+    save_pruned(prune(dense, graph, stays), make_plan(graph, stays, network), tmp_path / "first")
+    smaller, second = cut_again(rlprune.load(tmp_path / "first"))
+    rlprune.save_pretrained(smaller, tmp_path / "second", second)
+    plan = PruningPlan.load(tmp_path / "second" / "plan.json")
+    assert plan.channels == {group.name: group.channels for group in graph.groups}
+    assert plan.network == network
+    at_once = prune(dense, graph, plan.mask(graph)).state_dict()
+    assert {name: tensor.shape for name, tensor in at_once.items()} == {
+        name: tensor.shape for name, tensor in smaller.state_dict().items()
+    }
+    assert all(torch.equal(tensor, at_once[name]) for name, tensor in smaller.state_dict().items())
+    # By hand, for the first convolution: of all channels but every third one, every other one.
+    left = [channel for channel, stay in enumerate(graph.split(stays)[0]) if stay]
+    assert list(plan.kept[graph.groups[0].name]) == left[1::2]
+    again, third = cut_again(rlprune.load(tmp_path / "second"))
+    rlprune.save_pretrained(again, tmp_path / "third", third)
+    assert plan_in(rlprune.load(tmp_path / "third")) == plan.then(third)
+
+
+def test_a_network_that_is_cut_again_in_another_process(pruned: Path, tmp_path: Path) -> None:
+    smaller, second = cut_again(rlprune.load(pruned))
+    save_pruned(smaller, second, tmp_path / "second")
+    images = torch.randn(2, 3, 32, 32)
+    save_file({"images": images, "logits": smaller.eval()(images).detach()}, tmp_path / "expected.safetensors")
+    code = (
+        "import sys, torch, rlprune; from safetensors.torch import load_file\n"
+        "torch.set_num_threads(1); there = load_file(sys.argv[2])\n"
+        "print(torch.equal(rlprune.load(sys.argv[1])(there['images']), there['logits']))"
+    )
+    arguments = [tmp_path / "second", tmp_path / "expected.safetensors"]
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert ended.stdout == "True\n"
+
+
+def test_a_network_that_is_cut_again_needs_the_plan_of_that(pruned: Path, tmp_path: Path) -> None:
+    network = rlprune.load(pruned)
+    smaller, second = cut_again(network)
+    with pytest.raises(UserError, match="was cut again since it was loaded, and the plan is that of the first cut"):
+        rlprune.save_pretrained(smaller, tmp_path / "new")
+    twice, third = cut_again(smaller)
+    with pytest.raises(UserError, match=r"does not belong to what the first leaves: '.*' has 4 channels there.* 2$"):
+        rlprune.save_pretrained(twice, tmp_path / "new", third)
+    assert not (tmp_path / "new").exists()
+    rlprune.save_pretrained(twice, tmp_path / "new", second.then(third))
+    first = plan_in(network)
+    assert first is not None
+    assert plan_in(rlprune.load(tmp_path / "new")) == first.then(second).then(third)
+
+
+def test_what_is_kept_beside_tensors_is_not_stored_and_told(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(KEEPING)
+    network = NETWORK | {"model": f"{tmp_path / 'net.py'}:make", "args": {}}
+    dense = rebuild_model(network).eval()
+    graph = build_graph(dense, torch.zeros(1, 3, 32, 32))
+    stays = np.arange(int(graph.sizes.sum())) % 2 == 0
+    remember(network["model"])
+    with pytest.warns(UserWarning, match="what '1' keeps beside its tensors .* is not stored: rlprune.load gives it"):
+        save_pruned(prune(dense, graph, stays), make_plan(graph, stays, network), tmp_path / "pruned")
+    assert torch.equal(rlprune.load(tmp_path / "pruned")[0].weight, dense[0].weight[::2])
+
+
+KEEPING = """
+from torch import nn
+
+
+class Keeping(nn.ReLU):
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), Keeping(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+"""

@@ -293,3 +293,11 @@ def test_a_head_of_another_size_keeps_its_weights(tmp_path: Path, classes: int, 
     assert load_checkpoint(model, tmp_path / "weights", head="3") is taken
     assert torch.equal(model[0].weight, net(1)[0].weight)
     assert torch.equal(model[3].weight, net(1 if taken else 0)[3].weight)
+
+
+def test_the_weights_of_a_pruned_folder_are_no_dense_checkpoint(tmp_path: Path) -> None:
+    save_weights(nn.Sequential(nn.Conv2d(3, 2, 3)), tmp_path / "model.safetensors")
+    (tmp_path / "plan.json").write_text("{}")
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(UserError, match="it holds a pruned network, and what is asked for is the dense one's"):
+            load_checkpoint(net(), path)

@@ -209,3 +209,16 @@ def test_ratio_table() -> None:
         "params_after": [2 * 3 + 2 * 2, 3 * 2],
         "layers": ["0", "2"],
     }
+
+
+def test_a_plan_after_a_plan() -> None:
+    first = PruningPlan({"a": (1, 4, 6), "b": (0, 2)}, {"a": 8, "b": 3}, {"model": "x"}, {"budget": "0.5", "seed": 1})
+    second = PruningPlan({"a": (0, 2)}, {"a": 3}, {}, {"budget": "0.3"})
+    both = first.then(second)
+    assert both.kept == {"a": (1, 6), "b": (0, 2)}
+    assert (both.channels, both.network) == (first.channels, first.network)
+    assert both.provenance == {"budget": "0.3", "seed": 1}
+    with pytest.raises(UserError, match="'a' has 3 channels there, the second plan says 8"):
+        first.then(first)
+    with pytest.raises(UserError, match="unknown group 'c'"):
+        first.then(PruningPlan({"c": (0,)}, {"c": 1}))
