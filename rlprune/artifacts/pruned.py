@@ -17,7 +17,7 @@ from rlprune.gating.skipping import SkippingNetwork
 from rlprune.graph.surgery import count_features, install
 from rlprune.models.checkpoint import read_weights, save_weights
 from rlprune.models.registry import rebuild_model
-from rlprune.models.trust import remember, require_named
+from rlprune.models.trust import located, remember, require_named
 from rlprune.plans.plan import PruningPlan
 from rlprune.utils.environment import today
 from rlprune.utils.files import write_json, write_text
@@ -100,11 +100,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
         UserError: not such a folder, its weights do not fit its network, or it wants code run that nobody has named.
     """
     folder = pruned_folder(Path(folder))
-    plan = PruningPlan.load(folder / "plan.json")
-    if model is not None:
-        remember(model)
-        plan = replace(plan, network={**plan.network, "model": model})
-    require_named(plan.network.get("model"), folder)
+    plan = read_plan(folder, model)
     if not {"model", "args", "classes", "image_size"} <= set(plan.network):
         raise UserError(f"{folder / 'plan.json'} does not say which network it prunes")
     if (folder / "gates.json").is_file():
@@ -127,6 +123,26 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
             parameter.requires_grad_(name not in plan.network.get(FROZEN, ()))
     _remember(module, plan)
     return module.to(device).eval()
+
+
+def read_plan(folder: Path, model: str | None = None) -> PruningPlan:
+    """The plan of a pruned folder, with the name that its network has from here.
+
+    Args:
+        folder: with `plan.json`.
+        model: see `load`.
+
+    Raises:
+        UserError: there is no plan, or its network would run code that nobody here has named.
+    """
+    plan = PruningPlan.load(folder / "plan.json")
+    if model is not None:
+        remember(model)
+    there = plan.network.get("model") if model is None else model
+    if (here := located(there, folder)) != plan.network.get("model"):
+        plan = replace(plan, network={**plan.network, "model": here})
+    require_named(here, folder)
+    return plan
 
 
 def _remember(module: nn.Module, plan: PruningPlan) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlprune.artifacts.pruned import pruned_folder
+from rlprune.artifacts.pruned import pruned_folder, read_plan
 from rlprune.commands.base import command
 from rlprune.config.commands import Bench
 from rlprune.cost.exact import build_cost
@@ -15,8 +15,6 @@ from rlprune.execution.isolated import run_isolated
 from rlprune.latency.backends import Backend, device_for
 from rlprune.latency.timing import noise, summarise, time_networks
 from rlprune.models.registry import usual_shape
-from rlprune.models.trust import require_named
-from rlprune.plans.plan import PruningPlan
 from rlprune.utils.arguments import parse_model_args
 from rlprune.utils.device import machine, resolve_device
 from rlprune.utils.files import FileFormat
@@ -66,9 +64,8 @@ def _subjects(given: Bench) -> tuple[dict[str, Any], list[int] | None, list[dict
         network |= as_settings((given.channels or RGB, *parse_sides(given.image_size or pixels)))
         return network, None, [{"network": network}]
     folder = pruned_folder(given.source)
-    plan = PruningPlan.load(folder / "plan.json")
+    plan = read_plan(folder)
     network = dict(plan.network)
-    require_named(network.get("model"), folder)
     return network, plan.counts().tolist(), [{"network": network}, {"folder": str(folder)}]
 
 

@@ -117,4 +117,4 @@ def from_timm(name: str, classes: int, args: Mapping[str, object], channels: int
 
 def _refused(name: str, args: Mapping[str, object], error: Exception, fix: str = "") -> UserError:
     given = ", ".join(f"{key}={value}" for key, value in args.items())
-    return UserError(f"{name} does not take the arguments {given}: {error}{fix}")
+    return UserError(f"{name} does not take the arguments {given}: {str(error).rstrip('.')}{fix}")

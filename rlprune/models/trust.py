@@ -21,14 +21,30 @@ def is_file(model: object) -> bool:
 
 
 def remember(model: str) -> None:
-    """Keep in mind that this person has named the factory in a Python file; other names pass."""
-    if not is_file(model) or _full(model) in _NAMED:
+    """Keep in mind that this person has named the factory in a Python file, and where; other names pass."""
+    if not is_file(model):
         return
     _NAMED.add(_full(model))
-    if not _record(model).is_file():
+    record, text = _record(model), f"{_full(model)}\n{Path.cwd()}\n"
+    inside = Path.cwd() in _file(model).parents
+    if not record.is_file() or (inside and record.read_text(encoding="utf-8") != text):
         # Where nothing can be written the next process asks again.
         with suppress(UserError):
-            write_text(_record(model), _full(model) + "\n")
+            write_text(record, text)
+
+
+def home_of(model: str) -> Path | None:
+    """The folder from which the imports of a file are meant: that in which it was named, or the working folder.
+
+    Either only if the file is inside of it: others may hold anything.
+
+    Args:
+        model: the name of a factory in a Python file.
+    """
+    lines = _record(model).read_text(encoding="utf-8").splitlines() if _record(model).is_file() else []
+    # Records of version 0.1.0 have no second line.
+    found = [*(Path(line) for line in lines[1:2]), Path.cwd()]
+    return next((folder for folder in found if folder in _file(model).parents), None)
 
 
 def require_named(model: object, where: Path) -> None:
@@ -49,14 +65,35 @@ def require_named(model: object, where: Path) -> None:
     )
 
 
+def located(model: object, folder: Path) -> object:
+    """The name of a network with the path that its file has from here.
+
+    A relative path is that from the folder in which the network was named, which its results are usually in.
+
+    Args:
+        model: the name of a network that was found in results.
+        folder: of these results.
+    """
+    if not isinstance(model, str) or not is_file(model):
+        return model
+    file, _, name = model.rpartition(":")
+    if Path(file).is_file() or Path(file).is_absolute():
+        return model
+    above = next((parent / file for parent in folder.resolve().parents if (parent / file).is_file()), None)
+    return model if above is None else f"{above}:{name}"
+
+
 def allowed() -> list[str]:
     """What may be run in this process, for those that it starts."""
     return sorted(_NAMED)
 
 
+def _file(model: str) -> Path:
+    return Path(model.rpartition(":")[0]).resolve()
+
+
 def _full(model: str) -> str:
-    file, _, name = model.rpartition(":")
-    return f"{Path(file).resolve()}:{name}"
+    return f"{_file(model)}:{model.rpartition(':')[2]}"
 
 
 def _record(model: str) -> Path:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rlprune.errors import UserError, unknown
+from rlprune.models.trust import home_of
 from rlprune.models.user_imports import import_file, repository
 from rlprune.utils.modules import unwrap_inside
 from rlprune.utils.shapes import RGB, Shape
@@ -40,8 +41,9 @@ def from_file(
         raise UserError(f"'{reference}' names no factory: write path/to/file.py:factory")
     if not Path(file).is_file():
         raise UserError(f"there is no file {file} in {Path.cwd()}: write path/to/file.py:factory")
-    with repository(Path(file).resolve()), _imports_that_may_be_missing(reference):
-        factory = _factory(Path(file), name)
+    path, home = Path(file).resolve(), home_of(reference)
+    with repository(path, home), _imports_that_may_be_missing(reference):
+        factory = _factory(path, home, name)
         model = factory(**_arguments(reference, factory, classes, shape, args))
     if not isinstance(model, nn.Module):
         raise UserError(f"{reference} returned a {type(model).__name__}: it must return a torch.nn.Module")
@@ -62,12 +64,12 @@ def _imports_that_may_be_missing(reference: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise UserError(
             f"{reference} needs {error.name}, which is not installed and not beside it: it may import what is in "
-            "its own folder, in that of its package or repository, and in the working folder if it is inside of that"
+            "its own folder, in that of its package or repository, and in the folder above it where it was named"
         ) from error
 
 
-def _factory(file: Path, name: str) -> Callable[..., object]:
-    module = import_file(file.resolve())
+def _factory(file: Path, home: Path | None, name: str) -> Callable[..., object]:
+    module = import_file(file, home)
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

@@ -1,9 +1,9 @@
 """A Python file of the user's, imported as its repository means it.
 
-What stands beside it, where its package and its repository begin, and in the working folder where the file is inside of
-that, can be imported: at the top of the file and while the factory runs; relative imports work. A working folder that
-the file is not inside of could be a folder of results from anywhere. Two repositories may call different things by the
-same name, such as `models`: modules of the one are out of the way while something of the other runs.
+What stands beside it, where its package and its repository begin, and in the folder in which a person has named it can
+be imported: at the top of the file and while the factory runs; relative imports work. Two repositories may call
+different things by the same name, such as `models`: modules of the one are out of the way while something of the other
+runs.
 """
 
 import hashlib
@@ -28,13 +28,14 @@ _DIGESTS: dict[Path, str] = {}
 
 
 @contextmanager
-def repository(file: Path) -> Iterator[None]:
+def repository(file: Path, home: Path | None) -> Iterator[None]:
     """Within, imports find what the repository of a file holds before anything else.
 
     Args:
         file: a Python file, resolved.
+        home: the folder above it in which a person has named it, if it is known.
     """
-    folders = _folders(file)
+    folders = _folders(file, home)
     mine, before = _MODULES.setdefault(file.parent, {}), list(sys.path)
     own = [folder for folder in folders if folder not in {Path(path).resolve() for path in before}]
     others = {name for folder, known in _MODULES.items() if folder != file.parent for name in known}
@@ -60,13 +61,14 @@ def repository(file: Path) -> Iterator[None]:
         sys.modules.update({name: module for name, module in hidden.items() if id(module) not in known})
 
 
-def import_file(file: Path) -> ModuleType:
+def import_file(file: Path, home: Path | None) -> ModuleType:
     """Import a file, within `repository`; one that has not changed since is not run again.
 
     Args:
         file: a Python file, resolved.
+        home: as for `repository`.
     """
-    name = f"{_package(file)}.{file.stem}"
+    name = f"{_package(file, home)}.{file.stem}"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     # The package may have imported it by now.
     known = sys.modules.get(name)
@@ -90,26 +92,26 @@ def sources(file: Path) -> str:
     return "".join(Path(name).read_text(encoding="utf-8") for name in (str(file), *beside))
 
 
-def _folders(file: Path) -> list[Path]:
-    """Where the repository of a file is looked through: beside it, here, and where its package and itself begin."""
+def _folders(file: Path, home: Path | None) -> list[Path]:
+    """Where a repository is looked through: beside the file, where it was named, and where its package and itself begin."""
     root = next((folder for folder in file.parents if any((folder / name).exists() for name in ROOTS)), None)
-    here = [Path.cwd()] if Path.cwd() in file.parents else []
-    return list(dict.fromkeys([file.parent, *here, _beginning(file)[0], *([root] if root else [])]))
+    above = [home, _beginning(file, home)[0], root]
+    return list(dict.fromkeys([file.parent, *(folder for folder in above if folder)]))
 
 
-def _beginning(file: Path) -> tuple[Path, list[str]]:
+def _beginning(file: Path, home: Path | None) -> tuple[Path, list[str]]:
     """The folder in which a file's outermost package is, and the names from there to the file's own folder."""
     root, names = file.parent, list[str]()
     while (root / "__init__.py").is_file():
         root, names = root.parent, [root.name, *names]
-    if not names and Path.cwd() in root.parents:
-        root, names = Path.cwd(), list(file.parent.relative_to(Path.cwd()).parts)
+    if not names and home is not None and home in root.parents:
+        root, names = home, list(file.parent.relative_to(home).parts)
     return root, names
 
 
-def _package(file: Path) -> str:
+def _package(file: Path, home: Path | None) -> str:
     """The name of the package that a file is in, which is imported; one of its own where it is in none."""
-    root, names = _beginning(file)
+    root, names = _beginning(file, home)
     if not names or not all(name.isidentifier() for name in names) or _is_taken(names[0], root):
         # A folder of two files of one name, and folders that are called like libraries.
         root, names = file.parent.parent, [file.parent.name]

@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from rlprune.artifacts.pruned import load, pruned_folder
+from rlprune.artifacts.pruned import load, pruned_folder, read_plan
 from rlprune.config.options import KeptData
 from rlprune.config.resolve import as_dict, resolve
 from rlprune.errors import UserError
-from rlprune.models.trust import require_named
 from rlprune.plans.plan import PruningPlan
 from rlprune.tracing.selection import CHOICES
 from rlprune.utils.progress import Progress
@@ -37,8 +36,7 @@ def open_pruned(
         UserError: whatever cannot be used.
     """
     folder = pruned_folder(source)
-    plan = PruningPlan.load(folder / "plan.json")
-    require_named(plan.network.get("model"), folder)
+    plan = read_plan(folder)
     workload = open_workload(settings_of_plan(settings, plan), progress)
     module = load(folder, workload.device)
     if (here := workload.data.shape[0]) != (there := shape_of(plan.network)[0]):

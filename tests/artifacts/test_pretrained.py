@@ -178,6 +178,25 @@ def test_what_is_kept_beside_tensors_is_not_stored_and_told(tmp_path: Path) -> N
     assert torch.equal(rlprune.load(tmp_path / "pruned")[0].weight, dense[0].weight[::2])
 
 
+def test_a_relative_name_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the results, and only where that very file has been named."""
+    for repo in ("mine", "theirs"):
+        (tmp_path / repo / "models").mkdir(parents=True)
+        (tmp_path / repo / "models" / "net.py").write_text(KEEPING.replace('return {"seen": 3}', "return None"))
+        monkeypatch.chdir(tmp_path / repo)
+        network = NETWORK | {"model": "models/net.py:make", "args": {}}
+        dense = rebuild_model(network).eval()
+        graph = build_graph(dense, torch.zeros(1, 3, 32, 32))
+        stays = np.arange(int(graph.sizes.sum())) % 2 == 0
+        save_pruned(prune(dense, graph, stays), make_plan(graph, stays, network), tmp_path / repo / "runs" / "one")
+        if repo == "mine":
+            remember("models/net.py:make")
+    monkeypatch.chdir(tmp_path)
+    assert rlprune.load(tmp_path / "mine" / "runs" / "one")[0].out_channels == 2
+    with pytest.raises(UserError, match="which you have never named"):
+        rlprune.load(tmp_path / "theirs" / "runs" / "one")
+
+
 KEEPING = """
 from torch import nn
 

@@ -7,7 +7,7 @@ import pytest
 from rlprune.errors import UserError
 from rlprune.models import trust as named
 from rlprune.models.registry import build_model
-from rlprune.models.trust import allowed, remember, require_named
+from rlprune.models.trust import allowed, home_of, remember, require_named
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,3 +66,18 @@ def test_where_nothing_can_be_written_a_name_counts_for_the_process(tmp_path: Pa
 def test_weights_that_timm_would_read_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"{name} names weights, which --checkpoint reads safely"):
         build_model("timm/resnet18", classes=2, image_size=32, args={name: "weights.pt"})
+
+
+def test_where_a_file_is_named_is_where_its_imports_are_meant_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = f"{tmp_path}/repo/models/net.py:make"
+    for folder in ("repo/models", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+    homes = []
+    for folder in ("other", "repo", "other", "repo/models", "other", "."):
+        monkeypatch.chdir(tmp_path / folder)
+        remember(model)
+        homes.append(home_of(model))
+    repo = tmp_path / "repo"
+    assert homes == [None, repo, repo, repo / "models", repo / "models", tmp_path]

@@ -10,6 +10,7 @@ from torch import nn
 
 from rlprune.errors import UserError
 from rlprune.models.registry import build_model
+from rlprune.models.trust import remember
 
 Write = Callable[[str, str], Path]
 
@@ -139,10 +140,16 @@ def test_nothing_is_imported_from_a_working_folder_that_the_file_is_not_in(
         width(file)
 
 
-def test_another_process_in_another_folder(write: Write, tmp_path: Path) -> None:
-    """A plan names the file alone."""
-    write("repo/pyproject.toml", "")
+@pytest.mark.parametrize("marked", [True, False])
+def test_another_process_in_another_folder(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: bool
+) -> None:
+    """A plan names the file alone; its repository is marked, or it is known where the file was named."""
+    write("repo/pyproject.toml" if marked else "repo/empty", "")
     write("repo/models/parts.py", parts(5))
+    monkeypatch.chdir(tmp_path / "repo")
+    if not marked:
+        remember("models/net.py:make")
     file = write("repo/models/net.py", INSIDE.format("models.parts"))
     write("elsewhere/empty", "")
     code = (
