@@ -93,7 +93,7 @@ def sources(file: Path) -> str:
 
 
 def _folders(file: Path, home: Path | None) -> list[Path]:
-    """Where a repository is looked through: beside the file, where it was named, and where its package and itself begin."""
+    """Where a repository is looked through: beside the file, where it was named, where its package and itself begin."""
     root = next((folder for folder in file.parents if any((folder / name).exists() for name in ROOTS)), None)
     above = [home, _beginning(file, home)[0], root]
     return list(dict.fromkeys([file.parent, *(folder for folder in above if folder)]))
