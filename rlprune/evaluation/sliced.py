@@ -12,7 +12,7 @@ from rlprune.graph.structure import Graph
 from rlprune.graph.surgery import Slicer, install
 from rlprune.utils.finite import require_variance
 from rlprune.utils.memory import Chunks, all_at_once
-from rlprune.utils.modules import NORMS, copy_sharing_weights, named_tensors
+from rlprune.utils.modules import NORMS, copy_sharing_weights, named_tensors, unwrapped
 
 
 class SliceRunner:
@@ -44,7 +44,7 @@ class SliceRunner:
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.graph = graph
-        self.dense = module
+        self.dense = module = unwrapped(module)
         self.slicer = Slicer(graph, named_tensors(module))
         self.module = copy_sharing_weights(module).eval()
         self.norms = _norms(self.module)

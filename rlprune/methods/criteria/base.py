@@ -14,6 +14,7 @@ from rlprune.errors import UserError
 from rlprune.graph.structure import Graph
 from rlprune.tasks.base import Task
 from rlprune.tasks.classification import CLASSIFICATION
+from rlprune.utils.modules import unwrapped
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def score_channels(
         UserError: unknown criterion, or one that does not apply to this network.
     """
     criterion: Criterion = registry.make("criterion", name)
-    return criterion.score(module, graph, ScoringContext(*batch, seed))
+    return criterion.score(unwrapped(module), graph, ScoringContext(*batch, seed))
 
 
 def filters(graph: Graph, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -176,3 +176,9 @@ def test_layers_whose_weight_is_computed_do_not_count() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(UserError, match="unknown criterion 'tailor': did you mean 'taylor'"):
         score_channels("tailor", NET, graph(), BATCH)
+
+
+@pytest.mark.parametrize("criterion", ["l1", "taylor"])
+def test_a_wrapped_network_is_scored_as_the_one_inside(criterion: str) -> None:
+    alone = score_channels(criterion, NET, graph(), BATCH)
+    assert np.array_equal(score_channels(criterion, nn.DataParallel(NET), graph(), BATCH), alone)
