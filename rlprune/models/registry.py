@@ -94,19 +94,21 @@ def _build(
     name: str, classes: int | None, shape: Shape, args: dict[str, object], tell: Tell = lambda text: None
 ) -> nn.Module:
     source, slash, rest = name.partition("/")
-    if slash and source == "torchvision" and shape[0] == RGB:
-        return from_torchvision(rest, classes, args)
-    assert classes is not None
     if is_file(name):
+        assert classes is not None
         return from_file(name, classes, shape, args, tell)
     if slash and source == "timm":
+        assert classes is not None
         return from_timm(rest, classes, args, shape[0])
     if shape[0] != RGB and (name in OWN or source == "torchvision"):
         raise UserError(
             f"{name} does not take images of {counted(shape[0])}, it is made for {RGB}: give --channels {RGB}, or use "
             "timm/NAME or a network of your own, file.py:factory"
         )
+    if slash and source == "torchvision":
+        return from_torchvision(rest, classes, args)
     if name in OWN:
+        assert classes is not None
         return _own(name, classes, shape[1:], args)
     if (Path(name) / "plan.json").is_file():
         raise UserError(

@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from workshop import kept, same_weights
+from workshop import NET, kept, same_weights
 
 import rlprune
+from rlprune.models.checkpoint import save_weights
+from rlprune.models.registry import build_model
 
 
 @pytest.mark.parametrize("source", ["plan.json", ""])
@@ -134,3 +136,16 @@ def test_another_architecture_is_named(
     code, out, err = run("prune", "--plan", searched.folder, "--model-args", "width=8", *data, "--out", "pruned")
     assert (code, out) == (2, "")
     assert not Path("pruned").exists()
+
+
+def test_a_run_that_gave_its_network_a_new_head(run_json: Callable[..., Any], shop: Any, tmp_path: Path) -> None:
+    """The dense network is trained from the checkpoint's body once; whoever cuts it by the run's plan gets that one."""
+    (tmp_path / "net.py").write_text(f"{NET}\n\ndef seven():\n    return Net(7, 16)\n")
+    save_weights(build_model(f"{tmp_path}/net.py:seven", classes=3, image_size=16), tmp_path / "seven.safetensors")
+    settings = shop.search | {"model": f"{tmp_path}/net.py:seven", "checkpoint": tmp_path / "seven.safetensors"}
+    rlprune.search(**settings | {"finetune_epochs": 0}, new_head=True, train_epochs=1, out=tmp_path / "run")
+    run_json("prune", "--plan", tmp_path / "run", "--out", tmp_path / "pruned")
+    assert same_weights(tmp_path / "pruned", tmp_path / "run")
+    assert rlprune.load(tmp_path / "pruned").get_parameter("head.weight").shape[0] == 3
+    accuracies = [run_json("eval", tmp_path / name)["test_accuracy"] for name in ("pruned", "run")]
+    assert accuracies[0] == accuracies[1]
