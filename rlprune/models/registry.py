@@ -21,8 +21,9 @@ from rlprune.models.resnet import DEPTHS, resnet
 from rlprune.models.trust import is_file
 from rlprune.models.user_file import from_file
 from rlprune.models.vgg import CONVS_PER_STAGE, vgg
+from rlprune.utils.lazy import settle
 from rlprune.utils.memory import out_of_memory
-from rlprune.utils.shapes import RGB, Shape, counted, parse_sides, shape_of, sides_of
+from rlprune.utils.shapes import RGB, Shape, counted, described, example, parse_sides, shape_of, sides_of
 
 OWN: dict[str, Callable[..., nn.Module]] = {
     **{f"vgg{depth}": partial(vgg, depth) for depth in CONVS_PER_STAGE},
@@ -82,6 +83,7 @@ def build_model(
             _rehearse(lambda: _build(name, classes, shape, args))
         with _bounded():
             model = _build(name, None if new_head and has_weights(name, args) else classes, shape, args, tell)
+            settle(model, lambda: model(example(shape)), f"images of {described(shape)}")
             if new_head:
                 give_head(model, classes, shape)
             return model

@@ -12,10 +12,11 @@ from torch import nn
 from rlprune.errors import UserError
 from rlprune.graph.structure import WHOLE, Axis, Graph, Group, Product, TensorMap
 from rlprune.tracing.coupling import Coupling, Side, trace_coupling
-from rlprune.tracing.running import explain, settle
+from rlprune.tracing.running import described, explain
 from rlprune.tracing.selection import EVERYTHING, Choice, declare
-from rlprune.tracing.tracer import Example
+from rlprune.tracing.tracer import Example, call
 from rlprune.tracing.verify import misread_groups
+from rlprune.utils.lazy import settle
 from rlprune.utils.modules import named_tensors, unwrapped
 
 UNUSED = "it runs in training mode only"
@@ -41,7 +42,7 @@ def build_graph(
         UserError: the network cannot be run, nothing in it can be pruned, or the choice does not fit it.
     """
     module = unwrapped(module)
-    settle(module, example)
+    settle(module, lambda: call(module, example), described(example))
     try:
         coupling = trace_coupling(module, example, more=more)
     except UserError:

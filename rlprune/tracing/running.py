@@ -1,4 +1,4 @@
-"""Whether a network runs at all, and if it cannot be traced, why."""
+"""Why a network cannot be traced: it does not run, cannot be copied, or does not run as a copy."""
 
 import copy
 from collections.abc import Callable
@@ -6,21 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from rlprune.errors import UserError
 from rlprune.tracing.tracer import Example, call
-from rlprune.utils.modules import OWN, copy_sharing_weights, evaluating, named_tensors
-
-
-def settle(module: nn.Module, example: Example) -> None:
-    """Run a network once if it has lazy layers, which get their sizes by that.
-
-    Raises:
-        UserError: it does not run.
-    """
-    if any(is_lazy(tensor) for tensor in named_tensors(module).values()):
-        _require(_ran(module, example), example)
+from rlprune.utils.modules import OWN, copy_sharing_weights, evaluating
 
 
 def explain(module: nn.Module, example: Example, error: Exception) -> None:
@@ -54,7 +43,7 @@ def explain(module: nn.Module, example: Example, error: Exception) -> None:
 
 def _require(wrong: Exception | None, example: Example) -> None:
     if wrong is not None:
-        raise UserError(f"the network does not run on {_described(example)}: {_short(wrong)}") from wrong
+        raise UserError(f"the network does not run on {described(example)}: {_short(wrong)}") from wrong
 
 
 def _ran(module: nn.Module, example: Example, mode: Callable[[], Any] = torch.enable_grad) -> Exception | None:
@@ -86,7 +75,8 @@ def _culprit(module: nn.Module) -> str:
     return "because of something in it"
 
 
-def _described(example: Example) -> str:
+def described(example: Example) -> str:
+    """An example in words."""
     if isinstance(example, Tensor):
         return f"an image of shape {tuple(example.shape[1:])}"
     tensors = example.values() if not isinstance(example, tuple) else example

@@ -307,3 +307,14 @@ def test_a_scripted_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(WRAPPED)
     with pytest.raises(UserError, match="returned a scripted module, whose layers cannot be followed"):
         build_model(f"{tmp_path / 'net.py'}:scripted", classes=2, image_size=8)
+
+
+def test_lazy_layers_of_a_file_get_their_sizes(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def net(num_classes):\n"
+        "    return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(num_classes))\n"
+    )
+    module = build_model(f"{file}:net", classes=5, image_size="8x6")
+    assert module[2].weight.shape == (5, 4 * 6 * 4)  # type: ignore[index]
