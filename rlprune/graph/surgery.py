@@ -51,7 +51,7 @@ class Slicer:
             value = self.state[tensor.name]
             for dim, axis in enumerate(tensor.axes):
                 if axis is not None and (index := indices[axis]) is not None:
-                    value = value.index_select(dim, index)
+                    value = _select(value, dim, index)
             cut[tensor.name] = value
         return cut
 
@@ -69,6 +69,13 @@ class Slicer:
             return None
         device = next(iter(self.state.values())).device
         return torch.from_numpy(np.flatnonzero(stays)).to(device)
+
+
+def _select(value: Tensor, dim: int, index: Tensor) -> Tensor:
+    """`index_select` that leaves a tensor channels last, or every forward pass would convert the slices again."""
+    if value.dim() == 4 and not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last):
+        return value.permute(0, 2, 3, 1).index_select((0, 3, 1, 2)[dim], index).permute(0, 3, 1, 2)
+    return value.index_select(dim, index)
 
 
 def install(

@@ -19,11 +19,12 @@ from rlprune.artifacts.pruned import load, save_pruned
 from rlprune.errors import UserError
 from rlprune.evaluation.sliced import SliceRunner
 from rlprune.graph.structure import Graph
-from rlprune.graph.surgery import prune
+from rlprune.graph.surgery import Slicer, prune
 from rlprune.models.registry import build_model
 from rlprune.models.trust import remember
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.tracing.build import build_graph
+from rlprune.utils.modules import named_tensors
 
 USER_FILE = """
 from torch import nn
@@ -67,6 +68,19 @@ def test_cut_networks_are_those_of_torch_pruning(network: nn.Module, seed: int) 
         repr(layer) for layer in theirs.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
     ]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_slices_keep_the_memory_format(network: nn.Module, layout: torch.memory_format) -> None:
+    graph = build_graph(network, torch.zeros(1, 3, 32, 32))
+    kept = random_mask(graph)
+    expected = prune(network, graph, kept).state_dict()
+    network.to(memory_format=layout)
+    slices = Slicer(graph, named_tensors(network)).slices(kept)
+    assert any(value.shape != network.state_dict()[name].shape and value.dim() == 4 for name, value in slices.items())
+    for name, value in slices.items():
+        assert value.dim() != 4 or value.is_contiguous(memory_format=layout), name
+        assert torch.equal(value, expected[name])
 
 
 def test_cut_networks_learn_alone(network: nn.Module) -> None:
