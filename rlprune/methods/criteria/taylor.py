@@ -1,6 +1,7 @@
 """Taylor expansion of the loss (Molchanov et al., Importance Estimation, 2019, arXiv 1906.10771)."""
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,6 +13,10 @@ from rlprune.errors import UserError
 from rlprune.graph.structure import Graph
 from rlprune.methods.criteria.base import Criterion, ScoringContext, filters, sum_over_producers
 from rlprune.utils.modules import evaluating, safe_backward
+
+PIXELS = 2**20
+"""Of the images that go through the network at once: what it computes is kept for the backward pass. 1,024 images of 32
+pixels a side, 20 of 224."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,25 @@ class Taylor(Criterion):
         names = [weight.name for weight, _ in graph.weights.values()]
         weights = {name: module.get_parameter(name).detach().requires_grad_() for name in names}
         with evaluating(module), safe_backward(module), torch.enable_grad():
-            output = functional_call(module, weights, context.images)
-            loss = context.task.loss(output, context.labels)
-            added = _added(loss, list(weights.values()), self.order)
+            parts = (self._part(module, weights, context, chunk) for chunk in _chunks(context.images))
+            added = reduce(lambda total, part: [a + b for a, b in zip(total, part, strict=True)], parts)
         products = dict(zip(names, added, strict=True))
         effects = {layer: rows.sum(1).square().cpu().numpy() for layer, rows in filters(graph, products).items()}
         return sum_over_producers(graph, effects)
+
+    def _part(
+        self, module: nn.Module, weights: dict[str, Tensor], context: ScoringContext, chunk: slice
+    ) -> list[Tensor]:
+        """What every weight adds to the mean loss of all images through some of them: all parts add up to the whole."""
+        images, labels = context.images[chunk], context.labels[chunk]
+        loss = context.task.loss(functional_call(module, weights, images), labels)
+        return _added(loss * (len(images) / len(context.images)), list(weights.values()), self.order)
+
+
+def _chunks(images: Tensor) -> list[slice]:
+    """Of (N, C, H, W) images as many at a time as `PIXELS` allows."""
+    size = max(1, PIXELS // images[0, 0].numel())
+    return [slice(start, start + size) for start in range(0, len(images), size)]
 
 
 def _added(loss: Tensor, weights: list[Tensor], order: int) -> list[Tensor]:
