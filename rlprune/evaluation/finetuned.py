@@ -21,6 +21,9 @@ PART = 4
 """A brief fine-tuning sees one in so many training images, once."""
 STEPS = 100
 """Steps it takes at least: after fewer the networks still guess. Where images are few it sees them more than once."""
+MOST = 400
+"""Steps it takes at most, four times what CIFAR-10 takes: a quarter of ImageNet would be 2,500, and 40 tunings with the
+longer ones 30 epochs."""
 HELD, HELD_PART = 4000, 5
 """Training images, at most, and one in so many of them at most, that no tuning sees and that are scored together with
 the search split."""
@@ -78,8 +81,8 @@ class FineTunedEvaluator:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         held = min(HELD, len(train) // HELD_PART)
         free = len(train) - held
-        least = STEPS * (batch_size or usual_batch_size(free))
-        brief = min(max(len(train) // PART, least), max(whole * free // LENGTHS[-1], free))
+        at_once = batch_size or usual_batch_size(free)
+        brief = min(max(len(train) // PART, STEPS * at_once), max(whole * free // LENGTHS[-1], free), MOST * at_once)
         # One more epoch of fewer images rather than to leave out more than a quarter of one.
         self.epochs = max(int(times * brief / free + 0.75), 1)
         self.images = train.subset(order[held:][: times * brief // self.epochs])

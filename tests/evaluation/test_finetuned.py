@@ -99,6 +99,16 @@ def test_few_images_are_seen_more_than_once_in_a_brief_tuning_but_the_longest_fi
     assert (usual.epochs, len(usual.images)) == (3, 900)
 
 
+def test_of_many_images_a_tuning_sees_no_more_than_so_many_steps_take(
+    workload: Workload, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of 1,366 images would be 10 steps of 32: 7 are 224 images, and four times that in a longer one."""
+    monkeypatch.setattr(module, "HELD", 92)
+    monkeypatch.setattr(module, "MOST", 7)
+    tuners = FineTunedEvaluator.of_all_lengths(workload, scores, 4, batch_size=32)
+    assert [(tuner.epochs, len(tuner.images)) for tuner in tuners] == [(1, 7 * 32), (1, 4 * 7 * 32)]
+
+
 def test_of_few_images_a_fifth_is_held_back(
     workload: Workload, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
