@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlprune.data.images import Colour, ImageSet, StreamImages, open_images
+from rlprune.data.colours import measured_colours
+from rlprune.data.images import Colour, ImageSet
+from rlprune.data.opening import open_images
 from rlprune.data.sources import EPOCHS, Source, find_source, stratified
 from rlprune.errors import UserError
 from rlprune.utils.shapes import MODES, RGB, Shape, sides_of
@@ -22,6 +24,11 @@ EXPECTED = {
     4: ("four numbers", "red, green, blue and transparency"),
 }
 """What normalises images, by their number of channels."""
+
+MANY_IMAGES, LARGE_IMAGES = 100_000, 128
+"""Training images, or pixels of the longer side, from which on images are like those of ImageNet."""
+HELD_A_CLASS = 5
+"""Search images a class, as far as they are a fifth of all: fewer do not tell good plans from better ones."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Dataset:
         test: for the result reported at the end.
         train_epochs: how long to train a dense network by default.
         finetune_epochs: how long to fine-tune a pruned network by default.
+        long_epochs: how long the literature does.
         fingerprint: 16 hexadecimal digits that change with anything that determines the images.
     """
 
@@ -54,12 +62,19 @@ class Dataset:
     test: ImageSet
     train_epochs: int
     finetune_epochs: int
+    long_epochs: int
     fingerprint: str
 
     @property
     def image_size(self) -> int | str:
         """Pixels a side, or text such as "32x48" where height and width differ."""
         return sides_of(*self.shape[1:])
+
+    @property
+    def weight_decay(self) -> float:
+        """The L2 coefficient that networks for such images are usually trained with."""
+        like_imagenet = len(self.train) >= MANY_IMAGES or max(self.shape[1:]) >= LARGE_IMAGES
+        return 1e-4 if like_imagenet else 5e-4
 
 
 def load_data(
@@ -74,7 +89,7 @@ def load_data(
     calibration_images: int | None = None,
     search_images: int | None = None,
     seed: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Dataset:
     """Loads labelled images and splits them the same way for the same seed.
 
@@ -89,9 +104,11 @@ def load_data(
         mean: of each channel on the scale 0..1; by default that of the training images.
         std: alike.
         calibration_images: by default 2.5 % of the training images, at most 200.
-        search_images: by default 5 % of the training images, at least one a class on average and at most 500.
+        search_images: by default 5 % of the training images and at most 500; but one a class on average, and five as
+            far as that is a fifth of the training images.
         seed: decides which images are held out.
-        workers: processes that read images above 64 pixels; smaller ones are kept in memory.
+        workers: processes that read images above 64 pixels; smaller ones are kept in memory. By default one for every
+            second core, at most 8, and none for less than 2,000 images.
 
     Raises:
         UserError: if the images or the options cannot be used.
@@ -111,13 +128,13 @@ def load_data(
     opened = partial(open_images, shape=source.shape, augmentable=source.augmentable, workers=workers)
     train, test = opened(source.train, source.train_labels), opened(source.test, source.test_labels)
     if len(colours) < 2:
-        colours = _measured(train, channels) | colours
+        colours = measured_colours(train) | colours
     train, test = (replace(images, mean=colours["mean"], std=colours["std"]) for images in (train, test))
 
     kind = name.partition(":")[0]
     identity = [kind, source.digest, source.image_size, colours["mean"], colours["std"]]
     identity += [len(kept), len(calibration), len(search), len(test), seed]
-    train_epochs, finetune_epochs = EPOCHS.get(kind, (30, 10))
+    train_epochs, finetune_epochs, long_epochs = EPOCHS.get(kind, (30, 10, 100))
     return Dataset(
         name=name,
         classes=source.classes,
@@ -129,6 +146,7 @@ def load_data(
         test=test,
         train_epochs=train_epochs,
         finetune_epochs=finetune_epochs,
+        long_epochs=long_epochs,
         fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
     )
 
@@ -142,31 +160,12 @@ def _colour(key: str, given: Sequence[float], channels: int) -> Colour:
     return numbers
 
 
-def _measured(images: ImageSet, channels: int) -> dict[str, Colour]:
-    """Mean and standard deviation of each channel: over all images in memory, over up to 2,000 read from files."""
-    if isinstance(images, StreamImages) and len(images) > 2000:
-        images = images.subset(torch.linspace(0, len(images) - 1, 2000).long())
-    total, squares = torch.zeros(2, channels, dtype=torch.float64)
-    for batch, _ in images.batches(256):
-        values = batch.double()
-        total += values.sum((0, 2, 3))
-        squares += values.square().sum((0, 2, 3))
-    mean = total / (len(images) * values[0, 0].numel())
-    variance = squares / (len(images) * values[0, 0].numel()) - mean**2
-    # Six digits, so that the order of a sum on another machine does not change the fingerprint.
-    found = {"mean": mean.round(decimals=6), "std": variance.clamp(min=0).sqrt().round(decimals=6)}
-    if found["std"].min() == 0:
-        # Most images that could be transparent are not.
-        opaque = channels > RGB and found["std"][:RGB].min() > 0
-        what, fix = ("the transparency", "use three channels, or ") if opaque else ("a colour", "")
-        raise UserError(f"{what} has the same value in all training images: {fix}give the mean and std to use")
-    return {key: tuple(values.tolist()) for key, values in found.items()}
-
-
 def _split(source: Source, calibration: int | None, search: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of the images to train on, of those of them to calibrate with, and of those held out to search with."""
     labels, generator = source.train_labels, torch.Generator().manual_seed(seed)
-    search = search or min(500, max(len(source.classes), len(labels) // 20))
+    classes = len(source.classes)
+    usual = min(500, max(classes, len(labels) // 20))
+    search = search or max(usual, min(HELD_A_CLASS * classes, len(labels) // 5))
     calibration = calibration or min(200, max(2, len(labels) // 40))
     if search + calibration > len(labels):
         raise UserError(

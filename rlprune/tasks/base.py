@@ -7,6 +7,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+AS_THEY_ARE, FLIP, STANDARD, CUTOUT = "none", "flip", "standard", "cutout"
+AUGMENTATIONS = (AS_THEY_ARE, FLIP, STANDARD, CUTOUT)
+"""How images are changed at random for training: not at all; half of them mirrored; moved or cropped as well; a part of
+each blackened as well."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -65,5 +70,11 @@ class Task(Protocol):
         """Loss and score of a pruned network that has not been fine-tuned, over all samples at once."""
 
     @abstractmethod
-    def augment(self, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """Samples that are kept in memory, changed at random for training."""
+    def augment(self, samples: Tensor, generator: torch.Generator, how: str) -> Tensor:
+        """Samples that are kept in memory, changed at random for training.
+
+        Args:
+            samples: (B, ...).
+            generator: the source of all randomness, on the device of the samples or on the CPU.
+            how: one of `AUGMENTATIONS`, but for the first.
+        """

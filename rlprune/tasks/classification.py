@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlprune.errors import UserError
-from rlprune.tasks.base import Evaluation, Task
+from rlprune.tasks.base import CUTOUT, FLIP, Evaluation, Task
 
 TEMPERATURE = 4.0
 """Of distillation: what logits are divided by."""
@@ -65,9 +65,12 @@ class Classification(Task):
         """See `Task.evaluate`; see `calibrated`."""
         return calibrated(outputs, targets)
 
-    def augment(self, samples: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Task.augment` and `crop_and_mirror`."""
-        return crop_and_mirror(samples, generator)
+    def augment(self, samples: Tensor, generator: torch.Generator, how: str) -> Tensor:
+        """See `Task.augment`, `mirror`, `crop_and_mirror` and `cut_out`."""
+        if how == FLIP:
+            return mirror(samples, generator)
+        moved = crop_and_mirror(samples, generator)
+        return cut_out(moved, generator) if how == CUTOUT else moved
 
 
 CLASSIFICATION = Classification()
@@ -110,12 +113,41 @@ def crop_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
     (batch, _, height, width), device = images.shape, images.device
     below, beside = height // 8, width // 8
     # Upwards, sideways, and whether mirrored.
-    limits = (2 * below + 1, 2 * beside + 1, 2)
-    up, along, mirrored = (
-        torch.randint(limit, (batch, 1), generator=generator, device=generator.device).to(device) for limit in limits
-    )
+    up, along, mirrored = _drawn((2 * below + 1, 2 * beside + 1, 2), images, generator)
     rows, columns = torch.arange(height, device=device) + up, torch.arange(width, device=device) + along
     columns = torch.where(mirrored.bool(), columns.flip(1), columns)
     padded, which = F.pad(images, [beside, beside, below, below]), torch.arange(batch, device=device)[:, None, None]
     # Indices on both sides of the slice put the colours last, which is the memory format wanted.
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def mirror(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirrors half of the images; arguments and result as for `crop_and_mirror`, in the memory format of the images."""
+    (mirrored,) = _drawn((2,), images, generator)
+    return torch.where(mirrored.bool()[:, :, None, None], images.flip(3), images)
+
+
+def cut_out(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Blackens half the height and width of each image around any of its pixels; at the edges less of that is seen.
+
+    DeVries & Taylor 2017, arXiv 1708.04552: 16 x 16 of 32 x 32 pixels. Arguments and result as for `mirror`.
+    """
+    height, width = images.shape[2:]
+    centres = _drawn((height, width), images, generator)
+    rows, columns = (
+        (offset >= -(side // 4)) & (offset < side // 2 - side // 4)
+        for side, centre in zip((height, width), centres, strict=True)
+        for offset in [torch.arange(side, device=images.device) - centre]
+    )
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+
+def _drawn(limits: tuple[int, ...], images: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """For each limit a number from 0 up to it for every image, int64 (B, 1).
+
+    Nothing is copied where the generator is on the device of the images.
+    """
+    return [
+        torch.randint(limit, (len(images), 1), generator=generator, device=generator.device).to(images.device)
+        for limit in limits
+    ]

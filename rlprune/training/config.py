@@ -3,7 +3,12 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rlprune.errors import UserError
+from rlprune.errors import UserError, unknown
+from rlprune.tasks.base import AS_THEY_ARE, AUGMENTATIONS, STANDARD
+
+USUAL, LONG = "usual", "long"
+WARM_UP = {USUAL: 0.3, LONG: 0.05}
+"""Share of the steps in which the learning rate rises to its peak, for each schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,9 @@ class TrainingConfig:
         weight_decay: L2 coefficient; biases and normalisation parameters are not decayed (He et al. 2018, arXiv
             1812.01187).
         label_smoothing: in [0, 1].
-        augment: whether the images are augmented.
+        augment: how the images are changed at random, one of `rlprune.tasks.base.AUGMENTATIONS`.
+        schedule: usual, the learning rate rises for 30 % of the steps; long, for 5 %, the warm-up of Goyal et al. 2017
+            (arXiv 1706.02677) for trainings of 100 epochs. Then it falls to zero along a cosine.
         seed: not negative. Every epoch draws its randomness from (seed, epoch) alone.
     """
 
@@ -32,7 +39,8 @@ class TrainingConfig:
     batch_size: int | None = None
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
-    augment: bool = True
+    augment: str = STANDARD
+    schedule: str = USUAL
     seed: int = 0
 
     def resolved(self, images: int) -> "Resolved":
@@ -66,8 +74,10 @@ class Resolved(TrainingConfig):
         return self.epochs * (self.images // self.batch_size + (self.images % self.batch_size > 1))
 
     def identity(self) -> dict[str, Any]:
-        """What makes a training the one it is, for a state to belong to it."""
-        return {key: value for key, value in asdict(self).items() if key != "recovery"}
+        """What makes a training the one it is, for a state to belong to it; in words that older states have, too."""
+        facts = {key: value for key, value in asdict(self).items() if key != "recovery"}
+        facts["augment"] = {STANDARD: True, AS_THEY_ARE: False}.get(self.augment, self.augment)
+        return facts if self.schedule != USUAL else {key: value for key, value in facts.items() if key != "schedule"}
 
 
 def usual_batch_size(images: int) -> int:
@@ -82,5 +92,8 @@ def _check(settings: dict[str, Any]) -> None:
             raise UserError(f"training with {name} = {settings[name]}: it must be at least {bound}")
     if not settings["lr"] > 0:
         raise UserError(f"training with lr = {settings['lr']}: it must be above 0, such as 0.1")
+    for name, known in {"augment": AUGMENTATIONS, "schedule": tuple(WARM_UP)}.items():
+        if settings[name] not in known:
+            raise unknown(name, settings[name], known)
     if settings["label_smoothing"] > 1:
         raise UserError(f"training with label_smoothing = {settings['label_smoothing']}: it must be at most 1")

@@ -12,7 +12,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
 from rlprune.tasks.base import Task
-from rlprune.training.config import Resolved
+from rlprune.training.config import WARM_UP, Resolved
 from rlprune.utils.device import evaluation_dtype
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class Learner:
         module.to(fabric.device).to(memory_format=torch.channels_last)
         optimizer = SGD(_parameter_groups(module, config.weight_decay), lr=config.lr, momentum=0.9, nesterov=True)
         # The schedule is a step longer than the training: its last value is zero, and a step with that would be wasted.
-        self.scheduler = OneCycleLR(optimizer, config.lr, total_steps=config.steps + 1, cycle_momentum=False)
+        share, steps = WARM_UP[config.schedule], config.steps + 1
+        self.scheduler = OneCycleLR(optimizer, config.lr, total_steps=steps, pct_start=share, cycle_momentum=False)
         self.smoothing, self.task, self.fabric = config.label_smoothing, task, fabric
         self.model, self.optimizer = fabric.setup(module, optimizer)
         self._clear()

@@ -190,4 +190,5 @@ def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[torch.Gener
     value = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(value)
-        yield torch.Generator().manual_seed(value)
+        # On a GPU of its own: what is drawn on the host would have every step wait for a copy of it.
+        yield torch.Generator(device if device.type == "cuda" else "cpu").manual_seed(value)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from rlprune.data.dataset import Dataset, load_data
-from rlprune.data.images import MemoryImages, StreamImages
+from rlprune.data.dataset import Dataset, _split, load_data
+from rlprune.data.images import MemoryImages
+from rlprune.data.sources import Source
+from rlprune.data.stream import StreamImages
 from rlprune.errors import UserError
 
 
@@ -52,7 +54,7 @@ def test_digits_show_what_was_scanned(digits: Dataset) -> None:
 def test_digits_are_never_augmented(digits: Dataset) -> None:
     plain, augmented = (
         list(digits.train.batches(500, augment=augment, generator=torch.Generator().manual_seed(1)))
-        for augment in (False, True)
+        for augment in ("none", "standard")
     )
     for (x, y), (other_x, other_y) in zip(plain, augmented, strict=True):
         assert torch.equal(x, other_x)
@@ -102,8 +104,37 @@ def test_a_folder(pets: Path) -> None:
 
 
 def test_default_sizes_of_the_splits(pets: Path) -> None:
-    data = load_data(f"folder:{pets}")  # 5 % of 40 images are 2: as many as classes
-    assert (len(data.train), len(data.search), len(data.calibration)) == (38, 2, 2)
+    """Of 40 images 5 % are 2, and five for each of the two classes 10: a fifth are 8."""
+    data = load_data(f"folder:{pets}")
+    assert (len(data.train), len(data.search), len(data.calibration)) == (32, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "held"),
+    [(50_000, 10, 500), (50_000, 100, 500), (20_000, 200, 1000), (30, 10, 10), (1_281_167, 1000, 5000)],
+)
+def test_search_images_are_five_a_class_where_that_leaves_most_to_train_on(
+    images: int, classes: int, held: int
+) -> None:
+    """5 %, at least one a class on average and at most 500; then five a class, of at most a fifth of all."""
+    paths, labels = [""] * images, torch.arange(images) % classes
+    source = Source(tuple(map(str, range(classes))), paths, labels, paths, labels, (3, 96, 96), "")
+    _, _, search = _split(source, None, None, 0)
+    assert len(search) == held
+    least = 5 if 5 * classes <= images / 5 else held // classes
+    assert int(labels[search].bincount(minlength=classes).min()) >= least
+
+
+@pytest.mark.parametrize(("images", "side", "decay"), [(60, 16, 5e-4), (60, 127, 5e-4), (60, 128, 1e-4)])
+def test_weight_decay_is_that_of_imagenet_for_images_like_those(images: int, side: int, decay: float) -> None:
+    part = MemoryImages(torch.arange(images), torch.zeros(images, 1, 1, 1, dtype=torch.uint8), False)
+    assert dataset(part, (3, side, 16)).weight_decay == decay
+    for count, usual in ((99_999, 5e-4), (100_000, 1e-4)):
+        assert dataset(part.subset(torch.zeros(count, dtype=torch.int64)), (3, 32, 32)).weight_decay == usual
+
+
+def dataset(train: MemoryImages, shape: tuple[int, int, int]) -> Dataset:
+    return Dataset("", (), shape, (0.0,), (1.0,), train, train, train, train, 1, 1, 1, "")
 
 
 def test_given_colours_are_used(pets: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlprune.errors import UserError
-from rlprune.tasks.classification import CLASSIFICATION, calibrated, crop_and_mirror
+from rlprune.tasks.classification import CLASSIFICATION, calibrated, crop_and_mirror, cut_out
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -124,3 +124,35 @@ def test_images_that_are_not_square_move_within_their_sides() -> None:
     expected = {crop.tobytes() for crop in crops + [crop[:, :, ::-1] for crop in crops]}
     moved = crop_and_mirror(image.expand(2000, -1, -1, -1), seeded())
     assert {crop.tobytes() for crop in moved.contiguous().numpy()} == expected
+
+
+def test_mirrored_images_are_mirrored_and_nothing_else() -> None:
+    pixels = noise(40, 7)
+    found = CLASSIFICATION.augment(pixels, seeded(), "flip")
+    kept, mirrored = (
+        [torch.equal(a, b) for a, b in zip(found, expected, strict=True)] for expected in (pixels, pixels.flip(3))
+    )
+    assert [*map(sum, zip(kept, mirrored, strict=True))] == [1] * 40
+    assert 10 < sum(mirrored) < 30
+
+
+def test_what_is_cut_out_is_half_as_high_and_wide_around_any_pixel() -> None:
+    """9 x 6 pixels: 4 x 3 are black, from 2 above and 1 left of a centre on; all 54 are met (missing: 54 e^-37)."""
+    images = torch.full((2000, 2, 9, 6), 7, dtype=torch.uint8)
+    expected = set()
+    for top in range(-2, 7):
+        for left in range(-1, 5):
+            one = np.full((2, 9, 6), 7, dtype=np.uint8)
+            one[:, max(top, 0) : top + 4, max(left, 0) : left + 3] = 0
+            expected.add(one.tobytes())
+    assert {image.tobytes() for image in cut_out(images, seeded()).numpy()} == expected
+
+
+def test_cutting_out_comes_after_moving() -> None:
+    pixels = noise(30)
+    whole, cut = (CLASSIFICATION.augment(pixels, seeded(), how) for how in ("standard", "cutout"))
+    assert torch.equal(whole, crop_and_mirror(pixels, seeded()))
+    lost = (whole != cut).any(1)
+    assert (lost.sum((1, 2)) <= 64).all()
+    assert (cut.permute(0, 2, 3, 1)[lost] == 0).all()
+    assert lost.any(2).any(1).sum() > 25

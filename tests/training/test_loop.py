@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transfers import watched
 
 from rlprune.errors import UserError
 from rlprune.models.registry import build_model
@@ -29,14 +30,14 @@ class Images:
         self,
         batch_size: int,
         *,
-        augment: bool = False,
+        augment: str = "none",
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
     ) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
         for chosen in order.split(batch_size):
             inputs = self.inputs[chosen]
-            if augment:
+            if augment != "none":
                 assert generator is not None
                 inputs = inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
             yield inputs.contiguous(memory_format=torch.channels_last).to(device), self.labels[chosen].to(device)
@@ -77,7 +78,7 @@ def test_one_step_by_hand() -> None:
     result = train(
         module,
         images,
-        TrainingConfig(epochs=1, lr=0.3, batch_size=2, weight_decay=0.1, label_smoothing=0.2, augment=False),
+        TrainingConfig(epochs=1, lr=0.3, batch_size=2, weight_decay=0.1, label_smoothing=0.2, augment="none"),
         device=CPU,
     )
     # The gradient of the cross-entropy by the logits is (softmax - target) / batch; smoothing spreads 0.2 evenly.
@@ -103,7 +104,7 @@ def test_one_distilled_step_by_hand() -> None:
     result = train(
         module,
         images,
-        TrainingConfig(epochs=1, lr=0.3, batch_size=2, weight_decay=0.0, augment=False),
+        TrainingConfig(epochs=1, lr=0.3, batch_size=2, weight_decay=0.0, augment="none"),
         device=CPU,
         teacher=teacher,
     )
@@ -184,6 +185,42 @@ def test_defaults_follow_the_number_of_images(count: int, batch_size: int) -> No
     train(modules[1], images, TrainingConfig(epochs=1, batch_size=batch_size, lr=batch_size / 1280), device=CPU)
     assert steps == [math.ceil(count / batch_size)] * math.ceil(count / batch_size)
     assert same(*modules)
+
+
+def test_no_step_waits_for_a_value() -> None:
+    """What a GPU has not computed yet is read once an epoch, when there is nothing left to do."""
+    seen: list[str] = []
+    with watched(CPU) as since:
+        module = network().requires_grad_(True)
+        config = TrainingConfig(epochs=2, label_smoothing=0.1)
+        train(module, bright_or_dark(), config, device=CPU, on_step=lambda done, total: seen.extend(since()))
+    assert seen == []
+
+
+def rates(config: TrainingConfig) -> list[float]:
+    """Of every step, which is one epoch."""
+    return [record["lr"] for record in train(linear(), bright_or_dark(16, size=1), config, device=CPU).history]
+
+
+@pytest.mark.parametrize(("schedule", "share"), [("usual", 0.3), ("long", 0.05)])
+def test_the_learning_rate_rises_for_a_share_of_the_steps(schedule: str, share: float) -> None:
+    """From a 25th of its peak along a cosine, and down to nothing along another, over 101 values without the last."""
+    found = rates(TrainingConfig(epochs=100, lr=0.2, batch_size=16, schedule=schedule))
+    peak = share * 101 - 1
+    for step, rate in enumerate(found):
+        low, part = (0.2 / 25, 1 - step / peak) if step <= peak else (0.2 / 25e4, (step - peak) / (100 - peak))
+        assert rate == pytest.approx(low + (0.2 - low) * (1 + math.cos(math.pi * part)) / 2, rel=1e-6)
+
+
+def test_states_of_older_trainings_go_on(tmp_path: Path) -> None:
+    """When augmentation was there or not, and there was one schedule."""
+    settings = {"epochs": 2, "lr": 0.0125, "batch_size": 16, "weight_decay": 5e-4, "label_smoothing": 0.0, "seed": 0}
+    for augment, word in ((True, "standard"), (False, "none")):
+        found = TrainingConfig(epochs=2, augment=word).resolved(64).identity()
+        assert found == settings | {"augment": augment, "images": 64}
+    others = [{"augment": "flip"}, {"augment": "cutout"}, {"schedule": "long"}]
+    identities = [TrainingConfig(epochs=2, **other).resolved(64).identity() for other in others]  # type: ignore[arg-type]
+    assert [{**settings, "augment": True, "images": 64, **other} for other in others] == identities
 
 
 def test_the_seed_alone_decides() -> None:
@@ -283,6 +320,8 @@ def linear_on(images: Any) -> nn.Module:
         ({"weight_decay": -1.0}, "weight_decay = -1.0"),
         ({"label_smoothing": 1.5}, "label_smoothing = 1.5: it must be at most 1"),
         ({"seed": -1}, "seed = -1"),
+        ({"augment": "flipp"}, "unknown augment 'flipp': did you mean 'flip'"),
+        ({"schedule": "longer"}, "unknown schedule 'longer': did you mean 'long'"),
     ],
 )
 def test_settings_out_of_range(setting: dict[str, Any], told: str) -> None:
@@ -328,7 +367,7 @@ def test_auxiliary_heads(wrap: Any) -> None:
     gradient = torch.autograd.grad(0.3 * nn.functional.cross_entropy(side, images.labels), net.side.bias)[0]
     before = net.side.bias.detach().clone()
     result = train(
-        net, images, TrainingConfig(epochs=1, lr=0.1, batch_size=8, weight_decay=0.0, augment=False), device=CPU
+        net, images, TrainingConfig(epochs=1, lr=0.1, batch_size=8, weight_decay=0.0, augment="none"), device=CPU
     )
     assert result.history[0]["loss"] == pytest.approx(main.item(), rel=1e-6)
     # The first step of Nesterov momentum is 1.9 gradients long.
