@@ -1,6 +1,6 @@
 """A dense network that was traced, with its images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class PreparedNetwork:
     graph: Graph
     cost: Cost
     device: torch.device
+    _read: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def calibration(self) -> tuple[Tensor, Tensor]:
         """Calibration images and labels on the device."""
@@ -40,5 +41,9 @@ class PreparedNetwork:
         return self._whole("search")
 
     def _whole(self, split: str) -> tuple[Tensor, Tensor]:
-        images, labels = getattr(self.data, split).take(torch.arange(len(getattr(self.data, split))))
-        return images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
+        # Criteria, activities and every recalibration ask for the same ones, which may have to be read from files.
+        if split not in self._read:
+            images, labels = getattr(self.data, split).take(torch.arange(len(getattr(self.data, split))))
+            images = images.to(self.device, memory_format=torch.channels_last)
+            self._read[split] = images, labels.to(self.device)
+        return self._read[split]

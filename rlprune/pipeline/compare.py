@@ -25,7 +25,6 @@ from rlprune.reports.words import heading
 from rlprune.runs.comparison import Cell, ComparisonTables, standings, verdict
 from rlprune.runs.folder import RunFolder, folder_of
 from rlprune.tasks.base import Evaluation
-from rlprune.training.loop import evaluate
 from rlprune.utils.files import FileFormat, room_for
 from rlprune.utils.lock import locked
 from rlprune.utils.progress import Progress
@@ -78,7 +77,7 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
 
 def _outcome(given: Compare, workload: Workload, tables: ComparisonTables) -> dict[str, Any]:
     """What the cells say, and how good the dense network is on the test images."""
-    _, dense = evaluate(workload.module, workload.data.test, device=workload.device)
+    dense = workload.dense_accuracy()
     records = standings(tables.cells)
     facts = {"evaluations": given.evaluations, "seeds": given.seeds, "dense_accuracy": dense}
     return facts | {"methods": records, "verdict": verdict(records)}

@@ -46,7 +46,7 @@ def measure(workload: Workload, given: Search, alternation: Alternation, folder:
     mask = stored_mask(alternation.gated, alternation.runtime)
     plan = make_plan(workload.graph, mask, workload.network, provenance_of(workload, given))
     module = shrink(alternation.gated, alternation.runtime).to(workload.device)
-    _, dense = evaluate(workload.module, workload.data.test, device=workload.device)
+    dense = workload.dense_accuracy()
     # Under masks, which in batches is faster; that it is the same is looked at below.
     _, accuracy = evaluate(counting := CountingNetwork(module.gated), workload.data.test, device=workload.device)
     ran = counting.counts()

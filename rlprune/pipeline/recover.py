@@ -77,7 +77,7 @@ def prune_and_recover(
     """
     table = save_plan(workload, plan, folder)
     progress.stage("pruning")
-    _, dense = evaluate(workload.module, workload.data.test, device=workload.device)
+    dense = workload.dense_accuracy()
     state = folder / "state" / "finetune.pt"
     after = recover(workload, plan.mask(workload.graph), epochs, options, state, progress)
     if epochs:

@@ -1,7 +1,7 @@
 """Data, network and structure opened together, checked before any work starts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from rlprune.models.trust import remember
 from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.tracing.build import build_graph
 from rlprune.tracing.selection import CHOICES, parse_choice
+from rlprune.training.loop import evaluate
 from rlprune.utils.arguments import parse_model_args
 from rlprune.utils.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.utils.finite import require_finite_outputs
@@ -50,6 +51,7 @@ class Workload(PreparedNetwork):
     """
 
     untrained: bool = False
+    _dense_accuracy: float | None = field(default=None, init=False, repr=False)
 
     def runner(self, tell: Callable[[str], None] = lambda text: None) -> SliceRunner:
         """The sliced network with the calibration images on the device; `tell` hears of too little memory."""
@@ -59,6 +61,12 @@ class Workload(PreparedNetwork):
     def weights(self) -> str:
         """Hash of the dense weights."""
         return weights_hash(self.module.state_dict())
+
+    def dense_accuracy(self) -> float:
+        """Of the dense network on the test images, measured once: whoever asks for it trains it no more."""
+        if self._dense_accuracy is None:
+            _, self._dense_accuracy = evaluate(self.module, self.data.test, device=self.device)
+        return self._dense_accuracy
 
 
 def inputs_of(workload: Workload) -> dict[str, str]:

@@ -94,6 +94,24 @@ def test_the_number_of_epochs_is_part_of_what_a_network_is(settings: dict[str, A
     assert len(list((tmp_path / "cache" / "dense").iterdir())) == 2
 
 
+def test_calibration_images_are_read_once_and_the_dense_network_is_measured_once(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = opened(settings)
+    for split in ("calibration", "search"):
+        (images, labels), (again, _) = getattr(workload, split)(), getattr(workload, split)()
+        assert images is again
+        part = getattr(workload.data, split)
+        assert torch.equal(images, part.take(torch.arange(len(part)))[0])
+        assert torch.equal(labels, part.labels)
+    with torch.inference_mode():
+        images, labels = workload.data.test.take(torch.arange(len(workload.data.test)))
+        expected = (workload.module(images).argmax(1) == labels).double().mean().item()
+    assert workload.dense_accuracy() == pytest.approx(expected)
+    monkeypatch.setattr("rlprune.workloads.workload.evaluate", None)
+    assert workload.dense_accuracy() == pytest.approx(expected)
+
+
 def test_a_plan_completes_the_settings() -> None:
     there = {"data": "cifar10", "search_images": 100, "seed": 2}
     network = {"model": "vgg16", "args": {"width": 0.25}, "classes": 10, "image_size": 32}
