@@ -13,7 +13,7 @@ from rlprune.pipeline.results import costs
 from rlprune.training.loop import evaluate
 from rlprune.utils.files import check_new, check_writable
 from rlprune.utils.progress import Progress
-from rlprune.workloads.dense import fit
+from rlprune.workloads.dense import finetuning_epochs, fit
 from rlprune.workloads.pruned import open_pruned
 
 STATE = "finetune.state"
@@ -30,7 +30,7 @@ def finetune(given: Finetune, progress: Progress) -> dict[str, Any]:
         raise UserError(
             f"--teacher {given.teacher} has another last layer than {given.source}: it can teach it nothing"
         )
-    epochs = workload.data.finetune_epochs if given.epochs is None else given.epochs
+    epochs = finetuning_epochs(given, workload.data, given.epochs)
     _, before = evaluate(module, workload.data.test, device=workload.device)
     state = out / STATE
     teacher = workload.module if given.teacher else None

@@ -24,6 +24,7 @@ from rlprune.pipeline.plans import plan_of
 from rlprune.pipeline.results import costs, described, sizes
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.plans.ratio_table import ratio_table, ratios_for, read_ratios, rows, stale_counts
+from rlprune.runs.folder import as_begun
 from rlprune.tracing.selection import CHOICES
 from rlprune.utils.files import check_new, new_folder
 from rlprune.utils.progress import Progress
@@ -108,7 +109,7 @@ def _scores(workload: Workload, criterion: str, seed: int) -> np.ndarray:
 def _run_of(given: Prune) -> Search | None:
     """The settings of the run, where the plan is that of a run folder."""
     path = given.plan / "config.yaml" if given.plan is not None else None
-    return resolve(Search, {}, path) if path is not None and path.is_file() else None
+    return as_begun(path.parent, resolve(Search, {}, path)) if path is not None and path.is_file() else None
 
 
 def _read_plan(given: Path) -> PruningPlan:

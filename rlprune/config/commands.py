@@ -27,6 +27,7 @@ from rlprune.config.options import (
     NewNetwork,
     Paths,
     Pruning,
+    Recovery,
     Rounding,
     Run,
     RunData,
@@ -106,6 +107,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     )
 
     def __post_init__(self) -> None:
+        self.check_schedule()
         if self.mode == "runtime":
             self._check_runtime()
         elif self.agent == RECURRENT:
@@ -176,6 +178,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     )
 
     def __post_init__(self) -> None:
+        self.check_schedule()
         for number, name in enumerate(self.names):
             registry.check("allocator", name)
             if name in self.names[:number]:
@@ -210,7 +213,7 @@ class Prune(Timing, Pruning, Run, RunData, Network):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(Training, Run, RunData):
+class Finetune(Training, Recovery, Run, RunData):
     """Settings of ``finetune``."""
 
     title: ClassVar[str] = "Source"
@@ -246,6 +249,9 @@ class Replay(BothTrainings, Timing, Structure, Run, RunData, Network):
     )
     checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's; that of another network is trained")
     finetune_epochs: int = setting(0, help="epochs of the pruned network", minimum=0)
+
+    def __post_init__(self) -> None:
+        self.check_schedule()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NewType
 
+from rlprune.errors import UserError
 from rlprune.utils.shapes import LARGEST_SIDE
 
 Floats = tuple[float, ...]
@@ -29,6 +30,9 @@ FOLDER = "a run folder or a pruned folder"
 CHANNELS = "channels of an image: 1 for grey, 3 for colour, 4 with transparency"
 IMAGE_SIZE = "pixels a side, or height x width such as 32x48"
 BACKENDS = ("torch", "compile", "onnxruntime")
+# The same words as in `rlprune.tasks.base` and `rlprune.training.config`, which take a second to import.
+AUGMENTATIONS = ("none", "flip", "standard", "cutout")
+USUAL, LONG = SCHEDULES = ("usual", "long")
 
 
 def setting(
@@ -111,12 +115,14 @@ class Data(Settings):
     )
     std: Floats | None = setting(None, help="standard deviation, alike", unset="measured")
     search_images: int | None = setting(
-        None, help="training images held out to score plans on", unset="5 %, at most 500", minimum=1
+        None, help="training images held out to score plans on", unset="5 %, at most 500 or 5 a class", minimum=1
     )
     calibration_images: int | None = setting(
         None, help="training images to recalibrate batch norm on", unset="2.5 %, at most 200", minimum=1
     )
-    workers: int = setting(0, help="processes that read large images", minimum=0)
+    workers: int | None = setting(
+        None, help="processes that read large images", unset="one for every second core, at most 8", minimum=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +208,22 @@ class Optimiser(Settings):
     title: ClassVar[str] = "Training"
     lr: float | None = setting(None, help="peak learning rate", unset="0.1 * batch / 128, fine-tuning 0.03", above=0)
     batch_size: int | None = setting(None, help="images a step", unset="128, fewer on small data sets", minimum=2)
+    weight_decay: float | None = setting(
+        None,
+        help="L2 coefficient of weights",
+        unset="5e-4, or 1e-4 from 100,000 images or 128 pixels a side on",
+        minimum=0,
+    )
+    label_smoothing: float | None = setting(
+        None, help="share of every label that is spread over all classes", unset="0", minimum=0, maximum=1
+    )
+    augment: str | None = setting(
+        None,
+        help="random changes of training images: flip mirrors half of them, standard also moves or crops, cutout also "
+        "blackens a part",
+        unset="standard, digits stay as they are",
+        choices=AUGMENTATIONS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +234,20 @@ class Training(Optimiser):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BothTrainings(Optimiser):
+class Recovery(Optimiser):
+    """The training of a pruned network."""
+
+    schedule: str | None = setting(
+        None,
+        help="of the fine-tuning; long is that of the literature, 100 epochs and more unless their number is given, of "
+        "which 5 % warm up",
+        unset="usual",
+        choices=SCHEDULES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BothTrainings(Recovery):
     """The training of the dense network and that of the pruned one."""
 
     train_epochs: int | None = setting(
@@ -220,3 +255,10 @@ class BothTrainings(Optimiser):
     )
     finetune_epochs: int | None = setting(None, help="epochs of the pruned network", unset="the data set's", minimum=0)
     distill: bool = setting(False, help="the pruned network also learns from the outputs of the dense one")
+
+    def check_schedule(self) -> None:
+        """Raise UserError where a schedule is asked for a fine-tuning that is left out."""
+        if self.schedule == LONG and self.finetune_epochs == 0:
+            raise UserError(
+                "--schedule long is for a fine-tuning, and --finetune-epochs is 0: say how many, such as 100"
+            )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,18 +44,18 @@ class FineTunedEvaluator:
     Args:
         workload: the dense network and its images.
         scores: (all groups' channels,) from a criterion; decides which channels stay.
-        seed: of the choice of images and of the training.
-        lr, batch_size: of the training; None for its defaults.
         distill: whether plans learn from the dense network, too.
         times: how many times as long as a brief fine-tuning it is.
         whole: epochs of the fine-tuning that it stands for. Where images are few, a brief tuning takes so small a part
             of it that the longest still fits in, but one epoch at least.
         seen: what is known already, by kept counts.
         on_new: told the counts and the evaluation of every plan that had to be tuned.
+        recipe: attributes of `rlprune.training.config.TrainingConfig`; the seed also decides which images are chosen.
 
     Attributes:
         images: that plans learn from.
         epochs: passes over them.
+        config: of the training.
         length: how many images that makes, in words.
         judged: the images they are scored on.
     """
@@ -63,29 +64,28 @@ class FineTunedEvaluator:
         self,
         workload: PreparedNetwork,
         scores: np.ndarray,
-        seed: int = 0,
-        lr: float | None = None,
-        batch_size: int | None = None,
         distill: bool = False,
         times: int = 1,
         whole: int = 1,
         seen: dict[tuple[int, ...], Evaluation] | None = None,
         on_new: Callable[[np.ndarray, Evaluation], None] = lambda counts, evaluation: None,
+        **recipe: Any,
     ) -> None:
-        self.workload, self.scores, self.seed = workload, scores, seed
-        self.lr, self.batch_size = lr, batch_size
+        self.workload, self.scores = workload, scores
+        config = TrainingConfig(epochs=1, recovery=True, **recipe)
         self.teacher = workload.module if distill else None
         self.seen = {} if seen is None else seen
         self.on_new = on_new
         train = workload.data.train
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
         held = min(HELD, len(train) // HELD_PART)
         free = len(train) - held
-        at_once = batch_size or usual_batch_size(free)
+        at_once = config.batch_size or usual_batch_size(free)
         brief = min(max(len(train) // PART, STEPS * at_once), max(whole * free // LENGTHS[-1], free), MOST * at_once)
         # One more epoch of fewer images rather than to leave out more than a quarter of one.
         self.epochs = max(int(times * brief / free + 0.75), 1)
         self.images = train.subset(order[held:][: times * brief // self.epochs])
+        self.config = replace(config, epochs=self.epochs)
         self.length = f"{self.epochs * len(self.images)} images"
         self.judged = [workload.data.search, *([train.subset(order[:held])] if held else [])]
 
@@ -98,7 +98,7 @@ class FineTunedEvaluator:
         Args:
             workload, scores: as above.
             epochs: of that fine-tuning.
-            settings: seed, lr, batch_size and distill, as above.
+            settings: distill and the recipe, as above.
         """
         brief, *longer = (
             FineTunedEvaluator(workload, scores, times=times, whole=epochs, **settings) for times in LENGTHS
@@ -120,10 +120,7 @@ class FineTunedEvaluator:
         workload = self.workload
         masks = [top_mask(workload.graph, counts, self.scores) for counts in plans]
         modules = [prune(workload.module, workload.graph, mask) for mask in masks]
-        config = TrainingConfig(
-            epochs=self.epochs, lr=self.lr, recovery=True, batch_size=self.batch_size, seed=self.seed
-        )
-        recover_together(modules, self.images, config, device=workload.device, teacher=self.teacher)
+        recover_together(modules, self.images, self.config, device=workload.device, teacher=self.teacher)
         for counts, module in zip(plans, modules, strict=True):
             evaluation = self._judge(module)
             self.seen[plan_key(counts)] = evaluation

@@ -23,7 +23,7 @@ from rlprune.plans.counts import counts_to_text, text_to_key, top_mask
 from rlprune.reports.comparison_chart import draw_comparison
 from rlprune.reports.words import heading
 from rlprune.runs.comparison import Cell, ComparisonTables, standings, verdict
-from rlprune.runs.folder import RunFolder, folder_of
+from rlprune.runs.folder import RunFolder, as_begun, folder_of
 from rlprune.tasks.base import Evaluation
 from rlprune.utils.files import FileFormat, room_for
 from rlprune.utils.lock import locked
@@ -48,6 +48,7 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
     start = time.perf_counter()
     budget = parse_budget(given.budget)
     folder = given.out or folder_of(given, "compare", given.model, given.data, given.budget)
+    given = as_begun(folder, given)
     RunFolder.check(folder, given)
     if (folder / "comparison.json").is_file():
         progress.note(f"{folder} is finished already; this is its result")

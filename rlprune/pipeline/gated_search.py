@@ -22,12 +22,12 @@ from rlprune.methods.criteria.base import score_channels
 from rlprune.pipeline.gated_results import measure
 from rlprune.pipeline.results import continuable, described, known_result
 from rlprune.reports.page import write_run_page
-from rlprune.runs.folder import RunFolder, default_folder, write_result
+from rlprune.runs.folder import RunFolder, as_begun, default_folder, write_result
 from rlprune.utils.files import FileFormat, room_for, write_text
 from rlprune.utils.lock import locked
 from rlprune.utils.modules import copy_module
 from rlprune.utils.progress import Progress
-from rlprune.workloads.dense import train_dense
+from rlprune.workloads.dense import finetuning_epochs, train_dense
 from rlprune.workloads.workload import Workload, inputs_of, open_workload
 
 Wires = tuple[Wire, ...]
@@ -88,6 +88,7 @@ def run_gated_search(given: Search, progress: Progress) -> dict[str, Any]:
     if given.agent == RECURRENT:
         require_recurrent()
     folder = given.out or default_folder(given)
+    given = as_begun(folder, given)
     if (known := known_result(folder, given, progress)) is not None:
         return known
     workload = open_workload(as_dict(given), progress)
@@ -186,7 +187,7 @@ def _one(
     gated = _gated(workload, given, wires, method)
     layout = make_layout(gated, workload.cost)
     alternation = Alternation(workload, gated, layout, budget.limits["macs"], method.acts, given, folder, progress)
-    epochs = workload.data.finetune_epochs if given.finetune_epochs is None else given.finetune_epochs
+    epochs = finetuning_epochs(given, workload.data, given.finetune_epochs)
     alternation.run(epochs)
     progress.stage("measuring")
     kind = {"mix": method.mix, "predicts": method.predicts, "acts": method.acts}

@@ -37,11 +37,11 @@ from rlprune.pipeline.results import continuable, described, known_result
 from rlprune.pipeline.search_log import SearchLog
 from rlprune.plans.counts import plan_key
 from rlprune.reports.page import write_run_page
-from rlprune.runs.folder import RunFolder, default_folder, write_result
+from rlprune.runs.folder import RunFolder, as_begun, default_folder, write_result
 from rlprune.utils.files import room_for, write_text
 from rlprune.utils.lock import locked
 from rlprune.utils.progress import Progress
-from rlprune.workloads.dense import train_dense
+from rlprune.workloads.dense import finetuning_epochs, recipe_of, train_dense
 from rlprune.workloads.workload import Workload, inputs_of, open_workload
 
 ENDLESS = 10**6
@@ -61,12 +61,13 @@ def run_search(given: Search, progress: Progress) -> dict[str, Any]:
     start = time.perf_counter()
     if given.mode == "runtime":
         return run_gated_search(given, progress)
+    folder = given.out or default_folder(given)
+    given = as_begun(folder, given)
     networks, budgets, reward = each_network(given), parse_budgets(given.budget), parse_reward(given.reward)
     if len(budgets) > 1 and reward[1]:
         raise UserError(
             f"--budget {given.budget} is a range; with --reward balance the agent itself decides how much goes"
         )
-    folder = given.out or default_folder(given)
     if (known := known_result(folder, given, progress)) is not None:
         return known
     opened = _open(networks, budgets, folder, progress)
@@ -123,9 +124,9 @@ def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progr
     for one, run in zip(opened, runs, strict=True):
         one.measured_budget.save(one.folder)
         run.same_inputs(inputs_of(one.workload))
-        settings = {name: getattr(given, name) for name in ("seed", "lr", "batch_size", "distill")}
+        recipe, epochs = recipe_of(given, one.workload.data), _epochs(given, one.workload)
         tuners = FineTunedEvaluator.of_all_lengths(
-            one.workload, one.evaluator.scores, _epochs(given, one.workload), **settings
+            one.workload, one.evaluator.scores, epochs, distill=given.distill, **recipe
         )
         network = (one.given.model, evaluations) if len(opened) > 1 else None
         logs.append(SearchLog(run, one.workload, one.evaluator, tuners, given, progress, alone, start, network))
@@ -253,7 +254,7 @@ def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm
 
 def _epochs(given: Search, workload: Workload) -> int:
     """Of the fine-tuning at the end; where that is left to somebody else, as many as are usual."""
-    return given.finetune_epochs or workload.data.finetune_epochs
+    return finetuning_epochs(given, workload.data, given.finetune_epochs or None)
 
 
 def _settle(found: Found, measured_budget: MeasuredBudget, evaluator: Evaluator, progress: Progress) -> Found:

@@ -10,8 +10,9 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlprune.config.commands import Search
 from rlprune.config.options import Settings
@@ -21,6 +22,7 @@ from rlprune.runs.journal import Journal, Known
 from rlprune.utils.environment import environment, today
 from rlprune.utils.files import FileFormat, check_writable, is_empty, write_json, write_text
 
+T = TypeVar("T", bound=Settings)
 RUN_FORMAT = FileFormat("rlprune-run")
 
 
@@ -33,7 +35,16 @@ def parts_of(folder: Path) -> list[Path]:
 # These do not change what a run finds, so that a run may continue with others.
 ELSEWHERE = ("out", "device", "workers", "data_root", "download")
 # Settings that did not always exist, and what goes without saying: older runs keep their names, and continue.
-NEWER: dict[str, tuple[object, ...]] = {"channels": (None, 3), "new_head": (False,)}
+NEWER: dict[str, tuple[object, ...]] = {
+    "channels": (None, 3),
+    "new_head": (False,),
+    "weight_decay": (None,),
+    "label_smoothing": (None, 0.0),
+    "augment": (None, "standard"),
+    "schedule": (None, "usual"),
+}
+# What went without saying then, where it is not what goes without saying now.
+OLDER: dict[str, object] = {"weight_decay": 5e-4}
 MARKER = Path("state") / "run.json"
 INPUTS = Path("state") / "inputs.json"
 
@@ -69,7 +80,9 @@ class RunFolder:
         """Raise UserError unless a folder is free or belongs to a run of these settings; changes nothing."""
         if (path / MARKER).is_file():
             there = _stored(path / MARKER, "settings")
-            if different := differences(there, identity(config)):
+            unsaid = _unsaid(path)
+            here = {key: value for key, value in identity(config).items() if unsaid.get(key) != value}
+            if different := differences(there, here):
                 lines = "\n  ".join(different)
                 raise UserError(f"{path} belongs to a different run; choose another --out\n  {lines}")
         elif path.exists() and not (path.is_dir() and is_empty(path)):
@@ -89,6 +102,25 @@ class RunFolder:
     def seconds(self) -> float:
         """Seconds of measuring that the journals already hold."""
         return max(self.episodes.seconds(), self.tunings.seconds())
+
+
+def as_begun(folder: Path, config: T) -> T:
+    """Settings as a run was begun with them: what an older version did not ask for is what went without saying then.
+
+    Args:
+        folder: of the run, which may not be there yet.
+        config: its settings.
+    """
+    return replace(config, **{key: value for key, value in _unsaid(folder).items() if getattr(config, key) is None})
+
+
+def _unsaid(folder: Path) -> dict[str, Any]:
+    """Of `OLDER` what a run does not mention."""
+    path = folder / "config.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
+    return {
+        key: value for key, value in OLDER.items() if lines and not any(line.startswith(f"{key}:") for line in lines)
+    }
 
 
 def _stored(path: Path, name: str) -> dict[str, Any]:

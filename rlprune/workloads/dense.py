@@ -2,13 +2,17 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from rlprune.config.commands import Finetune, Search, Train
+from rlprune.config.options import LONG, USUAL, Recovery
+from rlprune.data.dataset import Dataset
 from rlprune.models.checkpoint import load_checkpoint, save_weights
 from rlprune.models.user_imports import sources
+from rlprune.tasks.base import STANDARD
 from rlprune.training.config import TrainingConfig
 from rlprune.training.loop import train
 from rlprune.utils.files import cache_folder, require_writable
@@ -17,6 +21,8 @@ from rlprune.workloads.workload import Workload
 
 RECIPE = 2
 """Raised whenever the training of dense networks changes, so that cached ones are not mistaken for new ones."""
+BEFORE = {"weight_decay": 5e-4, "label_smoothing": 0.0, "augment": STANDARD}
+"""How dense networks stepped when that could not be chosen."""
 
 
 def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
@@ -29,7 +35,7 @@ def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
 
     Args:
         workload: its module gets the weights.
-        given: checkpoint, epochs, learning rate, batch size and seed.
+        given: checkpoint, epochs, and how it steps.
         progress: told how far it is.
     """
     if given.checkpoint is not None and not workload.untrained:
@@ -38,6 +44,9 @@ def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
     key = [RECIPE, torch.__version__, workload.network, _source(workload.network["model"]), workload.data.fingerprint]
     key += [epochs, given.lr, given.batch_size, given.seed, workload.device.type]
     key += [workload.weights()] if workload.untrained else []
+    recipe = recipe_of(given, workload.data)
+    # Networks of a time when these could not be chosen are known without them.
+    key += [f"{name}={recipe[name]}" for name, usual in BEFORE.items() if recipe[name] != usual]
     path = cache_folder() / "dense" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.safetensors"
     if path.is_file():
         progress.note(f"dense network from the cache: {path}")
@@ -69,7 +78,7 @@ def fit(
         module: the network, changed in place.
         workload: its images and device.
         epochs: passes over the training images.
-        given: learning rate, batch size and seed.
+        given: how it steps; the schedule is that of a pruned network.
         state: file from which an interrupted training continues.
         progress: told how far it is, as a stage of its own.
         recovery: the network is a pruned one that was trained before.
@@ -96,10 +105,11 @@ def fit(
         progress.update(done, **facts)
 
     state.parent.mkdir(parents=True, exist_ok=True)
+    schedule = (recovery and getattr(given, "schedule", None)) or USUAL
     result = train(
         module,
         workload.data.train,
-        TrainingConfig(epochs=epochs, lr=given.lr, recovery=recovery, batch_size=given.batch_size, seed=given.seed),
+        TrainingConfig(epochs=epochs, recovery=recovery, schedule=schedule, **recipe_of(given, workload.data)),
         device=workload.device,
         teacher=teacher,
         state=state,
@@ -107,6 +117,33 @@ def fit(
         on_step=stepped,
     )
     return result.history
+
+
+def recipe_of(given: Train | Search | Finetune, data: Dataset) -> dict[str, Any]:
+    """What settings say of how a training steps, and what suits the images where they leave it open.
+
+    Args:
+        given: of a command that trains.
+        data: the images.
+
+    Returns:
+        Attributes of `rlprune.training.config.TrainingConfig`.
+    """
+    return {
+        "lr": given.lr,
+        "batch_size": given.batch_size,
+        "weight_decay": data.weight_decay if given.weight_decay is None else given.weight_decay,
+        "label_smoothing": given.label_smoothing or 0.0,
+        "augment": given.augment or STANDARD,
+        "seed": given.seed,
+    }
+
+
+def finetuning_epochs(given: Recovery, data: Dataset, asked: int | None) -> int:
+    """Passes over the images that a fine-tuning makes: as many as are asked for, or as suit schedule and images."""
+    if asked is not None:
+        return asked
+    return data.long_epochs if given.schedule == LONG else data.finetune_epochs
 
 
 def _source(model: str) -> str:

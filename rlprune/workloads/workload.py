@@ -17,6 +17,7 @@ from rlprune.models.checkpoint import load_checkpoint, weights_hash
 from rlprune.models.head import find_head
 from rlprune.models.registry import rebuild_model
 from rlprune.models.trust import remember
+from rlprune.tasks.base import AS_THEY_ARE
 from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.tracing.build import build_graph
 from rlprune.tracing.selection import CHOICES, parse_choice
@@ -34,8 +35,6 @@ DATA_SETTINGS = (
 )  # fmt: skip
 KEPT = (*(name for name in DATA_SETTINGS if name not in ("workers", "download")), "seed")
 """What a plan keeps of the images that it was made for."""
-RUNS_NOT = (RuntimeError, TypeError, ValueError, AssertionError, IndexError)
-"""What networks raise on images that are not for them."""
 ENOUGH, ENOUGH_EACH = 50, 5
 """Search images in all and of every class with which plans can be told apart."""
 LOOKED_AT = 8
@@ -100,6 +99,7 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
         data = read_data(settings)
         if settings.get("evaluations") and not settings.get("search_images"):
             _tell_of_few(data, progress)
+    _require_changeable(settings.get("augment"), data)
     progress.stage("tracing the network")
     network, module, untrained = _build(settings, len(data.classes), data.shape, device, progress.note)
     _require_outputs(module, data, device, progress)
@@ -197,13 +197,21 @@ def _require_channels(module: nn.Module, images: torch.Tensor, name: str) -> Non
         ) from error
 
 
+def _require_changeable(augment: str | None, data: Dataset) -> None:
+    if augment not in (None, AS_THEY_ARE) and not data.train.changeable:
+        raise UserError(
+            f"--augment {augment}: the images of {data.name} are centred and of one size, mirrored or moved ones never "
+            "occur; leave it out"
+        )
+
+
 def _require_outputs(module: nn.Module, data: Dataset, device: torch.device, progress: Progress) -> None:
     """Whether the network returns what a classifier returns, with an output for every class."""
     try:
         with torch.inference_mode():
             output = module(example(data.shape, device=device))
-    except RUNS_NOT:
-        # Tracing says so.
+    # Anybody's code runs here; tracing says what is wrong with it.
+    except Exception:
         return
     CLASSIFICATION.check(output)
     outputs, classes = output.shape[1], len(data.classes)

@@ -82,7 +82,7 @@ def test_no_tuning_takes_longer_than_the_fine_tuning_it_stands_for(
     for epochs, expected in ((1, [1]), (3, [1]), (4, [1, 4])):
         tuners = FineTunedEvaluator.of_all_lengths(workload, scores, epochs, seed=3, distill=True)
         assert [tuner.epochs for tuner in tuners] == expected
-    assert (tuners[1].seed, tuners[1].teacher) == (3, workload.module)
+    assert (tuners[1].config.seed, tuners[1].teacher) == (3, workload.module)
 
 
 def test_few_images_are_seen_more_than_once_in_a_brief_tuning_but_the_longest_fits_into_the_whole_one(

@@ -8,7 +8,7 @@ import pytest
 from rlprune.config.commands import Search
 from rlprune.config.resolve import as_dict
 from rlprune.errors import UserError
-from rlprune.runs.folder import RunFolder, default_folder, finished, read_result, write_result
+from rlprune.runs.folder import RunFolder, as_begun, default_folder, finished, read_result, write_result
 
 CONFIG = Search(model="vgg16", budget=0.3)
 
@@ -37,6 +37,34 @@ def test_a_setting_that_is_newer_leaves_older_runs_as_they_were(tmp_path: Path) 
     RunFolder.check(tmp_path / "run", CONFIG)
     with pytest.raises(UserError, match=r"channels: not set \(there\) / 1 \(now\)"):
         RunFolder.check(tmp_path / "run", grey)
+
+
+def test_a_run_that_an_older_version_began_goes_on_as_it_was_begun(tmp_path: Path) -> None:
+    """It does not mention how weights decay, and all images had the same decay then."""
+    run, older = tmp_path / "run", replace(CONFIG, weight_decay=5e-4)
+    assert as_begun(run, CONFIG) == CONFIG
+    RunFolder(run, CONFIG)
+    assert as_begun(run, CONFIG) == CONFIG
+    with pytest.raises(UserError, match=r"weight_decay: not set \(there\) / 0\.0005 \(now\)"):
+        RunFolder.check(run, older)
+    lines = (run / "config.yaml").read_text().splitlines(keepends=True)
+    (run / "config.yaml").write_text("".join(line for line in lines if not line.startswith("weight_decay")))
+    assert as_begun(run, CONFIG) == older
+    RunFolder.check(run, older)
+    RunFolder.check(run, CONFIG)
+    other = replace(CONFIG, weight_decay=1e-4)
+    assert as_begun(run, other) == other
+    with pytest.raises(UserError, match=r"weight_decay: not set \(there\) / 0\.0001 \(now\)"):
+        RunFolder.check(run, other)
+
+
+def test_how_a_network_is_trained_makes_another_run_where_it_is_not_as_usual() -> None:
+    usual: dict[str, Any] = {"label_smoothing": 0.0, "augment": "standard", "schedule": "usual"}
+    assert default_folder(replace(CONFIG, **usual)) == default_folder(CONFIG)
+    others: list[dict[str, Any]] = [
+        {"weight_decay": 5e-4}, {"label_smoothing": 0.1}, {"augment": "flip"}, {"schedule": "long"},
+    ]  # fmt: skip
+    assert len({default_folder(CONFIG), *(default_folder(replace(CONFIG, **other)) for other in others)}) == 5
 
 
 def test_the_default_folder_is_one_folder_whatever_the_names() -> None:

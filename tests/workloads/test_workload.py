@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,11 +7,12 @@ import torch
 from workshop import NET, write_waves
 
 from rlprune.config.commands import Search
+from rlprune.data.dataset import load_data
 from rlprune.errors import UserError
 from rlprune.models.checkpoint import save_weights
 from rlprune.plans.plan import PruningPlan
 from rlprune.utils.progress import Progress
-from rlprune.workloads.dense import train_dense
+from rlprune.workloads.dense import finetuning_epochs, recipe_of, train_dense
 from rlprune.workloads.pruned import settings_of_plan
 from rlprune.workloads.workload import Workload, open_workload
 
@@ -92,6 +94,48 @@ def test_the_number_of_epochs_is_part_of_what_a_network_is(settings: dict[str, A
     for epochs in (0, 1):
         train_dense(opened(settings), Search(**settings, budget=0.3, train_epochs=epochs), Progress())
     assert len(list((tmp_path / "cache" / "dense").iterdir())) == 2
+
+
+def test_how_it_steps_is_part_of_what_a_dense_network_is(settings: dict[str, Any], tmp_path: Path) -> None:
+    """And what goes without saying is none: networks in the cache of older versions stay known."""
+    different: list[dict[str, Any]] = [
+        {}, {"weight_decay": 1e-4}, {"label_smoothing": 0.1}, {"augment": "none"}, {"augment": "flip"},
+    ]  # fmt: skip
+    said: list[dict[str, Any]] = [{"weight_decay": 5e-4}, {"label_smoothing": 0.0}, {"augment": "standard"}]
+    for number, more in enumerate([*different, *said], 1):
+        train_dense(opened(settings), Search(**settings, **more, budget=0.3, train_epochs=0), Progress())
+        assert len(list((tmp_path / "cache" / "dense").iterdir())) == min(number, len(different))
+
+
+def test_what_is_left_open_suits_the_images(settings: dict[str, Any]) -> None:
+    given, data = Search(**settings, budget=0.3, seed=3), opened(settings).data
+    usual = {"lr": None, "batch_size": None, "label_smoothing": 0.0, "augment": "standard", "seed": 3}
+    assert recipe_of(given, data) == usual | {"weight_decay": 5e-4}
+    assert recipe_of(given, replace(data, shape=(3, 224, 224))) == usual | {"weight_decay": 1e-4}
+    asked: dict[str, Any] = {
+        "weight_decay": 0.0,
+        "label_smoothing": 0.2,
+        "augment": "cutout",
+        "lr": 0.3,
+        "batch_size": 8,
+    }
+    assert recipe_of(replace(given, **asked), data) == asked | {"seed": 3}
+
+
+def test_a_long_schedule_has_its_own_number_of_epochs(settings: dict[str, Any]) -> None:
+    """Of a folder of images 100, of others as many as their literature takes."""
+    given, data = Search(**settings, budget=0.3), opened(settings).data
+    long = replace(given, schedule="long")
+    assert [finetuning_epochs(each, data, None) for each in (given, long)] == [10, 100]
+    assert [finetuning_epochs(each, data, 7) for each in (given, long)] == [7, 7]
+    digits = load_data("digits")
+    assert [finetuning_epochs(each, digits, None) for each in (given, long)] == [3, 30]
+
+
+@pytest.mark.parametrize("augment", ["flip", "standard", "cutout"])
+def test_digits_are_not_mirrored_and_that_is_said_before_any_work(augment: str) -> None:
+    with pytest.raises(UserError, match=f"--augment {augment}: the images of digits are centred .* leave it out"):
+        opened({"model": "no such thing", "data": "digits", "augment": augment})
 
 
 def test_calibration_images_are_read_once_and_the_dense_network_is_measured_once(
