@@ -239,7 +239,7 @@ class Recovery(Optimiser):
 
     schedule: str | None = setting(
         None,
-        help="of the fine-tuning; long is that of the literature, 100 epochs and more unless their number is given, of "
+        help="of the fine-tuning; long is that of the literature, about 100 epochs unless their number is given, of "
         "which 5 % warm up",
         unset="usual",
         choices=SCHEDULES,
