@@ -499,8 +499,6 @@ def dead_reader(root: Path, whole: dict[str, str]) -> Fault:
     killed, undisturbed = root / "killed.safetensors", root / "undisturbed.safetensors"
 
     def disturbed() -> None:
-        # Otherwise every reader would import this script with all its libraries.
-        del sys.modules["__main__"].__file__
         rlprune.train(**settings, workers=2, out=killed, progress=Killing())
 
     assert ended(child(disturbed)) == 2
