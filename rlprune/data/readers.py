@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ class Readers:
             collate_fn=_stacked,
             pin_memory=pinned,
             multiprocessing_context=_context(),
+            worker_init_fn=_end_with_the_parent,
             persistent_workers=stay,
             generator=torch.Generator(),  # without one of its own the loader would draw from the global generator
         )
@@ -194,6 +196,18 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "torchvision.transforms"])
     return context
+
+
+def _end_with_the_parent(worker: int) -> None:
+    """Whoever is killed cannot end its processes, and the server that they are forked from waits for them."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

@@ -126,6 +126,26 @@ def test_a_script_without_a_guard_can_have_processes(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("[0, 1, 2]\n", "")
 
 
+def test_processes_end_with_whoever_started_them(tmp_path: Path) -> None:
+    """They have its standard output, which ends when the last of them does."""
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "script.py").write_text(
+        "import os, signal, torch\n"
+        "from rlprune.data.stream import StreamImages\n"
+        f"paths = [f'{tmp_path}/{{number}}.png' for number in range(3)]\n"
+        "images = StreamImages.of(paths, torch.arange(3), (3, 70, 70), workers=1)\n"
+        "batches = images.batches(1)\n"
+        "next(batches)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], env=environment, stdout=subprocess.PIPE, timeout=120
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
 def test_images_are_mirrored_alone_or_lose_a_part(photos: StreamImages) -> None:
     """A mirrored image is the centre from right to left; of 96 x 96 pixels up to 48 x 48 are black."""
     photos.mean, photos.std = (0.0,) * 3, (1.0,) * 3
