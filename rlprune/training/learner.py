@@ -51,7 +51,11 @@ class Learner:
 
     def step(self, inputs: Tensor, targets: Tensor, lesson: Tensor | None = None) -> None:
         """Learn from one batch, and from a teacher's outputs for it."""
-        output, *auxiliary = self.task.outputs(self.model(inputs))
+        # Not through Fabric's own module: one flag for all threads tells it whether a backward pass is Fabric's, and
+        # several networks go back at once.
+        with self.fabric.autocast():
+            result = self.model.module(inputs)
+        output, *auxiliary = (one.float() for one in self.task.outputs(result))
         losses = [self.task.loss(one, targets, smoothing=self.smoothing) for one in (output, *auxiliary)]
         loss = losses[0] + AUXILIARY * sum(losses[1:])
         if lesson is not None:

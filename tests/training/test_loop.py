@@ -342,6 +342,21 @@ def test_bfloat16_mixed_precision(monkeypatch: pytest.MonkeyPatch, capfd: pytest
     assert capfd.readouterr().err == ""
 
 
+def test_networks_recover_together_in_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several at once go forward and back in bfloat16, and each ends where it would have ended alone."""
+    monkeypatch.setattr(learner, "evaluation_dtype", lambda device: torch.bfloat16)
+    # Four networks at once, whatever the machine, each on one thread as alone.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    config = TrainingConfig(epochs=6, lr=0.05, recovery=True)
+    together = [steady(seed) for seed in range(4)]
+    recover_together(together, bright_or_dark(), config, device=CPU)
+    for seed, module in enumerate(together):
+        alone = steady(seed)
+        train(alone, bright_or_dark(), config, device=CPU)
+        assert same(module, alone)
+
+
 class WithAuxiliary(nn.Module):
     """In training mode it returns the logits and those of two heads, of which one is switched off."""
 
@@ -443,7 +458,7 @@ def test_a_wrapped_network_is_trained_as_it_would_be_without(tmp_path: Path) -> 
     for wrap in (lambda net: net, nn.DataParallel, torch.compile):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        train(wrap(net), images, TrainingConfig(epochs=1, augment=False), device=CPU)  # type: ignore[arg-type]
+        train(wrap(net), images, TrainingConfig(epochs=1, augment="none"), device=CPU)  # type: ignore[arg-type]
         found.append(net[1].weight)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
