@@ -25,7 +25,6 @@ from rlprune.training.loop import evaluate
 from rlprune.utils.arguments import parse_model_args
 from rlprune.utils.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.utils.finite import require_finite_outputs
-from rlprune.utils.main_guard import require_main_guard
 from rlprune.utils.progress import Progress
 from rlprune.utils.shapes import RGB, Shape, as_settings, counted, example
 
@@ -76,7 +75,6 @@ def inputs_of(workload: Workload) -> dict[str, str]:
 def read_data(settings: Mapping[str, Any]) -> Dataset:
     """The data set that settings name."""
     given = {key: settings[key] for key in DATA_SETTINGS if settings.get(key) is not None}
-    require_main_guard(given.get("workers", 0))
     return load_data(
         given.pop("data", "digits"), root=given.pop("data_root", None), seed=settings.get("seed") or 0, **given
     )
