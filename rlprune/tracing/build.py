@@ -12,9 +12,9 @@ from torch import nn
 from rlprune.errors import UserError
 from rlprune.graph.structure import WHOLE, Axis, Graph, Group, Product, TensorMap
 from rlprune.tracing.coupling import Coupling, Side, trace_coupling
+from rlprune.tracing.examples import Example, call
 from rlprune.tracing.running import described, explain
 from rlprune.tracing.selection import EVERYTHING, Choice, declare
-from rlprune.tracing.tracer import Example, call
 from rlprune.tracing.verify import misread_groups
 from rlprune.utils.lazy import settle
 from rlprune.utils.modules import named_tensors, unwrapped

@@ -12,9 +12,10 @@ from torch import nn
 import rlprune.tracing.data_rules
 import rlprune.tracing.weight_rules  # noqa: F401  (both fill the table of rules)
 from rlprune.tracing.closed import close
+from rlprune.tracing.examples import Example
 from rlprune.tracing.exploration import explore, keep_unreached
 from rlprune.tracing.labels import changing
-from rlprune.tracing.tracer import Example, Tracer
+from rlprune.tracing.tracer import Tracer
 from rlprune.utils.modules import INSTANCE_NORMS, copy_sharing_weights, evaluating, named_tensors
 
 Side = tuple[str, str]

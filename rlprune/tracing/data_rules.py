@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rlprune.tracing.labels import ALWAYS, always, first, varies, varying
-from rlprune.tracing.tracer import INPUT, Call, Tracer, rule
+from rlprune.tracing.operations import Call, rule
+from rlprune.tracing.tracer import INPUT, Tracer
 
 FIXED = "its channels are picked by positions that are written into the code"
 RANKED = "its channels are ranked"

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from rlprune.tracing.tracer import Example, Tracer
+from rlprune.tracing.examples import Example
+from rlprune.tracing.tracer import Tracer
 
 WAYS = 16
 """Ways that no input takes by itself that are tried at most."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlprune.errors import UserError
-from rlprune.tracing.tracer import Example, call
+from rlprune.tracing.examples import Example, call
 from rlprune.utils.modules import OWN, copy_sharing_weights, evaluating
 
 

@@ -6,9 +6,8 @@ Every operation of ATen has a rule for the labels of its result (`rlprune.tracin
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
@@ -16,19 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from rlprune.errors import UserError
 from rlprune.tracing.closed import Closed
+from rlprune.tracing.examples import Example, call, output_tensors, plain
 from rlprune.tracing.labels import Ties, always, distinct, first
+from rlprune.tracing.operations import RULES, Call, not_followed
 from rlprune.tracing.provenance import Provenance
 from rlprune.utils.modules import named_tensors
-
-Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
-Rule = Callable[["Tracer", "Call"], None]
-RULES: dict[Any, Rule] = {}
 
 INPUT = "it meets the network's input, or numbers that are no parameter"
 OUTPUT = "its channels are the network's output"
@@ -39,50 +36,6 @@ DECIDING = ("_local_scalar_dense", "equal")
 """Operations that tell Python a number."""
 LARGEST = 2**19
 """Elements of a parameter outside a layer that are followed one by one; of a larger one its likely channels are."""
-
-
-class Call:
-    """One operation: its arguments by name, its inputs and its result."""
-
-    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
-        self.func = func
-        self.args = args
-        self.kwargs = kwargs
-        self.result = result
-
-    def __getitem__(self, name: str) -> Any:
-        for position, argument in enumerate(self.func._schema.arguments):
-            if argument.name == name:
-                given = position < len(self.args)
-                return self.args[position] if given else self.kwargs.get(name, argument.default_value)
-        return None
-
-    @property
-    def name(self) -> str:
-        """Such as ``conv2d``."""
-        return self.func.overloadpacket.__name__
-
-    @property
-    def out(self) -> Tensor:
-        """The first tensor of the result."""
-        return self.tensors(self.result)[0]
-
-    @staticmethod
-    def tensors(tree: Any) -> list[Tensor]:
-        """All tensors of a nested structure."""
-        return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operations of ATen, with their in-place forms; unknown names are of other torch versions."""
-
-    def register(function: Rule) -> Rule:
-        for form in [*names, *(f"{name}_" for name in names)]:
-            if (packet := getattr(torch.ops.aten, form, None)) is not None:
-                RULES[packet] = function
-        return function
-
-    return register
 
 
 class Tracer(TorchDispatchMode):
@@ -353,41 +306,3 @@ def unknown(trace: Tracer, call: Call) -> None:
     """An operation without a rule: what enters it is never cut."""
     for tensor in Call.tensors([call.args, call.kwargs]):
         trace.ties.keep(trace.labels(tensor), not_followed(call))
-
-
-def not_followed(call: Call) -> str:
-    """Why what enters an operation stays whole."""
-    return f"it goes through {call.name}, which cannot be followed"
-
-
-def plain(tensor: Any) -> Any:
-    """A tensor without a class of its own around it, which would hide what becomes of it."""
-    mine = isinstance(tensor, Tensor) and type(tensor) not in (Tensor, nn.Parameter)
-    dispatches = type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl if mine else True
-    return tensor if dispatches else tensor.as_subclass(Tensor)
-
-
-def call(module: nn.Module, example: Example) -> Any:
-    """Run a network on one tensor, on several, or on named ones."""
-    if isinstance(example, Mapping):
-        return module(**example)
-    return module(*example) if isinstance(example, tuple) else module(example)
-
-
-def output_tensors(output: Any, seen: set[int] | None = None) -> list[Tensor]:
-    """The tensors of a result, whatever they are wrapped in."""
-    seen = set() if seen is None else seen
-    if isinstance(output, Tensor):
-        return [output]
-    if id(output) in seen or isinstance(output, (str, bytes, nn.Module, type)):
-        return []
-    seen.add(id(output))
-    if isinstance(output, Mapping):
-        parts = list(output.values())
-    elif isinstance(output, Iterable):
-        parts = list(output)
-    elif is_dataclass(output):
-        parts = [getattr(output, part.name) for part in fields(output)]
-    else:
-        parts = list(getattr(output, "__dict__", {}).values())
-    return [tensor for part in parts for tensor in output_tensors(part, seen)]

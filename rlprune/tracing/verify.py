@@ -15,7 +15,7 @@ from torch import nn
 from rlprune.graph.structure import WHOLE, Graph
 from rlprune.graph.surgery import Slicer, install
 from rlprune.tracing.coupling import Coupling, Side, follow
-from rlprune.tracing.tracer import Example
+from rlprune.tracing.examples import Example
 from rlprune.utils.modules import copy_sharing_weights, named_tensors
 
 MISREAD = "the number of its channels, or the order of them, is fixed in the network's code"

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from rlprune.tracing.labels import ALWAYS, first, varies, varying
-from rlprune.tracing.tracer import COMPUTED, INPUT, Call, Tracer, not_followed, rule, unknown
+from rlprune.tracing.operations import Call, not_followed, rule
+from rlprune.tracing.tracer import COMPUTED, INPUT, Tracer, unknown
 from rlprune.utils.modules import cuts_whole_groups
 
 GROUPED = "it is tied to a grouped transposed convolution"

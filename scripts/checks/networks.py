@@ -43,7 +43,7 @@ from rlprune.models.registry import build_model
 from rlprune.plans.counts import top_mask
 from rlprune.plans.plan import make_plan
 from rlprune.tracing.build import build_graph
-from rlprune.tracing.tracer import output_tensors
+from rlprune.tracing.examples import output_tensors
 from rlprune.utils.device import machine
 from rlprune.utils.modules import copy_module, copy_sharing_weights, named_tensors
 

@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 import rlprune.tracing.weight_rules  # noqa: F401  (fills the table of rules)
 from rlprune.tracing import data_rules as moves
 from rlprune.tracing.labels import ALWAYS, varying
-from rlprune.tracing.tracer import INDICES, INPUT, RULES, Tracer
+from rlprune.tracing.operations import RULES
+from rlprune.tracing.tracer import INDICES, INPUT, Tracer
 
 Run = Callable[[Tensor], Any]
 CHANNELS = 8

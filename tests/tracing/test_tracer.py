@@ -19,7 +19,7 @@ import rlprune.tracing.data_rules
 import rlprune.tracing.weight_rules  # noqa: F401  (both fill the table of rules)
 from rlprune.tracing import tracer
 from rlprune.tracing.labels import ALWAYS
-from rlprune.tracing.tracer import COMPUTED, INPUT, OUTER, OUTPUT, RULES, Call, Tracer, call, rule
+from rlprune.tracing.tracer import COMPUTED, INPUT, OUTER, OUTPUT, Tracer
 
 VECTOR = torch.rand(2, 5)
 IMAGE = torch.rand(1, 3, 8, 8)
@@ -272,17 +272,6 @@ def test_outputs_stay_whatever_they_are_wrapped_in(name: str) -> None:
     assert type(output) is type(WRAPPED[name](VECTOR))
 
 
-def test_examples() -> None:
-    class Sum(nn.Module):
-        def forward(self, x: Tensor, y: Tensor | int = 1) -> Tensor:
-            return x + 2 * y
-
-    one = torch.ones(1)
-    assert call(Sum(), one).item() == 3
-    assert call(Sum(), (one, one * 2)).item() == 5
-    assert call(Sum(), {"y": one * 3, "x": one}).item() == 7
-
-
 def test_the_result_is_the_networks() -> None:
     net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
     assert Tracer(net).run(net, VECTOR).equal(net(VECTOR))
@@ -393,25 +382,6 @@ def test_what_a_result_is_labelled_with() -> None:
     trace.tie_parameter(None, trace.labels(x))
     trace.put(x, trace.ties.fresh(4))
     assert trace.labels(x)[0, 0].tolist() == [4, 5, 6, 7]
-
-
-def test_arguments_of_an_operation_have_names() -> None:
-    one = Call(aten.conv2d.default, (1, 2, 3), {"groups": 4}, result=[torch.zeros(1), None])
-    assert [one[name] for name in ("input", "weight", "bias", "groups")] == [1, 2, 3, 4]
-    assert one["stride"] == [1, 1]
-    assert one["nothing"] is None
-    assert one.name == "conv2d"
-    assert one.out is one.result[0]
-    assert Call.tensors({"a": [one.out, 3, (None, one.out)]}) == [one.out, one.out]
-
-
-def test_rules_are_registered_with_their_forms_in_place() -> None:
-    try:
-        own = rule("cumprod", "no_such_operation")(lambda trace, call: None)
-        assert RULES[aten.cumprod] is RULES[aten.cumprod_] is own
-        assert not any(packet.__name__.startswith("no_such") for packet in RULES)
-    finally:
-        del RULES[aten.cumprod], RULES[aten.cumprod_]
 
 
 def test_the_innermost_layer_is_refused() -> None:

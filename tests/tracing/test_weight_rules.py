@@ -20,7 +20,8 @@ from rlprune.cost.exact import build_cost
 from rlprune.tracing import weight_rules as rules
 from rlprune.tracing.build import build_graph
 from rlprune.tracing.labels import ALWAYS
-from rlprune.tracing.tracer import COMPUTED, INPUT, RULES, Tracer
+from rlprune.tracing.operations import RULES
+from rlprune.tracing.tracer import COMPUTED, INPUT, Tracer
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
