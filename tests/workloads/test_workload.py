@@ -264,9 +264,10 @@ def test_few_search_images_are_told_where_plans_are_ranked_on_them(settings: dic
     write_waves(tmp_path / "few", train=40, test=2)
     few = settings | {"data": f"folder:{tmp_path / 'few'}", "search_images": None, "evaluations": 300}
     notes = Notes()
-    assert len(open_workload(few, notes).data.search) == 6
+    # Five of each of three classes.
+    assert len(open_workload(few, notes).data.search) == 15
     assert notes.told == [
-        "plans are ranked on 6 of 120 training images, where each is 17 points of accuracy: ask for more with "
+        "plans are ranked on 15 of 120 training images, where each is 7 points of accuracy: ask for more with "
         "--search-images 30, or add images"
     ]
     for quiet in ({"search_images": 6}, {"evaluations": None}, {"search_images": 30}):
