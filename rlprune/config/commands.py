@@ -52,6 +52,8 @@ CONTROLS = ("fbs", "rnp")
 class Train(Training, Run, Data, NewNetwork):
     """Settings of ``train``."""
 
+    out: Path | None = setting(None, help="file for the weights", unset="MODEL-DATA.safetensors")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
