@@ -59,6 +59,7 @@ def close(module: nn.Module) -> None:
         raise UserError(f"the network is {what}, which cannot be looked into: give the module that it was made from")
     for name, part in list(module.named_children()):
         if what := opaque(part):
-            setattr(module, name, Closed(part, what))
+            # Nobody reaches it any more to say so.
+            setattr(module, name, Closed(part.eval(), what))
         else:
             close(part)

@@ -58,6 +58,14 @@ def test_a_scripted_part() -> None:
     torch.testing.assert_close(net(images), plain(images))
 
 
+def test_a_part_runs_as_in_use() -> None:
+    """Its norm has no statistics to take of a single position."""
+    part = torch.jit.script(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8), nn.Conv2d(8, 12, 1)))
+    net = around(part).train()
+    assert {group.name for group in build_graph(net, IMAGE).groups} == {"two", "three"}
+    assert net.part.training
+
+
 def test_a_network_that_is_scripted_as_a_whole() -> None:
     with pytest.raises(UserError, match="the network is a scripted module, which cannot be looked into: give the"):
         build_graph(torch.jit.script(inside()), torch.zeros(1, 8, 8, 8))
