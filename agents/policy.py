@@ -30,7 +30,7 @@ from rlprune.workloads.workload import Workload, inputs_of
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-POLICY_FORMAT = FileFormat("rlprune-policy", 3, oldest=3)
+POLICY_FORMAT = FileFormat("rlprune-policy", 4, oldest=3)
 ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"clip": lambda actions: np.clip(actions, -1, 1), "tanh": np.tanh}
 """What follows the last layer: the mean of a Gaussian is clipped, an actor is squashed."""
 
@@ -129,7 +129,7 @@ def _source(workload: Workload, prepared: Prepared) -> SourceNetwork:
     return SourceNetwork(
         workload.network, workload.data.name, inputs_of(workload), channels,
         features.names[: features.static.shape[1]], features.static, prepared.sensitivity,
-        prepared.even,
+        prepared.base,
     )  # fmt: skip
 
 

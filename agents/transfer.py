@@ -16,6 +16,7 @@ from rlprune.cost.exact import Cost
 from rlprune.envs.observation import Features, layer_facts
 from rlprune.evaluation.sensitivity import Sensitivity
 from rlprune.graph.structure import Graph
+from rlprune.methods.allocators.base_plans import KINDS
 from rlprune.plans.plan import check_network
 from rlprune.workloads.workload import Workload, inputs_of
 
@@ -42,7 +43,7 @@ class SourceNetwork:
         names: of the static features.
         facts: (groups, static features).
         sensitivity: its measured curves.
-        even: its base plans were the uniform ones, and not those of the sensitivity rule.
+        base: the kind of base plan that was best there, one of `rlprune.methods.allocators.base_plans.KINDS`.
     """
 
     network: Mapping[str, Any]
@@ -52,7 +53,7 @@ class SourceNetwork:
     names: tuple[str, ...]
     facts: np.ndarray
     sensitivity: Sensitivity
-    even: bool
+    base: str
 
     def is_same_architecture(self, graph: Graph) -> bool:
         """Whether a network has the same groups of the same sizes in the same order."""
@@ -126,7 +127,7 @@ class SourceNetwork:
                 self.channels.items(), self.facts, self.sensitivity.rises, strict=True
             )
         ]
-        about = {"network": dict(self.network), "data": self.data, "inputs": dict(self.inputs), "even": self.even}
+        about = {"network": dict(self.network), "data": self.data, "inputs": dict(self.inputs), "base": self.base}
         return {**about, "ratios": self.sensitivity.ratios.tolist(), "groups": groups}
 
     @staticmethod
@@ -148,7 +149,15 @@ class SourceNetwork:
         sensitivity = Sensitivity(ratios, rises)
         about = (data["network"], data["data"], data["inputs"])
         check_network(data["network"])
-        return SourceNetwork(*about, channels, tuple(names), facts, sensitivity, bool(data["even"]))
+        return SourceNetwork(*about, channels, tuple(names), facts, sensitivity, _base(data))
+
+
+def _base(data: Mapping[str, Any]) -> str:
+    """The kind of base plan; policies up to format 3 only tell whether it was the uniform one."""
+    kind = data["base"] if "base" in data else KINDS[bool(data["even"])]
+    if kind not in KINDS:
+        raise ValueError(f"a base plan of an unknown kind {kind!r}")
+    return str(kind)
 
 
 def nearest_source(sources: Sequence[SourceNetwork], workload: Workload) -> SourceNetwork:

@@ -12,7 +12,7 @@ from rlprune.evaluation.activity import channel_activity
 from rlprune.evaluation.evaluator import Evaluator, PlanEvaluator
 from rlprune.evaluation.network import PreparedNetwork
 from rlprune.evaluation.sensitivity import Sensitivity, measure
-from rlprune.methods.allocators.base_plans import base_wishes
+from rlprune.methods.allocators.base_plans import KINDS, base_wishes
 from rlprune.methods.criteria.base import score_channels
 from rlprune.tasks.base import Evaluation
 from rlprune.workloads.workload import Workload
@@ -27,13 +27,13 @@ class Prepared:
         starts: for each of them the (groups,) projected counts of the base plans that were measured, the sensitivity
             rule's first; the best kind of them is the one walked.
         sensitivity: the measured curves.
-        even: the base plans are the uniform ones.
+        base: the kind of the base plans that are walked, one of `rlprune.methods.allocators.base_plans.KINDS`.
     """
 
     specs: list[EpisodeSpec]
     starts: list[list[np.ndarray]]
     sensitivity: Sensitivity
-    even: bool
+    base: str
 
 
 def make_evaluator(
@@ -84,7 +84,7 @@ def prepare(
         specs[-1] = [replace(spec, base_value=value(spec)) for spec in specs[-1]]
     best = int(np.argmax(np.mean([[spec.base_value for spec in kinds] for kinds in specs], axis=0)))
     starts = [[spec.base_plan() for spec in kinds] for kinds in specs]
-    return Prepared([kinds[best] for kinds in specs], starts, sensitivity, even=best == 1)
+    return Prepared([kinds[best] for kinds in specs], starts, sensitivity, KINDS[best])
 
 
 def lay_out(

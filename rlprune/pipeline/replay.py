@@ -22,7 +22,7 @@ from rlprune.errors import UserError
 from rlprune.evaluation.activity import channel_activity
 from rlprune.evaluation.evaluator import Evaluator
 from rlprune.evaluation.pareto import front
-from rlprune.methods.allocators.base_plans import base_wishes
+from rlprune.methods.allocators.base_plans import base_wishes, wish_of
 from rlprune.models.trust import require_named
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.plans import plan_of
@@ -164,7 +164,7 @@ def _spec(
     """What is walked, with the network's own curves or borrowed ones and the kind of base plan that was good there."""
     activity = channel_activity(workload.module, workload.graph, workload.calibration()[0])
     curves, reward = source_network.borrow(workload.graph, workload.cost), parse_reward(there.reward)
-    wished = base_wishes(curves, projector, reward[0] if reward[1] else None)[source_network.even]
+    wished = wish_of(source_network.base, base_wishes(curves, projector, reward[0] if reward[1] else None))
     return lay_out(workload, projector, evaluator.scores, activity, curves, *reward, wished, policy.reach)
 
 

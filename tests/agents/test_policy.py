@@ -27,7 +27,7 @@ def policy_of(agent: Any, name: str) -> Policy:
     channels, facts = {"0": 8, "1": 8, "2": 8}, np.array([[0.1], [0.2], [2 / 3]])
     inputs = {"dense weights": "a", "images": "b"}
     source = SourceNetwork(
-        {"model": "toy", "args": {}}, "digits", inputs, channels, spec.features.names[:1], facts, curves, True
+        {"model": "toy", "args": {}}, "digits", inputs, channels, spec.features.names[:1], facts, curves, "uniform"
     )
     layers, end = layers_of(agent)
     return Policy(
@@ -74,7 +74,7 @@ def test_it_remembers_its_homes(ppo: Any, tmp_path: Path) -> None:
     assert (found.settings, found.provenance) == ({"seed": 3}, {"rlprune": "0"})
     assert [source.data for source in found.sources] == ["digits", "cifar10"]
     for there, here in zip(found.sources, saved.sources, strict=True):
-        for name in ("network", "data", "inputs", "channels", "names", "even"):
+        for name in ("network", "data", "inputs", "channels", "names", "base"):
             assert getattr(there, name) == getattr(here, name)
         np.testing.assert_array_equal(there.facts, here.facts)
         np.testing.assert_array_equal(there.sensitivity.rises, here.sensitivity.rises)
@@ -97,7 +97,7 @@ def test_it_is_found_in_a_run_and_alone(ppo: Any, tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"version": 2}, "has format version 2; this rlprune reads from 3 on: make it anew"),
-        ({"version": 9}, "has format version 9; this rlprune reads up to 3"),
+        ({"version": 9}, "has format version 9; this rlprune reads up to 4"),
         ({"observation": {"version": 7}}, "sees observations of version 7, and this rlprune shows those of version 1"),
         ({"observation": 3}, "is not a complete policy"),
         ({"homes": [{}]}, "is not a complete policy: KeyError"),

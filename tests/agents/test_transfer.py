@@ -40,7 +40,8 @@ def home_of(graph: Graph, cost: Cost, rises: np.ndarray) -> SourceNetwork:
     channels = {group.name: group.channels for group in graph.groups}
     inputs = {"dense weights": "here", "images": "these"}
     network = {"model": "vgg16", "args": {}}
-    return SourceNetwork(network, "digits", inputs, channels, features.names[:-DYNAMIC], features.static, curves, False)
+    seen = features.names[:-DYNAMIC], features.static
+    return SourceNetwork(network, "digits", inputs, channels, *seen, curves, "rule")
 
 
 RISES = np.array([[0.3, 1.0], [0.2, 0.7], [0.1, 0.4], [0.05, 0.2]])
@@ -174,6 +175,7 @@ def test_it_comes_back_from_a_file(source: SourceNetwork) -> None:
     again = SourceNetwork.from_json(source.as_json(), source.names)
     assert again.channels == source.channels
     np.testing.assert_array_equal(again.facts, source.facts)
+    assert again.base == "rule"
     for spoil in (
         lambda data: data["groups"][0].pop("rises"),
         lambda data: data["groups"][0]["rises"].pop(),
@@ -181,8 +183,20 @@ def test_it_comes_back_from_a_file(source: SourceNetwork) -> None:
         lambda data: data["groups"][0].update(rises=[0, float("nan"), 1]),
         lambda data: data.pop("ratios"),
         lambda data: data.update(groups=[]),
+        lambda data: data.pop("base"),
+        lambda data: data.update(base="none"),
+        lambda data: data.update(base=[]),
     ):
         data = source.as_json()
         spoil(data)
         with pytest.raises((KeyError, TypeError, ValueError)):
             SourceNetwork.from_json(data, source.names)
+
+
+@pytest.mark.parametrize(("even", "expected"), [(False, "rule"), (True, "uniform")])
+def test_one_of_an_earlier_format_tells_only_whether_plans_were_uniform(
+    source: SourceNetwork, even: bool, expected: str
+) -> None:
+    data = source.as_json()
+    del data["base"]
+    assert SourceNetwork.from_json({**data, "even": even}, source.names).base == expected

@@ -9,6 +9,9 @@ from rlprune.evaluation.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.methods.allocators.sensitivity import measure_probes, sensitivity_rule
 from rlprune.methods.allocators.uniform import uniform
 
+KINDS = ("rule", "uniform", "rule priced in MACs")
+"""What the base plans of `base_wishes` are called, in its order; policies on disk hold these names."""
+
 
 def base_plan(problem: AllocationProblem) -> np.ndarray:
     """Measure the sensitivities and the base plans of every kind; a search starts around the best of them.
@@ -40,6 +43,17 @@ def base_wishes(
         return [sensitivity_rule(sensitivity, projector, weights)]
     wishes = [sensitivity_rule(sensitivity, projector), uniform(projector).astype(float)]
     return [*wishes, sensitivity_rule(sensitivity, projector, price="macs")] if projector.budget.timed else wishes
+
+
+def wish_of(kind: str, wishes: list[np.ndarray]) -> np.ndarray:
+    """The base plan of a kind; the rule's where the budget has none of that kind.
+
+    Args:
+        kind: one of `KINDS`.
+        wishes: of `base_wishes`.
+    """
+    place = KINDS.index(kind)
+    return wishes[place if place < len(wishes) else 0]
 
 
 def number_of_kinds(budget: Budget) -> int:

@@ -49,7 +49,7 @@ def test_the_better_kind_over_all_budgets(workload: Workload, losses: tuple[floa
     evaluator: Any = Measuring(workload, {tuple(plan.tolist()): loss for plan, loss in zip(plans, losses, strict=True)})
     told: list[Any] = []
     prepared = prepare(workload, projectors, evaluator, np.zeros(2), False, told.append)
-    assert prepared.even == even
+    assert prepared.base == ("uniform" if even else "rule")
     assert len(told) == 2
     for spec, plan, (rule, other), loss in zip(prepared.specs, plans, prepared.starts, losses, strict=True):
         assert other.tolist() == plan.tolist()
@@ -70,12 +70,12 @@ def test_under_a_latency_the_rule_is_also_priced_in_macs(workload: Workload) -> 
     evaluator = Measuring(workload, {tuple(priced.tolist()): 0.5}, slope=0.1)
     prepared = prepare(workload, [projector], evaluator, np.zeros(2), False)
     assert (prepared.specs[0].base_plan() == priced).all()
-    assert not prepared.even
+    assert prepared.base == "rule priced in MACs"
 
 
 def test_where_the_agent_balances_there_is_only_the_rule(workload: Workload) -> None:
     projector = BudgetProjector(workload.cost, parse_budget(0.5))
     evaluator: Any = Measuring(workload, {tuple(uniform(projector).tolist()): 0.1})
     prepared = prepare(workload, [projector], evaluator, np.array([1.0, 0.0]), True)
-    assert not prepared.even
+    assert prepared.base == "rule"
     assert tuple(uniform(projector).tolist()) not in evaluator.seen
