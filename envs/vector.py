@@ -77,7 +77,11 @@ def _advance(
     losses = checked_losses(score(walks.counts), walks.number)
     rewards = walks.spec.reward(walks.counts, losses).astype(np.float32)
     infos: list[dict[str, Any]] = [
-        {"terminal_observation": observation, "episode": {"r": float(reward), "l": walks.groups, "t": 0.0}}
-        for observation, reward in zip(observations, rewards, strict=True)
+        {
+            "terminal_observation": observation,
+            "counts": counts,
+            "episode": {"r": float(reward), "l": walks.groups, "t": 0.0},
+        }
+        for observation, counts, reward in zip(observations, walks.counts.copy(), rewards, strict=True)
     ]
     return walks.reset(), rewards, dones, infos

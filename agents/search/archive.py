@@ -104,6 +104,10 @@ class PlanArchive:
         self.spec = replace(self.spec, projector=projector)
         self.add([self.spec.finish(plan[None])[0]], most)
 
+    def expected_reward(self, counts: np.ndarray) -> np.ndarray:
+        """(plans,) rewards of walks that end in (plans, groups) kept counts, by the model as it is now."""
+        return self.spec.reward(counts, self.model.mean(counts, self.budget))
+
     def imagined_score(self) -> Score:
         """The forecast losses of imagined plans, which are remembered."""
         mean = partial(self.model.mean, budget=self.budget)
@@ -113,6 +117,11 @@ class PlanArchive:
             return mean(counts)
 
         return score
+
+
+def steps_of(archives: Sequence[PlanArchive]) -> int:
+    """Steps of the longest walk."""
+    return max(len(archive.spec.base) for archive in archives)
 
 
 def fit(archives: Sequence[PlanArchive]) -> None:

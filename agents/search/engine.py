@@ -13,9 +13,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlprune.agents.search.archive import PlanArchive, Target
+from rlprune.agents.search.archive import PlanArchive, Target, steps_of
+from rlprune.agents.search.memory import forget, remember_plans
 from rlprune.agents.search.multi_fidelity import FIRST_SHARE, Over, Tuning, tuned
-from rlprune.agents.search.rounds import imagined_episodes, imitate_elites, improve, perturbed_plans, steps_of
+from rlprune.agents.search.rounds import imagined_episodes, imitate_elites, improve, perturbed_plans
 from rlprune.agents.search.surrogate import OneShotSurrogate
 
 PICKS = 8
@@ -76,6 +77,7 @@ def search(
     rng = np.random.default_rng(seed)
     archives = [archive for target in targets for archive in _archives(target)]
     learner = agent.make(imagined_episodes(archives), steps_of(archives), seed)
+    remember_plans(learner)
     # One logger for all rounds; left to itself every round would open a file of its own.
     learner.set_logger(configure(str(log), ["tensorboard"]) if log else Logger(None, []))
     starts = [plans for target in targets for plans in target.starts or [()] * len(target.specs)]
@@ -107,6 +109,7 @@ def _correct(learner: BaseAlgorithm, targets: Sequence[Target], archives: list[P
         if target.correct is not None and left > 0:
             archive.project(target.correct(archive.counts[archive.best(1)[0]]), left)
     learner.set_env(imagined_episodes(archives))
+    forget(learner, archives)
 
 
 def _begin(

@@ -10,7 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from rlprune.agents.imitation import imitate
 from rlprune.agents.rollout import greedy, rollout
-from rlprune.agents.search.archive import PlanArchive, fit
+from rlprune.agents.search.archive import PlanArchive, fit, steps_of
+from rlprune.agents.search.memory import rescore
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.vector import WalkVecEnv
 
@@ -55,6 +56,7 @@ def improve(
     while (left := number - sum(map(len, archives))) > 0 and fruitless < PATIENCE and not over():
         with one_thread():
             fit(archives)
+            rescore(learner, archives)
             imitate_elites(learner, archives)
             learner.learn(ROLLOUTS * walks * steps, reset_num_timesteps=False)
             chosen = _promising(learner, archives, picks, left, rng)
@@ -67,11 +69,6 @@ def improve(
 
 def imitate_elites(learner: BaseAlgorithm, archives: list[PlanArchive]) -> None:
     imitate(learner, [(archive.spec, np.array(archive.counts)[archive.best(ELITES)]) for archive in archives])
-
-
-def steps_of(archives: Sequence[PlanArchive]) -> int:
-    """Steps of the longest walk."""
-    return max(len(archive.spec.base) for archive in archives)
 
 
 def imagined_episodes(archives: Sequence[PlanArchive]) -> WalkVecEnv:
