@@ -74,10 +74,18 @@ class SourceNetwork:
             return self.sensitivity
         here = layer_facts(graph, cost)
         apart = _apart(_structure(dict(zip(self.names, self.facts.T, strict=True)), here), _structure(here, here))
-        near = np.argsort(apart, axis=1, kind="stable")[:, :NEIGHBOURS]
+        # A group that could not be cut says nothing about cuts, unless none could.
+        cut = np.flatnonzero(self.sensitivity.lowest < 1)
+        known = cut if len(cut) else np.arange(len(self.facts))
+        near = known[np.argsort(apart[:, known], axis=1, kind="stable")[:, :NEIGHBOURS]]
         weights = 1 / (np.take_along_axis(apart, near, axis=1) ** 2 + HAIR)
-        rises = (weights[..., None] * self.sensitivity.rises[near]).sum(1) / weights.sum(1, keepdims=True)
-        return Sensitivity(self.sensitivity.ratios, rises)
+        # The points are those of the nearest: there the others' curves are read.
+        ratios = self.sensitivity.ratios[near[:, 0]]
+        read = [
+            [self.sensitivity.read(other, points) for other in others]
+            for others, points in zip(near, ratios, strict=True)
+        ]
+        return Sensitivity(ratios, (weights[..., None] * np.array(read)).sum(1) / weights.sum(1, keepdims=True))
 
     def unlike(self, graph: Graph, cost: Cost) -> float:
         """How far the layers of another network are from the nearest of this one's; see `distance`."""
@@ -121,14 +129,16 @@ class SourceNetwork:
 
     def as_json(self) -> dict[str, Any]:
         """Plain content for a file; the names of the features stand elsewhere."""
+        curves = (self.sensitivity.ratios, self.sensitivity.rises)
         groups = [
-            {"group": name, "channels": channels, "facts": facts.tolist(), "rises": rises.tolist()}
-            for (name, channels), facts, rises in zip(
-                self.channels.items(), self.facts, self.sensitivity.rises, strict=True
-            )
-        ]
+            {
+                "group": name, "channels": channels, "facts": facts.tolist(),
+                "ratios": ratios.tolist(), "rises": rises.tolist(),
+            }
+            for (name, channels), facts, ratios, rises in zip(self.channels.items(), self.facts, *curves, strict=True)
+        ]  # fmt: skip
         about = {"network": dict(self.network), "data": self.data, "inputs": dict(self.inputs), "base": self.base}
-        return {**about, "ratios": self.sensitivity.ratios.tolist(), "groups": groups}
+        return {**about, "groups": groups}
 
     @staticmethod
     def from_json(data: Mapping[str, Any], names: tuple[str, ...]) -> "SourceNetwork":
@@ -140,11 +150,12 @@ class SourceNetwork:
         """
         groups = data["groups"]
         facts, rises = (np.array([group[key] for group in groups], dtype=float) for key in ("facts", "rises"))
-        ratios = np.array(data["ratios"], dtype=float)
-        if facts.shape != (len(groups), len(names)) or rises.shape != (len(groups), len(ratios)):
-            raise ValueError("facts or rises of the wrong length")
-        if not (np.isfinite(facts).all() and np.isfinite(rises).all()):
-            raise ValueError("facts or rises that are not finite")
+        # Files of the third version have nominal ratios, the same for all groups.
+        ratios = np.array(data["ratios"] if "ratios" in data else [group["ratios"] for group in groups], dtype=float)
+        if facts.shape != (len(groups), len(names)) or rises.shape != (len(groups), ratios.shape[-1]):
+            raise ValueError("facts, ratios or rises of the wrong length")
+        if not all(np.isfinite(numbers).all() for numbers in (facts, ratios, rises)):
+            raise ValueError("facts, ratios or rises that are not finite")
         channels = {str(group["group"]): int(group["channels"]) for group in groups}
         sensitivity = Sensitivity(ratios, rises)
         about = (data["network"], data["data"], data["inputs"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlprune.cost.exact import RESOURCES, Cost
-from rlprune.evaluation.sensitivity import Sensitivity
+from rlprune.evaluation.sensitivity import KEEP_RATIOS, Sensitivity
 from rlprune.graph.structure import Graph
 
 VERSION = 1
@@ -71,8 +71,9 @@ def build_features(
     columns |= _spectrum("runtime", graph, activity[0])
     columns |= _spectrum("variation", graph, activity[1])
     top = max(float(np.abs(sensitivity.rises).max()), 1e-9)
-    for point, ratio in enumerate(sensitivity.ratios[1:], start=1):
-        columns[f"rise_at_{ratio:g}"] = sensitivity.rises[:, point] / top
+    for ratio in KEEP_RATIOS:
+        rises = [sensitivity.read(group, np.array(ratio)) for group in range(len(graph.groups))]
+        columns[f"rise_at_{ratio:g}"] = np.array(rises) / top
     columns["base_ratio"] = base / graph.sizes
     seen = (f"{what}_{resource}" for what in ("used", "left", "budget") for resource in resources)
     names = (*columns, "wished", "rescale", "last_action", *seen)

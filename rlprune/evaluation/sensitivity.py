@@ -1,4 +1,8 @@
-"""Sensitivity curves: how much the loss rises when one group alone is cut."""
+"""Sensitivity curves: how much the loss rises when one group alone is cut.
+
+Kept counts are whole and may have to be multiples, so that a cut of a narrow group to 0.1 can end far from there:
+a curve holds the ratios that were really measured.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,9 +11,10 @@ from functools import cached_property
 import numpy as np
 
 from rlprune.cost.projection import BudgetProjector
+from rlprune.plans.counts import plan_key
 
 KEEP_RATIOS = (0.5, 0.25, 0.1)
-"""Where each group's curve is measured, alone; between the points it is interpolated."""
+"""Where each group's curve is asked for, alone; between the points it is interpolated."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,30 @@ class Sensitivity:
     """How much the loss rises when one group alone is cut.
 
     Attributes:
-        ratios: (points,) keep ratios from 1 downwards, the same for all groups.
+        ratios: (groups, points) keep ratios from 1 downwards, as they were measured; a ratio stands twice where two
+            cuts come to the same count. They may be given as (points,) where they are the same for all groups.
         rises: (groups, points) rise of the loss over the dense network's; the first column is 0.
     """
 
     ratios: np.ndarray
     rises: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratios", np.broadcast_to(self.ratios, self.rises.shape))
+
+    @property
+    def lowest(self) -> np.ndarray:
+        """(groups,) the lowest ratio that was measured of every group: nothing is known below."""
+        return self.ratios[:, -1]
+
+    def curve(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """The measured points of one group, every ratio once: ratios upwards, and their rises."""
+        ratios, places = np.unique(self.ratios[group], return_index=True)
+        return ratios, self.rises[group, places]
+
+    def read(self, group: int, ratios: np.ndarray) -> np.ndarray:
+        """What was measured of one group, on straight lines between the points and flat below the lowest."""
+        return np.interp(ratios, *self.curve(group))
 
     def predict(self, keep: np.ndarray) -> np.ndarray:
         """The additive model: (..., groups) keep ratios -> (...,) predicted rise of the loss."""
@@ -30,36 +53,45 @@ class Sensitivity:
 
     def parts(self, keep: np.ndarray) -> list[np.ndarray]:
         """For every group (...,) the rise of the loss that its own keep ratio of (..., groups) foretells."""
-        ratios = self.ratios[::-1]
-        return [np.interp(keep[..., g], ratios, curve[::-1]) for g, curve in enumerate(self._convex)]
+        return [np.interp(keep[..., g], *hull) for g, hull in enumerate(self._hulls)]
 
     @cached_property
-    def _convex(self) -> np.ndarray:
+    def _hulls(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The allocation asks for predictions hundreds of times."""
-        return convex(self)
+        made = Sensitivity(self.ratios, convex(self))
+        return [made.curve(group) for group in range(len(self.rises))]
 
 
 def number_of_evaluations(groups: int) -> int:
-    """How many evaluations `measure` makes."""
+    """How many evaluations `measure` makes at most: fewer where cuts come to the same count."""
     return 1 + groups * len(KEEP_RATIOS)
 
 
 def measure(losses: Callable[[list[np.ndarray]], Sequence[float]], projector: BudgetProjector) -> Sensitivity:
-    """Measure every group's curve; `number_of_evaluations` evaluations.
+    """Measure every group's curve.
 
     Args:
-        losses: plans, (groups,) kept counts each -> their losses on the search split.
+        losses: plans, (groups,) kept counts each and no two the same -> their losses on the search split.
         projector: knows the sizes and the allowed counts.
     """
-    sizes, plans = projector.sizes, [projector.sizes]
-    for group in range(len(sizes)):
-        for ratio in KEEP_RATIOS:
-            counts = sizes.copy()
-            counts[group] = projector.quantise(np.maximum(sizes * ratio, 1))[group]
-            plans.append(counts)
-    dense, *cut = losses(plans)
-    rises = np.array(cut).reshape(len(sizes), len(KEEP_RATIOS)) - dense
-    return Sensitivity(np.array([1.0, *KEEP_RATIOS]), np.column_stack([np.zeros(len(sizes)), rises]))
+    sizes = projector.sizes
+    cuts = np.array([projector.quantise(np.maximum(sizes * ratio, 1)) for ratio in (1.0, *KEEP_RATIOS)]).T
+    plans = {plan_key(sizes): sizes}
+    for group, counts in enumerate(cuts):
+        for count in counts:
+            plan = _alone(sizes, group, count)
+            plans.setdefault(plan_key(plan), plan)
+    found = dict(zip(plans, losses(list(plans.values())), strict=True))
+    dense = found[plan_key(sizes)]
+    rises = [[found[plan_key(_alone(sizes, group, count))] - dense for count in row] for group, row in enumerate(cuts)]
+    return Sensitivity(cuts / sizes[:, None], np.array(rises))
+
+
+def _alone(sizes: np.ndarray, group: int, count: int) -> np.ndarray:
+    """The dense plan with one group cut."""
+    plan = sizes.copy()
+    plan[group] = count
+    return plan
 
 
 def convex(sensitivity: Sensitivity) -> np.ndarray:
@@ -68,10 +100,9 @@ def convex(sensitivity: Sensitivity) -> np.ndarray:
     Each is the greatest convex curve below the running maximum of what was measured, so that noise cannot make a cut
     look like a gain.
     """
-    ratios = sensitivity.ratios
     curves = np.maximum.accumulate(np.maximum(sensitivity.rises, 0), axis=1)
     hulls = np.empty_like(curves)
-    for row, curve in enumerate(curves):
+    for row, (ratios, curve) in enumerate(zip(sensitivity.ratios, curves, strict=True)):
         hull = [0]
         for point in range(1, len(ratios)):
             hull.append(point)

@@ -70,7 +70,7 @@ def test_others_borrow_from_the_nearest(source: SourceNetwork) -> None:
     there, here = (np.array(list(some.values())).T for some in facts)
     scale = [max(column.std(), 0.1) for column in there.T]
     found = source.borrow(here_graph, here_cost)
-    assert found.ratios.tolist() == RATIOS.tolist()
+    assert found.ratios.tolist() == 5 * [RATIOS.tolist()]
     for group, mine in enumerate(here):
         apart = [float(np.sqrt(np.mean(((mine - other) / scale) ** 2))) for other in there]
         near = sorted(range(4), key=lambda other: apart[other])[:NEIGHBOURS]
@@ -80,6 +80,22 @@ def test_others_borrow_from_the_nearest(source: SourceNetwork) -> None:
         assert found.rises[group, 0] == 0
     # All groups differ in width only a little or in depth a little: the first stays the most sensitive.
     assert found.rises[:, 2].argmax() == 0
+
+
+def test_curves_of_other_ratios_are_read_where_the_nearest_was_measured() -> None:
+    """The first group's nearest is the first; the second, measured elsewhere, takes part by 0.2 at most, its lowest."""
+    ratios = np.array([[1, 0.5, 0.25], [1, 0.75, 0.5], [1, 0.5, 0.25], [1, 1, 1]])
+    source = home_of(*chain(8, 16, 32, 32), np.zeros((4, 2)))
+    rises = np.array([[0, 1, 1.5], [0, 0.1, 0.2], [0, 1, 1.5], [0, 0, 0]])
+    source = replace(source, sensitivity=Sensitivity(ratios, rises))
+    found = source.borrow(*chain(8, 16, 32))
+    # Nobody takes over that the last group could not be cut.
+    assert (found.lowest < 1).all()
+    assert found.ratios[0].tolist() == [1, 0.5, 0.25]
+    # At 0.5 and 0.25 the steep curves say 1 and 1.5, the shallow one 0.2 and no more: their shares are the same.
+    shares = (found.rises[0, 1] - 0.2) / 0.8, (found.rises[0, 2] - 0.2) / 1.3
+    assert shares[0] == pytest.approx(shares[1])
+    assert 0 < shares[0] < 1
 
 
 def test_the_distance(source: SourceNetwork) -> None:
@@ -176,12 +192,20 @@ def test_it_comes_back_from_a_file(source: SourceNetwork) -> None:
     assert again.channels == source.channels
     np.testing.assert_array_equal(again.facts, source.facts)
     assert again.base == "rule"
+    np.testing.assert_array_equal(again.sensitivity.ratios, source.sensitivity.ratios)
+    # Older files have ratios that are the same for all groups.
+    older = source.as_json() | {"ratios": [1, 0.5, 0.2]}
+    for group in older["groups"]:
+        del group["ratios"]
+    assert SourceNetwork.from_json(older, source.names).sensitivity.ratios.tolist() == 4 * [[1, 0.5, 0.2]]
     for spoil in (
         lambda data: data["groups"][0].pop("rises"),
         lambda data: data["groups"][0]["rises"].pop(),
         lambda data: data["groups"][0].update(facts=[0.0]),
         lambda data: data["groups"][0].update(rises=[0, float("nan"), 1]),
-        lambda data: data.pop("ratios"),
+        lambda data: data["groups"][0].pop("ratios"),
+        lambda data: data["groups"][0]["ratios"].pop(),
+        lambda data: data["groups"][0].update(ratios=[1, 0.5, float("nan")]),
         lambda data: data.update(groups=[]),
         lambda data: data.pop("base"),
         lambda data: data.update(base="none"),

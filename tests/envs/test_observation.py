@@ -40,6 +40,8 @@ def test_facts_by_hand() -> None:
     assert fact["inputs"] == pytest.approx([0.75, 1])
     assert fact["base_ratio"] == pytest.approx([0.5, 0.5])
     assert fact["rise_at_0.5"] == pytest.approx([0.5, 0.25])
+    # Between the points that were measured, 0.5 and 0.1.
+    assert fact["rise_at_0.25"] == pytest.approx([0.5 + 0.5 * 0.25 / 0.4, 0.25])
     total = 4 * 27 * 16 + 32 * 16 + 16
     assert fact["macs_share"] == pytest.approx(
         [1 - (27 * 16 + 8 * 16 + 16) / total, 1 - (4 * 27 * 16 + 64 + 2) / total]

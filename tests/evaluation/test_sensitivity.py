@@ -31,21 +31,54 @@ def separate(sizes: list[int], macs: list[float], params: list[float]) -> Cost:
 
 
 def test_measuring() -> None:
-    """Every group is cut alone, to counts that are allowed, and compared with the dense network."""
-    projector = BudgetProjector(separate([40, 8], [1, 1], [1, 1]), parse_budget(None), round_to=4)
+    """Every group is cut alone, to counts that are allowed, and compared with the dense network; no plan twice.
+
+    Cuts of 40 channels to multiples of 8 go to 16, 8 and 8; of 16 channels they all go to 8, and 8 cannot be cut.
+    """
+    projector = BudgetProjector(separate([40, 16, 8], [1, 1, 1], [1, 1, 1]), parse_budget(None), round_to=8)
     asked: list[list[int]] = []
 
     def loss(counts: np.ndarray) -> float:
         asked.append(counts.tolist())
-        return 0.5 + (40 - counts[0]) / 10 + (8 - counts[1])
+        return float(0.5 + (40 - counts[0]) / 10 + (16 - counts[1]) + (8 - counts[2]))
 
     found = measure(lambda plans: [loss(plan) for plan in plans], projector)
-    first = [max(4, int(40 * ratio) // 4 * 4) for ratio in KEEP_RATIOS]
-    second = [max(4, int(8 * ratio) // 4 * 4) for ratio in KEEP_RATIOS]
-    assert asked == [[40, 8], *[[n, 8] for n in first], *[[40, n] for n in second]]
+    assert asked == [[40, 16, 8], [16, 16, 8], [8, 16, 8], [40, 8, 8]]
+    assert len(asked) < number_of_evaluations(3)
+    curves = [[part.tolist() for part in found.curve(group)] for group in range(3)]
+    assert [ratios for ratios, _ in curves] == [[0.2, 0.4, 1], [0.5, 1], [1]]
+    assert [pytest.approx(rises) for _, rises in curves] == [[3.2, 2.4, 0], [8, 0], [0]]
+    # The forecast of a plan that was measured is what was measured.
+    assert found.predict(np.array([[0.2, 1, 1], [1, 0.5, 1], [0.4, 1, 1]])) == pytest.approx([3.2, 8, 2.4])
+    assert found.read(1, np.array([0.75, 0.5, 0.25])) == pytest.approx([4, 8, 8])
+
+
+def test_measuring_wide_groups() -> None:
+    """Where every cut is a whole number, the ratios are those that were asked for."""
+    projector = BudgetProjector(separate([40, 20], [1, 1], [1, 1]), parse_budget(None))
+    asked: list[list[int]] = []
+
+    def losses(plans: list[np.ndarray]) -> list[float]:
+        asked.extend(plan.tolist() for plan in plans)
+        return [float(60 - plan.sum()) for plan in plans]
+
+    found = measure(losses, projector)
+    assert asked == [[40, 20], [20, 20], [10, 20], [4, 20], [40, 10], [40, 5], [40, 2]]
     assert len(asked) == number_of_evaluations(2)
-    assert found.ratios.tolist() == [1, *KEEP_RATIOS]
-    assert found.rises == pytest.approx(np.array([[0, *[(40 - n) / 10 for n in first]], [0, *[8 - n for n in second]]]))
+    assert found.ratios.tolist() == 2 * [[1, *KEEP_RATIOS]]
+    assert found.rises.tolist() == [[0, 20, 30, 36], [0, 10, 15, 18]]
+
+
+def test_every_curve_has_its_own_ratios() -> None:
+    """Both are convex as they are; the second ends at 0.4, below which it is flat."""
+    curves = Sensitivity(
+        np.array([[1, 0.5, 0.25, 0.25], [1, 0.6, 0.6, 0.4]]), np.array([[0.0, 1, 3, 3], [0, 0.4, 0.4, 1]])
+    )
+    assert convex(curves) == pytest.approx(curves.rises)
+    assert curves.predict(np.array([[0.375, 1], [1, 0.8], [0.25, 0.5], [1, 0.1]])) == pytest.approx([2, 0.2, 3.7, 1])
+    assert curves.lowest.tolist() == [0.25, 0.4]
+    tight = BudgetProjector(separate([64, 40], [1, 1], [1, 1]), parse_budget(32 / 104))
+    assert sensitivity_rule(curves, tight) == pytest.approx([16, 16], abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def sensitivity_rule(
     sizes, cost = projector.sizes, projector.cost
     limits = projector.budget.fractions(cost.resources)
     keep, least = np.ones(len(sizes)), projector.minimum / sizes
-    # Nothing is known below the last point of the curves: it is a last resort.
-    floor = np.maximum(least, sensitivity.ratios[-1])
+    # Nothing is known below the last point of a curve: it is a last resort.
+    floor = np.maximum(least, sensitivity.lowest)
     while True:
         ratios = cost.ratios(keep * sizes)
         over = ratios > limits
