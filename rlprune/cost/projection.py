@@ -108,10 +108,14 @@ class BudgetProjector:
             low, high = np.where(ok, middle, low), np.where(ok, high, middle)
         return np.exp(low)
 
+    def allowed(self, group: int) -> np.ndarray:
+        """(choices,) the counts that one group may keep, upwards."""
+        size, least = int(self.sizes[group]), int(self.minimum[group])
+        return np.unique(np.append(np.arange(least, size + 1, self.steps[group]), size))
+
     def largest(self, counts: np.ndarray, group: int) -> np.ndarray:
         """(plans,) the largest allowed count of one group when the others stay as they are."""
-        size, least = int(self.sizes[group]), int(self.minimum[group])
-        allowed = np.unique(np.append(np.arange(least, size + 1, self.steps[group]), size))
+        allowed = self.allowed(group)
         low, high = np.zeros(len(counts), dtype=np.int64), np.full(len(counts), len(allowed) - 1)
         trial = counts.copy()
         while (low < high).any():
