@@ -62,5 +62,5 @@ def number_of_kinds(budget: Budget) -> int:
 
 
 def evaluations_before_search(groups: int, budget: Budget) -> int:
-    """How many evaluations the sensitivities and the base plans take."""
+    """How many evaluations the sensitivities and the base plans take at most."""
     return number_of_evaluations(groups) + number_of_kinds(budget)
