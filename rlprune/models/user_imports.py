@@ -14,9 +14,9 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 ROOTS = (".git", "pyproject.toml", "setup.py", "setup.cfg")
 """What stands where a repository begins."""
@@ -74,11 +74,19 @@ def import_file(file: Path, home: Path | None) -> ModuleType:
     known = sys.modules.get(name)
     if getattr(known, "__file__", None) == str(file) and _DIGESTS.setdefault(file, digest) == digest:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=_TextLoader(name, str(file)))
     assert spec is not None
     module = _run(name, spec)
     _DIGESTS[file] = digest
     return module
+
+
+class _TextLoader(SourceFileLoader):
+    """Runs a file's text and never what was compiled of it before: a change within a second, of one size, looks old."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compiled anew."""
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def sources(file: Path) -> str:
