@@ -1,24 +1,11 @@
 """Parts of a network that nobody can look into: scripted and quantised modules."""
 
-from __future__ import annotations
-
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
 from rlprune.errors import UserError
 from rlprune.utils.modules import opaque
-
-
-class Watcher(Protocol):
-    """Whoever follows what goes through a network."""
-
-    def closed(self, what: str, inputs: Any) -> AbstractContextManager[None]:
-        """Within, nothing is followed."""
-
-    def come_out(self, output: Any) -> None:
-        """What a closed part gives."""
 
 
 class Closed(nn.Module):
@@ -29,10 +16,10 @@ class Closed(nn.Module):
         what: it is, in words.
 
     Attributes:
-        trace: is told when the part runs.
+        trace: a `rlprune.tracing.tracer.Tracer`, which is told when the part runs.
     """
 
-    trace: Watcher
+    trace: Any
     part: nn.Module
 
     def __init__(self, part: nn.Module, what: str) -> None:

@@ -6,48 +6,23 @@ import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from photos import by_hand, seeded, together, write_photos
 from PIL import Image
-from torch import Tensor
 
-from rlprune.data.images import ImageSet
 from rlprune.data.opening import open_images
 from rlprune.data.stream import StreamImages
 from rlprune.errors import UserError
 
-MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.2, 0.1)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def by_hand(pixels: Tensor) -> Tensor:
-    """(value / 255 - mean) / std in double precision."""
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MEAN, STD))
-    return ((pixels.double() / 255 - mean) / std).float()
-
-
-def together(images: ImageSet, **options: Any) -> tuple[Tensor, Tensor]:
-    pairs = list(images.batches(4, **options))
-    return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
-
 
 @pytest.fixture
 def photos(tmp_path: Path) -> StreamImages:
-    """Seven photographs of different shapes, as a streaming set of 96 x 96."""
-    rng, paths = np.random.default_rng(0), []
-    for number in range(7):
-        array = rng.integers(0, 256, (100 + 10 * number, 150 - 5 * number, 3), dtype=np.uint8)
-        paths.append(str(tmp_path / f"{number}.png"))
-        Image.fromarray(array).save(paths[-1])
-    return replace(StreamImages.of(paths, torch.arange(7) % 2, (3, 96, 96)), mean=MEAN, std=STD)
+    return write_photos(tmp_path)
 
 
 def test_file_batches_are_the_resized_centre(photos: StreamImages) -> None:
