@@ -21,7 +21,7 @@ from rlprune.models.trust import located, remember, require_named
 from rlprune.plans.plan import PruningPlan
 from rlprune.utils.environment import today
 from rlprune.utils.files import write_json, write_text
-from rlprune.utils.modules import TRANSPOSED, named_tensors, opaque, unwrapped
+from rlprune.utils.modules import TRANSPOSED, named_tensors, opaque, shapes_of, unwrapped
 from rlprune.utils.shapes import example, shape_of
 
 
@@ -147,17 +147,13 @@ def read_plan(folder: Path, model: str | None = None) -> PruningPlan:
 
 def _remember(module: nn.Module, plan: PruningPlan) -> None:
     setattr(module, PLAN, plan)
-    setattr(module, SHAPES, _shapes(module))
-
-
-def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in named_tensors(module).items()}
+    setattr(module, SHAPES, shapes_of(named_tensors(module)))
 
 
 def _since_dense(module: nn.Module, plan: PruningPlan) -> PruningPlan:
     """What is left of the dense network, if the plan is for what another plan has left of it."""
     first = plan_in(module)
-    if first is None or getattr(module, SHAPES) == _shapes(module):
+    if first is None or getattr(module, SHAPES) == shapes_of(named_tensors(module)):
         return plan
     if plan.kept == first.kept:
         raise UserError(

@@ -23,7 +23,7 @@ from rlprune.plans.plan import PruningPlan
 from rlprune.tracing.build import build_graph
 from rlprune.tracing.selection import parse_choice
 from rlprune.utils.files import FileFormat
-from rlprune.utils.modules import named_tensors
+from rlprune.utils.modules import named_tensors, shapes_of
 from rlprune.utils.shapes import example, shape_of
 
 GATES = "gates.json"
@@ -170,7 +170,7 @@ def _load(about: Mapping[str, Any], tensors: Mapping[str, Tensor], plan: Pruning
     with torch.device("meta"):
         expected = nn.ModuleDict(_decide(about, layout)).state_dict()
     # Before there is memory for them: the sizes in the file may be anything.
-    if _shapes(expected) != _shapes(beside):
+    if shapes_of(expected) != shapes_of(beside):
         raise ValueError("gates of other sizes")
     decide = _decide(about, layout)
     nn.ModuleDict(decide).load_state_dict(beside)
@@ -187,10 +187,6 @@ def _decide(about: Mapping[str, Any], layout: Layout) -> dict[str, nn.Module]:
     gates = nn.ModuleList(Gate(seen, size, predicts) for seen, size in sizes)
     runtime = KeepController(layout, torch.ones(len(gates)), acts, points, bool(about.get("recurrent")))
     return {"gates": gates, "runtime": runtime}
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

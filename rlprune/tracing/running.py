@@ -11,6 +11,9 @@ from rlprune.errors import UserError
 from rlprune.tracing.examples import Example, call
 from rlprune.utils.modules import OWN, copy_sharing_weights, evaluating
 
+USUAL = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
+"""What networks end in that do not fit their input, or whose numbers of channels are written into their code."""
+
 
 def explain(module: nn.Module, example: Example, error: Exception) -> None:
     """Say why a network cannot be traced; returns where it should be possible.
@@ -59,7 +62,7 @@ def _ran(module: nn.Module, example: Example, mode: Callable[[], Any] = torch.en
 def _short(error: Exception) -> str:
     """An error's own words; its kind where these do not tell."""
     text = str(error).strip()
-    usual = isinstance(error, (RuntimeError, ValueError, TypeError, AssertionError, IndexError)) and text
+    usual = isinstance(error, USUAL) and text
     return text if usual else f"{type(error).__name__}: {text}"
 
 

@@ -16,12 +16,11 @@ from rlprune.graph.structure import WHOLE, Graph
 from rlprune.graph.surgery import Slicer, install
 from rlprune.tracing.coupling import Coupling, Side, follow
 from rlprune.tracing.examples import Example
+from rlprune.tracing.running import USUAL
 from rlprune.utils.modules import copy_sharing_weights, named_tensors
 
 MISREAD = "the number of its channels, or the order of them, is fixed in the network's code"
 FAILS = "without some of its channels the network ends in a {}"
-USUAL = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
-"""What networks end in whose numbers of channels are written into their code."""
 NUMBER = re.compile(r"(?<![^._])\d+(?![^._])")
 
 

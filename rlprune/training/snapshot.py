@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlprune.errors import UserError
 from rlprune.utils.files import write_atomic
+from rlprune.utils.modules import shapes_of
 from rlprune.utils.safe_load import load_plain
 
 
@@ -44,7 +44,7 @@ class Snapshot:
         try:
             saved: Any = load_plain(self.path)
             self._agree("setting", saved["settings"], self.settings)
-            self._agree("tensor", _shapes(saved["parts"]["module"]), _shapes(self.parts["module"].state_dict()))
+            self._agree("tensor", shapes_of(saved["parts"]["module"]), shapes_of(self.parts["module"].state_dict()))
         except UserError:
             raise
         # Bytes that are no snapshot make the reader fail in any way at all.
@@ -61,8 +61,3 @@ class Snapshot:
                     f"'{self.path}' is the state of another training: its {kind} {name} is {saved.get(name)}, "
                     f"here it is {wanted.get(name)}; use the same again, or remove the file to start over"
                 )
-
-
-def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    # A module may keep anything beside its tensors.
-    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}

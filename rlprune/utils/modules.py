@@ -1,8 +1,9 @@
 """What is asked of any network's modules."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,11 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by all its names, with the buffers that a state dict leaves out."""
     return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+
+
+def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor by its name; a module may keep anything beside its tensors."""
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def copy_sharing_weights(module: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from rlprune.utils.modules import (
     evaluating,
     named_tensors,
     safe_backward,
+    shapes_of,
     unwrapped,
 )
 
@@ -48,6 +49,13 @@ def test_copies_of_what_gradients_flow_through(shares: bool) -> None:
     kept = copied.features["last"][0]  # type: ignore[index]
     assert torch.equal(kept, module(torch.ones(1, 2)))
     assert kept.grad_fn is None
+
+
+def test_shapes_are_those_of_the_tensors_alone() -> None:
+    assert shapes_of({"a": torch.zeros(2, 3), "b": torch.zeros(()), "_extra_state": {"steps": 3}}) == {
+        "a": (2, 3),
+        "b": (),
+    }
 
 
 def test_evaluating_restores_the_mode_of_every_module() -> None:
