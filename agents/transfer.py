@@ -28,7 +28,7 @@ FLOOR = 0.1
 """Smallest scale of a feature: one that hardly varies at source must not decide everything elsewhere."""
 SHARES = ("macs_share", "params_share")
 MEASURED = ("rise_at_", "base_ratio")
-"""Features that follow from the curves themselves."""
+"""Features that follow from the curves themselves, of a group or of its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -96,21 +96,22 @@ class SourceNetwork:
         """How far the groups of another network are from the nearest of this one's, in all that is seen of them
         without an evaluation: 0 where each has its like, 1 where they differ as much as this one's do among themselves.
         """
-        seen = self._seen()
-        return _nearest(self.facts[:, seen], features.static[:, seen])
+        here, there = self._seen(features)
+        return _nearest(self.facts[:, here], features.static[:, there])
 
     def familiar(self, features: Features) -> Features:
         """What is seen of a network of the same architecture, half-way to what was seen here.
 
         A policy has only ever seen one network, and reacts to small differences by large ones.
         """
-        static, seen = features.static.copy(), self._seen()
-        static[:, seen] = (static[:, seen] + self.facts[:, seen]) / 2
+        static, (here, there) = features.static.copy(), self._seen(features)
+        static[:, there] = (static[:, there] + self.facts[:, here]) / 2
         return replace(features, static=static)
 
-    def _seen(self) -> list[int]:
-        """The features that no curve goes into."""
-        return [place for place, name in enumerate(self.names) if not name.startswith(MEASURED)]
+    def _seen(self, features: Features) -> tuple[list[int], list[int]]:
+        """The places, here and in another network's features, of those that no curve goes into."""
+        seen = [name for name in self.names if not any(part in name for part in MEASURED)]
+        return [self.names.index(name) for name in seen], [features.names.index(name) for name in seen]
 
     def kind(self, workload: Workload) -> str:
         """What kind of journey it is to another network."""

@@ -142,9 +142,11 @@ class BatchedEpisodes:
         cost = spec.projector.cost
         budget = np.minimum(spec.projector.budget.fractions(cost.resources), 1)
         used = cost.ratios(self.counts) / budget
-        wished = self.wished()[:, group] / spec.projector.sizes[group]
-        walk = np.stack([wished, np.log(self.factor), self.action], axis=1)
-        dynamic = np.concatenate([walk, used, 1 - used, np.broadcast_to(budget, used.shape)], axis=1)
+        ratios = self.wished() / spec.projector.sizes
+        walk = np.stack([ratios[:, group], np.log(self.factor), self.action], axis=1)
+        ratios[:, :group] = self.counts[:, :group] / spec.projector.sizes[:group]
+        around = ratios @ spec.features.neighbours[:, group].T
+        dynamic = np.concatenate([walk, around, used, 1 - used, np.broadcast_to(budget, used.shape)], axis=1)
         return spec.features.observe(group, dynamic)
 
 

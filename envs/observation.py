@@ -1,4 +1,5 @@
-"""What the agent sees of a group: facts of the layer, its channels' importance, its sensitivity, and the budget.
+"""What the agent sees of a group: facts of the layer, its channels' importance, its sensitivity, its neighbours, and
+the budget.
 
 Every entry is relative to the network it comes from, and the length is fixed, so that a policy can meet a network it
 has not been trained on.
@@ -14,9 +15,11 @@ from rlprune.graph.structure import Graph
 
 VERSION = 1
 """Raised whenever the meaning of an observation changes: policies know which they were trained on."""
-DYNAMIC = 9
-"""Wished ratio, log rescaling, last action; used and left of MACs and parameters; both bounds. A bound on the latency
-adds three."""
+DYNAMIC = 11
+"""Wished ratio, log rescaling, last action; what the groups before and after keep; used and left of MACs and
+parameters; both bounds. A bound on the latency adds three."""
+SIDES = ("before", "after")
+"""The groups that are read to make the channels of a group, and those that are made from them."""
 QUANTILES = np.linspace(0.05, 0.95, 6)
 BOUND = 10.0
 
@@ -28,10 +31,13 @@ class Features:
     Attributes:
         static: (groups, static features).
         names: one name for each feature of an observation, static ones first.
+        neighbours: (2, groups, groups) weights of the groups before and after each group, which add up to 1, or to 0
+            where there are none.
     """
 
     static: np.ndarray
     names: tuple[str, ...]
+    neighbours: np.ndarray
 
     @property
     def size(self) -> int:
@@ -75,9 +81,19 @@ def build_features(
         rises = [sensitivity.read(group, np.array(ratio)) for group in range(len(graph.groups))]
         columns[f"rise_at_{ratio:g}"] = np.array(rises) / top
     columns["base_ratio"] = base / graph.sizes
+    neighbours = _neighbours(graph)
+    told = ["macs_share", "params_share", *(name for name in columns if name.startswith(("rise_at_", "base_ratio")))]
+    columns |= {f"{side}_{name}": weights @ columns[name] for side, weights in zip(SIDES, neighbours, strict=True)
+                for name in told}  # fmt: skip
     seen = (f"{what}_{resource}" for what in ("used", "left", "budget") for resource in resources)
-    names = (*columns, "wished", "rescale", "last_action", *seen)
-    return Features(np.stack(list(columns.values()), axis=1), names)
+    names = (*columns, "wished", "rescale", "last_action", *(f"{side}_kept" for side in SIDES), *seen)
+    return Features(np.stack(list(columns.values()), axis=1), names, neighbours)
+
+
+def _neighbours(graph: Graph) -> np.ndarray:
+    """(2, groups, groups) the weights of a mean over the groups before, and over those after."""
+    linked = np.stack([graph.reads, graph.reads.T]).astype(float)
+    return linked / np.maximum(linked.sum(axis=-1, keepdims=True), 1)
 
 
 def layer_facts(graph: Graph, cost: Cost) -> dict[str, np.ndarray]:

@@ -110,6 +110,15 @@ class Graph:
             if tensor.positions and axis is not None and self.axes[axis].side == "out"
         }
 
+    @cached_property
+    def reads(self) -> np.ndarray:
+        """(groups, groups) bool, [g, h]: a layer that makes the channels of g reads those of another group h."""
+        made = [set(group.producers) for group in self.groups]
+        read = [set(group.consumers) for group in self.groups]
+        found = np.array([[bool(mine & theirs) for theirs in read] for mine in made], dtype=bool)
+        np.fill_diagonal(found, False)
+        return found
+
     @property
     def sizes(self) -> np.ndarray:
         """(groups,) dense channel counts."""

@@ -115,11 +115,24 @@ def test_what_is_familiar_is_half_way(source: SourceNetwork) -> None:
     tame = Sensitivity(RATIOS, np.zeros((4, 3)))
     there = features_of(graph, cost, tame, seed=1)
     found = source.familiar(there)
-    follows = np.array([name.startswith(("rise_at", "base_ratio")) for name in source.names])
+    follows = np.array(["rise_at" in name or "base_ratio" in name for name in source.names])
     np.testing.assert_allclose(found.static[:, ~follows], (there.static + source.facts)[:, ~follows] / 2)
     # The curves and the base plan are those that are walked.
     np.testing.assert_array_equal(found.static[:, follows], there.static[:, follows])
     assert found.names == there.names
+
+
+def test_a_source_that_saw_fewer_features_is_met_by_name(source: SourceNetwork) -> None:
+    graph, cost = chain(8, 16, 32, 32)
+    there = features_of(graph, cost, source.sensitivity, seed=1)
+    kept = [place for place, name in enumerate(source.names) if not name.startswith(("before_", "after_", "depth"))]
+    old = replace(source, names=tuple(source.names[place] for place in kept), facts=source.facts[:, kept])
+    found = old.familiar(there)
+    place = there.names.index("static_q5")
+    np.testing.assert_allclose(found.static[:, place], (there.static + source.facts)[:, place] / 2)
+    new = [place for place, name in enumerate(source.names) if name.startswith(("before_", "after_", "depth"))]
+    np.testing.assert_array_equal(found.static[:, new], there.static[:, new])
+    assert old.distance(there) > 0
 
 
 def test_the_nearest_home(source: SourceNetwork, monkeypatch: pytest.MonkeyPatch) -> None:

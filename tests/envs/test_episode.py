@@ -1,5 +1,7 @@
 """The walk by hand on a network of three convolutions, and what must hold on every walk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,9 +45,26 @@ def test_observation_says_what_is_used_and_left() -> None:
     decided = int(walks.counts[0, 0])
     used = macs(decided, 1, 1) / 152 / 0.5
     assert observation[3] == pytest.approx(0.25)
-    assert observation[4] == pytest.approx(used, rel=1e-5)
-    assert observation[6] == pytest.approx(1 - used, rel=1e-5)
-    assert observation[8:10] == pytest.approx([0.5, 1.0])
+    assert observation[6] == pytest.approx(used, rel=1e-5)
+    assert observation[8] == pytest.approx(1 - used, rel=1e-5)
+    assert observation[10:12] == pytest.approx([0.5, 1.0])
+
+
+def test_observation_says_what_the_neighbours_keep() -> None:
+    """Of a chain of three the second reads the first, which is decided, and the third, still to come, reads the second.
+
+    The third is wished with the base plan's 8 channels times the factor that what is left of 76 MACs allows.
+    """
+    spec = make_spec()
+    chain = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=float)
+    walks = BatchedEpisodes(replace(spec, features=replace(spec.features, neighbours=np.stack([chain, chain.T]))), 1)
+    assert walks.observe()[0, 4] == 0
+    walks.step(np.array([-0.5]))
+    observation = walks.observe()[0]
+    assert observation[4] == pytest.approx(walks.counts[0, 0] / 8)
+    assert observation[5] == pytest.approx(min(8 * walks.factor[0], 8) / 8)
+    walks.step(np.array([-0.5]))
+    assert walks.observe()[0, 4:6] == pytest.approx([walks.counts[0, 1] / 8, 0])
 
 
 @settings(max_examples=40, deadline=None)

@@ -49,6 +49,16 @@ def test_facts_by_hand() -> None:
     assert fact["static_q5"][0] == pytest.approx(np.quantile([1, 2, 3, 4], 0.05) / 2.5)
 
 
+def test_neighbours_by_hand() -> None:
+    """The first group has one after it and none before it; the second the other way round."""
+    features = features_of((4, 8))
+    fact = {name: features.static[:, column] for column, name in enumerate(features.names[:-DYNAMIC])}
+    for name in ("macs_share", "params_share", "rise_at_0.5", "base_ratio"):
+        assert fact[f"before_{name}"].tolist() == [0, fact[name][0]]
+        assert fact[f"after_{name}"].tolist() == [fact[name][1], 0]
+    assert features.neighbours.tolist() == [[[0, 0], [1, 0]], [[0, 1], [0, 0]]]
+
+
 def test_importance_is_relative_to_its_own_network() -> None:
     np.testing.assert_allclose(features_of((4, 8)).static, features_of((4, 8), scale=100).static)
 

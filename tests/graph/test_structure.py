@@ -61,3 +61,23 @@ def test_a_depthwise_convolution_of_one_channel_stays_one() -> None:
     cut = graph.cut(kept)
     assert cut.groups[0].producers == ("0.0", "0.1")
     assert [(group.channels, group.start) for group in cut.groups] == [(1, 0), (2, 1)]
+
+
+def test_who_reads_whom() -> None:
+    """conv1 → (a → b) summed with conv1 → c: conv1 and b are one group, which is read to make a and c."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1), nn.Conv2d(4, 6, 1)
+            self.c, self.depthwise = nn.Conv2d(6, 5, 1), nn.Conv2d(5, 5, 3, groups=5)
+            self.last = nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            x = x + self.b(self.a(x).relu())
+            return self.last(self.depthwise(self.c(x)).mean(dim=(2, 3)))
+
+    graph = build_graph(Net().eval(), EXAMPLE)
+    assert [group.name for group in graph.groups] == ["first", "a", "c"]
+    assert graph.reads.astype(int).tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 0]]

@@ -26,7 +26,8 @@ def make_spec(budget: str | None = "macs=0.5", base: tuple[float, ...] = (8, 8, 
         nn.Linear(8, 2),
     )
     projector = BudgetProjector(build_cost(build_graph(net, torch.zeros(1, 1, 1, 1))), parse_budget(budget))
-    features = Features(np.zeros((3, 1)), ("nothing", *(f"dynamic_{i}" for i in range(DYNAMIC))))
+    names = ("nothing", *(f"dynamic_{i}" for i in range(DYNAMIC)))
+    features = Features(np.zeros((3, 1)), names, np.zeros((2, 3, 3)))
     settings = {"weights": np.zeros(2), **more}
     return EpisodeSpec(projector, features, np.array(base), -1.0, **settings)  # type: ignore[arg-type]
 
@@ -37,7 +38,8 @@ def make_short_spec(budget: str | None = "macs=0.5") -> EpisodeSpec:
     projector = BudgetProjector(
         build_cost(build_graph(nn.Sequential(*layers), torch.zeros(1, 1, 1, 1))), parse_budget(budget)
     )
-    features = Features(np.ones((2, 1)), ("nothing", *(f"dynamic_{i}" for i in range(DYNAMIC))))
+    names = ("nothing", *(f"dynamic_{i}" for i in range(DYNAMIC)))
+    features = Features(np.ones((2, 1)), names, np.zeros((2, 2, 2)))
     return EpisodeSpec(projector, features, np.array([8.0, 8.0]), -1.0, np.zeros(2))
 
 
