@@ -1,7 +1,7 @@
 """PPO on the walk (Schulman et al., 2017, arXiv 1707.06347)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import stable_baselines3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -23,6 +23,8 @@ class PPO(Agent):
         log_std: logarithm of the first policy's standard deviation.
     """
 
+    algorithm: ClassVar[type[stable_baselines3.PPO]] = stable_baselines3.PPO
+
     learning_rate: float = 3e-3
     epochs: int = 4
     clip_range: float = 0.2
@@ -30,7 +32,7 @@ class PPO(Agent):
 
     def build(self, walks: int, episode: int, common: dict[str, Any]) -> BaseAlgorithm:
         """See `Agent.build`."""
-        return stable_baselines3.PPO(
+        return self.algorithm(
             "MlpPolicy",
             n_steps=episode,
             batch_size=walks * episode // (4 if walks % 4 == 0 else 1),

@@ -81,7 +81,7 @@ def search(
     # One logger for all rounds; left to itself every round would open a file of its own.
     learner.set_logger(configure(str(log), ["tensorboard"]) if log else Logger(None, []))
     starts = [plans for target in targets for plans in target.starts or [()] * len(target.specs)]
-    _begin(archives, starts, len(targets), evaluations, rng)
+    begin(archives, starts, len(targets), evaluations, rng)
     share = FIRST_SHARE if tuning else 1.0
     for part in CHECKS if any(target.correct for target in targets) else ():
         improve(learner, archives, PICKS, int(part * evaluations), rng, lambda: over(share))
@@ -112,14 +112,22 @@ def _correct(learner: BaseAlgorithm, targets: Sequence[Target], archives: list[P
     forget(learner, archives)
 
 
-def _begin(
+def begin(
     archives: list[PlanArchive],
     starts: Sequence[Sequence[np.ndarray]],
     networks: int,
     evaluations: int,
     rng: np.random.Generator,
 ) -> None:
-    """Measure the plans that are given, then some around the base plans."""
+    """Measure the plans that are given, then some around the base plans.
+
+    Args:
+        archives: of all networks and budgets.
+        starts: plans for each of them.
+        networks: how many.
+        evaluations: of the whole search.
+        rng: of what is drawn.
+    """
     each = -(-min(PERTURBED * networks, max(evaluations // 6, 4 * networks)) // len(archives))
     around = [perturbed_plans(archive.spec, rng, each) for archive in archives]
     for plans in (starts, around):

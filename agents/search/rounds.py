@@ -95,16 +95,20 @@ def _promising(
     for archive in archives:
         most = min(max(number // len(archives), 2), left - sum(map(len, chosen)))
         archive.imagined.append(_careful(learner, archive.spec, rng))
-        plans = _unknown(archive)
+        plans = unknown(archive, np.concatenate(archive.imagined))
         # An agent that has settled repeats itself; then look around, farther than in the beginning.
-        plans = plans if len(plans) else _unknown(archive, perturbed_plans(archive.spec, rng, WALKS, 1.0))
+        plans = plans if len(plans) else unknown(archive, perturbed_plans(archive.spec, rng, WALKS, 1.0))
         archive.imagined.clear()
-        picks: list[int] = []
-        if len(plans):
-            mean, doubt = archive.model.predict(plans, archive.budget)
-            picks = _optimistic(archive.spec, plans, mean, doubt, most)
-        chosen.append([plans[pick] for pick in picks])
+        chosen.append(pick(archive, plans, most))
     return chosen
+
+
+def pick(archive: PlanArchive, plans: np.ndarray, number: int) -> list[np.ndarray]:
+    """Of (plans, groups) unknown ones those to measure: the best by more and more optimistic forecasts."""
+    if not len(plans):
+        return []
+    mean, doubt = archive.model.predict(plans, archive.budget)
+    return [plans[place] for place in _optimistic(archive.spec, plans, mean, doubt, number)]
 
 
 def _careful(learner: BaseAlgorithm, spec: EpisodeSpec, rng: np.random.Generator) -> np.ndarray:
@@ -114,9 +118,8 @@ def _careful(learner: BaseAlgorithm, spec: EpisodeSpec, rng: np.random.Generator
     return rollout(lambda seen: choose(seen) + rng.normal(0, 1, len(seen)) * deviations, spec, WALKS)[1]
 
 
-def _unknown(archive: PlanArchive, plans: np.ndarray | None = None) -> np.ndarray:
-    """(plans, groups) those that were imagined, or those given, each once and without the measured ones."""
-    plans = np.concatenate(archive.imagined) if plans is None else plans
+def unknown(archive: PlanArchive, plans: np.ndarray) -> np.ndarray:
+    """(plans, groups) those given, each once and without the measured ones."""
     return np.array([plan for plan in np.unique(plans, axis=0) if plan not in archive]).reshape(-1, plans.shape[1])
 
 

@@ -1,0 +1,70 @@
+"""Random mutations under the surrogate that agents learn from: a control that tells what a policy adds to a search."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rlprune.agents.search.archive import PlanArchive, fit
+from rlprune.agents.search.engine import PICKS, begin
+from rlprune.agents.search.rounds import ELITES, PATIENCE, ROLLOUTS, WALKS, one_thread, pick, unknown
+from rlprune.agents.search.setup import prepare
+from rlprune.agents.search.surrogate import OneShotSurrogate
+from rlprune.cost.budget import Budget
+from rlprune.envs.episode import EpisodeSpec
+from rlprune.evaluation.metered import Allocation, AllocationProblem
+from rlprune.methods.allocators.base import Allocator
+from rlprune.methods.allocators.base_plans import evaluations_before_search
+
+MUTATIONS = (ROLLOUTS + 1) * WALKS
+"""Plans a round among which the surrogate chooses: as many as an agent's walks."""
+WIDTHS = (0.05, 0.15, 0.3)
+"""Deviations of the logarithms by which a mutation's ratios differ from the parent's."""
+TOUCHED = (0.2, 0.5, 1.0)
+"""Shares of the groups that a mutation touches."""
+
+
+@dataclass(frozen=True)
+class Mutate(Allocator):
+    """Random mutations of the best plans, chosen by the surrogate that agents learn from: a search without a policy.
+
+    What `ppo-frozen` does better than this the form of the policy does.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("sensitivities",)
+
+    def evaluations_needed(self, groups: int, budget: Budget) -> int:
+        """See `Allocator.evaluations_needed`."""
+        return evaluations_before_search(groups, budget)
+
+    def allocate(self, problem: AllocationProblem) -> Allocation:
+        """See `Allocator.allocate`. Begins as the agents do, and mutates until the evaluations are spent."""
+        rng = np.random.default_rng(problem.seed)
+        probes = 0
+
+        def start(spec: EpisodeSpec) -> None:
+            nonlocal probes
+            probes = len(problem.seen)
+            problem.begin()
+
+        prepared = prepare(problem.workload, [problem.projector], problem, np.zeros(2), False, start)
+        (spec,), evaluations = prepared.specs, problem.evaluations - probes
+        surrogate = OneShotSurrogate(spec.projector.sizes, prepared.sensitivity.predict)
+        archive, fruitless = PlanArchive(spec, problem.losses, surrogate), 0
+        begin([archive], prepared.starts, 1, evaluations, rng)
+        while (left := evaluations - len(archive)) > 0 and fruitless < PATIENCE:
+            with one_thread():
+                fit([archive])
+                plans = unknown(archive, mutations(spec, np.array(archive.counts)[archive.best(ELITES)], rng))
+                chosen = pick(archive, plans, min(PICKS, left))
+            fruitless = 0 if chosen else fruitless + 1
+            archive.add(chosen, left)
+        return problem.allocation()
+
+
+def mutations(spec: EpisodeSpec, parents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(`MUTATIONS`, groups) plans around (parents, groups) kept counts, some near and some far."""
+    drawn = parents[rng.integers(len(parents), size=MUTATIONS)]
+    widths, shares = (rng.choice(values, (MUTATIONS, 1)) for values in (WIDTHS, TOUCHED))
+    noise = rng.normal(0, 1, drawn.shape) * widths * (rng.random(drawn.shape) < shares)
+    return spec.finish(np.minimum(drawn * np.exp(noise), spec.projector.sizes))
