@@ -15,6 +15,7 @@ from torch import nn
 from rlprune.agents.diagnostics import collapse
 from rlprune.agents.search.archive import Target
 from rlprune.agents.search.engine import search
+from rlprune.agents.search.exploration import widen
 from rlprune.agents.search.setup import prepare
 from rlprune.cost.budget import Budget
 from rlprune.envs.episode import EpisodeSpec
@@ -132,5 +133,4 @@ def start_at_zero(agent: BaseAlgorithm) -> None:
         if hasattr(policy, "actor_target"):
             policy.actor_target.load_state_dict(policy.actor.state_dict())
         if hasattr(policy, "actor") and hasattr(policy.actor, "log_std"):
-            policy.actor.log_std.weight.mul_(0.01)
-            policy.actor.log_std.bias.fill_(-1.2)
+            widen(policy.actor)

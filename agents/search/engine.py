@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlprune.agents.search.archive import PlanArchive, Target, steps_of
+from rlprune.agents.search.exploration import explore
 from rlprune.agents.search.memory import forget, remember_plans
 from rlprune.agents.search.multi_fidelity import FIRST_SHARE, Over, Tuning, tuned
 from rlprune.agents.search.rounds import imagined_episodes, imitate_elites, improve, perturbed_plans
@@ -110,6 +111,7 @@ def _correct(learner: BaseAlgorithm, targets: Sequence[Target], archives: list[P
             archive.project(target.correct(archive.counts[archive.best(1)[0]]), left)
     learner.set_env(imagined_episodes(archives))
     forget(learner, archives)
+    explore(learner)
 
 
 def begin(

@@ -11,6 +11,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rlprune.agents.search.archive import Measure, PlanArchive, fit
+from rlprune.agents.search.exploration import explore
 from rlprune.agents.search.fidelity_surrogate import FidelitySurrogate
 from rlprune.agents.search.rounds import imagined_episodes, imitate_elites, improve, one_thread, perturbed_plans
 from rlprune.agents.search.surrogate import Measured
@@ -101,6 +102,7 @@ def _tune(
         if not over():
             archive.add(plans[place : place + PICKS], number - len(archive))
     learner.set_env(imagined_episodes([archive]))
+    explore(learner)
     improve(learner, [archive], PICKS, number, rng, over)
     _learn([archive])
 

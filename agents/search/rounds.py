@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from rlprune.agents.imitation import imitate
 from rlprune.agents.rollout import greedy, rollout
 from rlprune.agents.search.archive import PlanArchive, fit, steps_of
+from rlprune.agents.search.exploration import keep_exploring
 from rlprune.agents.search.memory import rescore
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.vector import WalkVecEnv
@@ -58,6 +59,7 @@ def improve(
             fit(archives)
             rescore(learner, archives)
             imitate_elites(learner, archives)
+            keep_exploring(learner)
             learner.learn(ROLLOUTS * walks * steps, reset_num_timesteps=False)
             chosen = _promising(learner, archives, picks, left, rng)
         fruitless = 0 if any(chosen) else fruitless + 1
