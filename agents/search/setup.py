@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rlprune.agents.search.base_choice import Tune, best_kind
 from rlprune.cost.projection import BudgetProjector
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.observation import build_features
@@ -15,6 +16,7 @@ from rlprune.evaluation.sensitivity import Sensitivity, measure
 from rlprune.methods.allocators.base_plans import KINDS, base_wishes
 from rlprune.methods.criteria.base import score_channels
 from rlprune.tasks.base import Evaluation
+from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.workloads.workload import Workload
 
 
@@ -55,11 +57,13 @@ def prepare(
     weights: np.ndarray,
     balance: bool,
     begin: Callable[[EpisodeSpec], None] = lambda spec: None,
+    tune: Tune | None = None,
 ) -> Prepared:
     """Measure the sensitivities and lay down the base plans.
 
     They are those of the sensitivity rule, or of another kind that is better over all budgets, see `base_wishes`: the
-    rule adds up what groups lose one by one, which foretells little where much has to go.
+    rule adds up what groups lose one by one, which foretells little where much has to go. Under a single budget, where
+    one-shot losses do not tell which is better, a brief tuning of each does; see `rlprune.agents.search.base_choice`.
 
     Args:
         workload: network and images.
@@ -67,6 +71,7 @@ def prepare(
         evaluator: scores plans.
         weights, balance: the reward; see `rlprune.envs.reward`.
         begin: told of an episode before its base plan, the first that counts, is measured.
+        tune: plans -> losses after brief tunings; None where plans are only evaluated.
     """
     sensitivity = measure(lambda plans: [found.loss for found in evaluator.evaluate(plans)], projectors[0])
     activity = channel_activity(workload.module, workload.graph, workload.calibration()[0])
@@ -82,7 +87,8 @@ def prepare(
         specs.append([lay_out(*facts, wished) for wished in wishes])
         begin(specs[-1][0])
         specs[-1] = [replace(spec, base_value=value(spec)) for spec in specs[-1]]
-    best = int(np.argmax(np.mean([[spec.base_value for spec in kinds] for kinds in specs], axis=0)))
+    data = workload.data
+    best = best_kind(specs, len(data.search), CLASSIFICATION.chance_loss(len(data.classes)), tune)
     starts = [[spec.base_plan() for spec in kinds] for kinds in specs]
     return Prepared([kinds[best] for kinds in specs], starts, sensitivity, KINDS[best])
 

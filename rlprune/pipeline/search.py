@@ -143,7 +143,9 @@ def _end(
     found = _settle(found, one.measured_budget, one.evaluator, progress)
     after = (_finish if len(budgets) == 1 else _front)(one, found, progress)
     result = {"run": str(one.folder), "agent": one.given.agent, "evaluations": len(one.evaluator.seen)}
-    result |= {**_tunings(log.tuners, found), **described(budgets, one.workload, time.perf_counter() - start)}
+    # Those of the base plans alone are no search for what tunings leave.
+    tuned = _tunings(log.tuners, found) if one.given.tunings or one.given.time else {}
+    result |= {**tuned, **described(budgets, one.workload, time.perf_counter() - start)}
     return result | after | one.measured_budget.result()
 
 
@@ -196,7 +198,14 @@ def _find(
     """Search; the policy goes to the run folder, the best plans so far also when it is interrupted."""
     try:
         prepared = [
-            prepare(one.workload, one.measured_budget.projectors, one.evaluator, *reward, log.begin)
+            prepare(
+                one.workload,
+                one.measured_budget.projectors,
+                one.evaluator,
+                *reward,
+                log.begin,
+                log.base_tunings if len(opened) == 1 else None,
+            )
             for one, log in zip(opened, logs, strict=True)
         ]
         # First come the base plans.

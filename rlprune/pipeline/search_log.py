@@ -11,6 +11,7 @@ from rlprune.cost.projection import BudgetProjector
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.evaluation.evaluator import Evaluator
 from rlprune.evaluation.finetuned import FEWER, FineTunedEvaluator
+from rlprune.methods.allocators.base_plans import KINDS
 from rlprune.pipeline.best_plan import BestPlan
 from rlprune.pipeline.observers import (
     FINAL,
@@ -20,7 +21,7 @@ from rlprune.pipeline.observers import (
     ProgressObserver,
     TensorBoardObserver,
 )
-from rlprune.plans.counts import plan_key, text_to_key
+from rlprune.plans.counts import not_in, plan_key, text_to_key
 from rlprune.runs.folder import RunFolder
 from rlprune.tasks.base import Evaluation
 from rlprune.utils.progress import Progress
@@ -105,6 +106,23 @@ class SearchLog:
         """One-shot losses of plans, each (groups,) kept counts."""
         return self._losses(self.evaluator.evaluate(plans), plans, self._known[0])
 
+    def base_tunings(self, plans: Sequence[np.ndarray]) -> list[float]:
+        """Losses of the base plans after brief fine-tunings, where those before do not tell which is to be walked.
+
+        They are no part of the search: the best plan so far is one of those that were measured before any.
+        """
+        tuner = self.tuners[0]
+        if not_in(tuner.seen, plans):
+            self.progress.stage(f"tuning base plans on {tuner.length}", len(plans))
+            tuner(plans)
+            self.progress.stage("searching", self.given.evaluations, len(self.evaluator.seen))
+        losses = self._losses(tuner(plans), plans, self._known[1])
+        oneshot = [evaluation.loss for evaluation in self.evaluator.evaluate(plans)]
+        told = ", ".join(f"{KINDS[kind]} {loss:.3f}" for kind, loss in enumerate(oneshot))
+        after = ", ".join(f"{loss:.3f}" for loss in losses)
+        self.progress.note(f"losses of base plans say too little ({told}): {after} after brief fine-tunings")
+        return losses
+
     def tuned(self, fidelity: int, plans: Sequence[np.ndarray]) -> list[float]:
         """Losses of plans after a fine-tuning, of which that of fidelity 1 is the briefest."""
         tuner = self.tuners[fidelity - 1]
@@ -133,14 +151,15 @@ class SearchLog:
         return list(self.evaluator.seen.items())[self.sensitivities() :]
 
     def _evaluated(self, counts: np.ndarray, evaluation: Evaluation) -> None:
-        self._tell(MeasuredPlan(counts, evaluation, self.workload.cost.ratios(counts), self.stage))
+        self._tell(MeasuredPlan(counts, evaluation, self.workload.cost.ratios(counts), self.stage), self.best)
 
     def _tuned(self, tuner: FineTunedEvaluator, counts: np.ndarray, evaluation: Evaluation) -> None:
         ratios = self.workload.cost.ratios(counts)
-        self._tell(MeasuredPlan(counts, evaluation, ratios, tuner.length, len(tuner.seen)))
+        best = self.best if self._fidelity else BestPlan()
+        self._tell(MeasuredPlan(counts, evaluation, ratios, tuner.length, len(tuner.seen)), best)
 
-    def _tell(self, plan: MeasuredPlan) -> None:
+    def _tell(self, plan: MeasuredPlan, best: BestPlan) -> None:
         if plan.stage != FINAL:
-            self.best.compare(plan.counts, plan.evaluation)
+            best.compare(plan.counts, plan.evaluation)
         for observer in self.observers:
-            observer.measured(plan, self.best)
+            observer.measured(plan, best)

@@ -11,6 +11,7 @@ from workshop import Interrupting, episodes, kept_counts, same_weights
 
 import rlprune
 from rlprune.errors import UserError
+from rlprune.utils.progress import Progress
 
 TUNINGS = 8
 
@@ -69,6 +70,56 @@ def test_an_interrupted_one_ends_like_one_that_was_not(tuned: Any, tmp_path: Pat
     assert result | aside == tuned.result | aside
     assert (tunings(folder), episodes(folder)) == (tunings(tuned.folder), episodes(tuned.folder))
     assert same_weights(folder, tuned.folder)
+
+
+class Noting(Progress):
+    """Remembers what is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_where_losses_do_not_tell_base_plans_apart_brief_tunings_do(
+    shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Of 120 images 96 are learnt from; no more plans are tuned where that is not asked for."""
+    monkeypatch.setattr("rlprune.agents.search.base_choice.tells", lambda *given: told)
+    progress = Noting()
+    result = rlprune.search(**shop.search, out=tmp_path / "run", progress=progress)
+    assert "tunings" not in result
+    measured = [row for row in episodes(tmp_path / "run") if row["stage"] == "search"][:2]
+    home = json.loads((tmp_path / "run" / "policy" / "policy.json").read_text())["homes"][0]
+    lines = [note for note in progress.notes if "base plans" in note]
+    if told:
+        losses = [float(row["loss"]) for row in measured]
+        assert not (tmp_path / "run" / "tunings.csv").exists()
+        assert not lines
+    else:
+        rows = tunings(tmp_path / "run")
+        losses = [float(row["loss"]) for row in rows]
+        assert [row["counts"] for row in rows] == [row["counts"] for row in measured]
+        assert {(row["stage"], row["best_loss"]) for row in rows} == {("96 images", "")}
+        assert len(lines) == 1
+        assert all(f"{float(row['loss']):.3f}" in lines[0] for row in [*measured, *rows])
+    assert home["base"] == ("rule" if losses[0] <= losses[1] else "uniform")
+
+
+def test_an_interrupted_choice_of_the_base_plan_goes_on(
+    shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlprune.agents.search.base_choice.tells", lambda *given: False)
+    one, other = tmp_path / "one", tmp_path / "other"
+    with pytest.raises(KeyboardInterrupt):
+        rlprune.search(**shop.search, out=one, progress=Interrupting("tuning base plans on 96 images", 1))
+    assert len(tunings(one)) == 1
+    for folder in (one, other):
+        rlprune.search(**shop.search, out=folder)
+    assert (tunings(one), episodes(one)) == (tunings(other), episodes(other))
+    assert same_weights(one, other)
 
 
 def test_time_ends_the_search(shop: Any, tmp_path: Path) -> None:
