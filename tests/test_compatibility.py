@@ -69,6 +69,16 @@ def test_a_policy_is_replayed(old: Path) -> None:
     assert 0.45 < result["macs_ratio"] <= 0.5
 
 
+@pytest.mark.parametrize(("distill", "taught"), [(None, False), (False, False), (True, True)])
+def test_a_policy_of_a_run_without_a_teacher_is_replayed_without_one(
+    old: Path, monkeypatch: pytest.MonkeyPatch, distill: bool | None, taught: bool
+) -> None:
+    teachers = []
+    monkeypatch.setattr("rlprune.pipeline.recover.fit", lambda *args, teacher, **rest: teachers.append(teacher) or [])
+    rlprune.replay(source=old / "run", budget=0.5, finetune_epochs=1, distill=distill, out=old / "replayed")
+    assert [teacher is not None for teacher in teachers] == [taught]
+
+
 def test_a_finished_run_returns_its_result(old: Path) -> None:
     assert rlprune.search(**SETTINGS, out=old / "run")["run"] == "run"
 
@@ -80,6 +90,7 @@ def test_an_unfinished_run_continues(old: Path) -> None:
     assert episodes(old / "unfinished")[: len(before)] == before
     assert rlprune.search(**SETTINGS, out=old / "unfinished")["evaluations"] >= 44
     assert set(kept(old / "unfinished")) == set(kept(old / "run"))
+    assert "distill: false" in (old / "unfinished" / "config.yaml").read_text()
 
 
 def test_a_page_is_made_of_it(old: Path) -> None:

@@ -138,7 +138,7 @@ class Alternation:
         given = replace(self.given, seed=self.given.seed + number)
         called = f"training, stage {number} of {len(self.stages) + 1}: {TOLD[kind]}"
         state = self._training(number)
-        teacher = self.workload.module if given.distill else None
+        teacher = self.workload.module if given.distills else None
         fit(
             self.gated, self.workload, epochs, given, state, self.progress, recovery=True, stage=called, teacher=teacher
         )

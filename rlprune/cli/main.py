@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, get_type_hints
+from typing import IO, Any, get_args, get_type_hints
 
 import click
 
@@ -183,7 +183,7 @@ def _parameter(entry: Field[Any], kind: Any) -> click.Parameter:
     told += "  [required]" if entry.default is MISSING else f"  [default: {default}]"
     if entry.metadata["positional"]:
         return Positional(entry.name, flag, told, many=kind == Paths)
-    if kind is bool:
+    if bool in (kind, *get_args(kind)):
         return click.Option([f"{flag}/--no-{flag[2:]}", entry.name], default=None, help=told)
     return click.Option([flag, entry.name], metavar="NAME" if choices else _metavar(kind), help=told)
 

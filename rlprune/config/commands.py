@@ -14,6 +14,7 @@ from rlprune.config.options import (
     CHECKPOINT,
     CRITERION,
     DATA,
+    DISTILL,
     FOLDER,
     IMAGE_SIZE,
     MODEL,
@@ -251,6 +252,7 @@ class Replay(BothTrainings, Timing, Structure, Run, RunData, Network):
     )
     checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="the run's; that of another network is trained")
     finetune_epochs: int = setting(0, help="epochs of the pruned network", minimum=0)
+    distill: bool | None = setting(None, help=DISTILL, unset="as in the run")
 
     def __post_init__(self) -> None:
         self.check_schedule()

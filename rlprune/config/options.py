@@ -26,6 +26,7 @@ CHECKPOINT = "file with the weights of the dense network"
 DATA = "digits, cifar10, cifar100, fashion-mnist, imagenet or folder:PATH"
 BUDGET = "what may be KEPT: 0.3, macs=0.3,params=0.4, latency=0.5 or latency=8ms"
 CRITERION = "which channels of a group go first"
+DISTILL = "the pruned network also learns from the outputs of the dense one"
 FOLDER = "a run folder or a pruned folder"
 CHANNELS = "channels of an image: 1 for grey, 3 for colour, 4 with transparency"
 IMAGE_SIZE = "pixels a side, or height x width such as 32x48"
@@ -254,7 +255,12 @@ class BothTrainings(Recovery):
         None, help="epochs of the dense network, if no checkpoint is given", unset="the data set's", minimum=0
     )
     finetune_epochs: int | None = setting(None, help="epochs of the pruned network", unset="the data set's", minimum=0)
-    distill: bool = setting(False, help="the pruned network also learns from the outputs of the dense one")
+    distill: bool | None = setting(None, help=DISTILL, unset="yes")
+
+    @property
+    def distills(self) -> bool:
+        """Whether the pruned network learns from the dense one, too: unless somebody says no."""
+        return self.distill is not False
 
     def check_schedule(self) -> None:
         """Raise UserError where a schedule is asked for a fine-tuning that is left out."""

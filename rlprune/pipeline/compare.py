@@ -48,7 +48,7 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
     start = time.perf_counter()
     budget = parse_budget(given.budget)
     folder = given.out or folder_of(given, "compare", given.model, given.data, given.budget)
-    given = as_begun(folder, given)
+    given = as_begun(folder, given, progress.note)
     RunFolder.check(folder, given)
     if (folder / "comparison.json").is_file():
         progress.note(f"{folder} is finished already; this is its result")

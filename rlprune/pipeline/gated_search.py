@@ -88,7 +88,7 @@ def run_gated_search(given: Search, progress: Progress) -> dict[str, Any]:
     if given.agent == RECURRENT:
         require_recurrent()
     folder = given.out or default_folder(given)
-    given = as_begun(folder, given)
+    given = as_begun(folder, given, progress.note)
     if (known := known_result(folder, given, progress)) is not None:
         return known
     workload = open_workload(as_dict(given), progress)

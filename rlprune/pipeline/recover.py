@@ -53,7 +53,7 @@ def recover(
     _, oneshot = evaluate(smaller, workload.data.test, device=workload.device)
     if not epochs:
         return Recovered(smaller, oneshot, None, [])
-    teacher = workload.module if options.distill else None
+    teacher = workload.module if options.distills else None
     history = fit(smaller, workload, epochs, options, state, progress, recovery=True, teacher=teacher)
     _, tuned = evaluate(smaller, workload.data.test, device=workload.device)
     return Recovered(smaller, oneshot, tuned, history)

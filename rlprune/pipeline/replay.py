@@ -1,7 +1,7 @@
 """A policy on another checkpoint, budget, data set or network, without a search."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,9 @@ def _find(
 
 def _settings(given: Replay, source_network: dict[str, Any]) -> Search:
     """The settings of the search with what is given in their place; what belongs to another network is left out."""
-    mine = {key: value for key, value in as_dict(given).items() if value is not None and value is not False}
+    # False says nothing where nothing else goes without saying.
+    unsaid = {entry.name: (None, False) if entry.default is False else (None,) for entry in fields(given)}
+    mine = {key: value for key, value in as_dict(given).items() if value not in unsaid[key]}
     mine = {key: value for key, value in mine.items() if key in source_network and key not in ("evaluations", "out")}
     foreign: tuple[str, ...] = ()
     if mine.get("data", source_network["data"]) != source_network["data"]:

@@ -62,7 +62,7 @@ def run_search(given: Search, progress: Progress) -> dict[str, Any]:
     if given.mode == "runtime":
         return run_gated_search(given, progress)
     folder = given.out or default_folder(given)
-    given = as_begun(folder, given)
+    given = as_begun(folder, given, progress.note)
     networks, budgets, reward = each_network(given), parse_budgets(given.budget), parse_reward(given.reward)
     if len(budgets) > 1 and reward[1]:
         raise UserError(
@@ -126,7 +126,7 @@ def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progr
         run.same_inputs(inputs_of(one.workload))
         recipe, epochs = recipe_of(given, one.workload.data), _epochs(given, one.workload)
         tuners = FineTunedEvaluator.of_all_lengths(
-            one.workload, one.evaluator.scores, epochs, distill=given.distill, **recipe
+            one.workload, one.evaluator.scores, epochs, distill=given.distills, **recipe
         )
         network = (one.given.model, evaluations) if len(opened) > 1 else None
         logs.append(SearchLog(run, one.workload, one.evaluator, tuners, given, progress, alone, start, network))

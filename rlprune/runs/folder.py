@@ -9,7 +9,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +45,8 @@ NEWER: dict[str, tuple[object, ...]] = {
 }
 # What went without saying then, where it is not what goes without saying now.
 OLDER: dict[str, object] = {"weight_decay": 5e-4}
+# What it comes to where a run that is begun now leaves a setting open.
+OPEN: dict[str, object] = {"distill": True}
 MARKER = Path("state") / "run.json"
 INPUTS = Path("state") / "inputs.json"
 
@@ -104,14 +106,24 @@ class RunFolder:
         return max(self.episodes.seconds(), self.tunings.seconds())
 
 
-def as_begun(folder: Path, config: T) -> T:
-    """Settings as a run was begun with them: what an older version did not ask for is what went without saying then.
+def as_begun(folder: Path, config: T, tell: Callable[[str], None] = lambda text: None) -> T:
+    """Settings as a run was begun with them, for what goes without saying changes from version to version.
+
+    What is left open is what the run was begun with; what an older version did not ask for, what went without saying
+    then. So a run goes on as it was begun, unless somebody asks for something else.
 
     Args:
         folder: of the run, which may not be there yet.
         config: its settings.
+        tell: hears where that is not what a new run would have.
     """
-    return replace(config, **{key: value for key, value in _unsaid(folder).items() if getattr(config, key) is None})
+    there = _stored(folder / MARKER, "settings") if (folder / MARKER).is_file() else {}
+    begun = {key: there.get(key, usual) for key, usual in OPEN.items()} | _unsaid(folder)
+    begun = {key: value for key, value in begun.items() if getattr(config, key) is None}
+    for key in begun.keys() & OPEN.keys():
+        if begun[key] != OPEN[key]:
+            tell(f"{folder} was begun with --no-{key} and goes on so; for another run choose another --out")
+    return replace(config, **begun)
 
 
 def _unsaid(folder: Path) -> dict[str, Any]:
@@ -172,6 +184,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 def identity(config: Settings) -> dict[str, Any]:
     """The settings that make a run the run it is."""
     settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
+    settings |= {key: value for key, value in OPEN.items() if key in settings and settings[key] is None}
     return {key: value for key, value in settings.items() if value not in NEWER.get(key, ())}
 
 

@@ -59,6 +59,8 @@ def searched(given: argparse.Namespace, backend: Backend, budget: str, seed: int
     words += ["--search-images", str(given.search_images)] if given.search_images else []
     words += ["--evaluations", str(given.evaluations), "--finetune-epochs", str(given.epochs), "--seed", str(seed)]
     words += ["--backend", backend.name, "--batch", str(backend.batch), "--threads", str(backend.threads)]
+    # The stored figures are of plans that learned from the labels alone.
+    words += ["--no-distill"]
     result, _ = command("search", *words, "--out", str(given.out / f"{budget}-seed{seed}"))
     return result
 

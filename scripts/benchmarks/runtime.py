@@ -67,7 +67,8 @@ def searched(given: argparse.Namespace, seed: int) -> Record:
     words += ["--model-args", given.model_args] if given.model_args else []
     words += ["--budget", given.budget, "--mix", given.mix, "--rounds", given.rounds, "--rollouts", given.rollouts]
     words += ["--controls", given.controls] if given.controls else []
-    words += ["--finetune-epochs", given.epochs, "--seed", seed, "--out", given.out / f"seed{seed}"]
+    # The stored figures are of networks that learned from the labels alone.
+    words += ["--no-distill", "--finetune-epochs", given.epochs, "--seed", seed, "--out", given.out / f"seed{seed}"]
     result, _ = command("search", *map(str, words))
     return result
 

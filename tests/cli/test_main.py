@@ -119,13 +119,15 @@ def test_only_what_is_given_is_passed_on(run: Callable[..., Ended], api: Callabl
     calls = api({})
     run("search", "--model", "vgg16", "--budget", "0.3", "--round-to", "8")
     run("search", "--config", "a.yaml", "--download", "--json")
-    run("search", "--no-download")
+    run("search", "--no-download", "--no-distill")
+    run("replay", "--distill")
     run("finetune", "runs/a", "--epochs", "300")
     run("eval")
     assert calls == [
         {"model": "vgg16", "budget": "0.3", "round_to": "8"},
         {"config": Path("a.yaml"), "download": True},
-        {"download": False},
+        {"download": False, "distill": False},
+        {"distill": True},
         {"source": "runs/a", "epochs": "300"},
         {},
     ]

@@ -89,7 +89,7 @@ def test_curves_end_where_the_cells_do_and_every_evaluation_is_in_the_log_once(c
 
 
 def test_the_agent_is_the_one_of_the_search(shop: Any, contest: Any, tmp_path: Path) -> None:
-    ending = {"finetune_epochs": 1, "distill": True}
+    ending = {"finetune_epochs": 1}
     settings = shop.search | {"evaluations": EVALUATIONS} | ending
     found = rlprune.search(**settings, out=tmp_path / "run")
     here = cells(contest.folder)["ppo", 0]

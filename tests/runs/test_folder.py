@@ -25,8 +25,8 @@ def test_the_same_settings_have_the_same_folder() -> None:
 
 
 def test_a_setting_that_is_newer_leaves_older_runs_as_they_were(tmp_path: Path) -> None:
-    """The name is that of version 0.1.0, which has no channels."""
-    assert default_folder(CONFIG).name == "vgg16-digits-0.3-ppo-seed0-d4b682"
+    """The name is that of version 0.1.0, which has no channels, and where nobody learned from the dense network."""
+    assert default_folder(replace(CONFIG, distill=False)).name == "vgg16-digits-0.3-ppo-seed0-d4b682"
     grey = replace(CONFIG, channels=1)
     assert default_folder(grey) != default_folder(CONFIG)
     RunFolder(tmp_path / "run", CONFIG)
@@ -41,10 +41,11 @@ def test_a_setting_that_is_newer_leaves_older_runs_as_they_were(tmp_path: Path) 
 
 def test_a_run_that_an_older_version_began_goes_on_as_it_was_begun(tmp_path: Path) -> None:
     """It does not mention how weights decay, and all images had the same decay then."""
-    run, older = tmp_path / "run", replace(CONFIG, weight_decay=5e-4)
-    assert as_begun(run, CONFIG) == CONFIG
+    run, newer = tmp_path / "run", replace(CONFIG, distill=True)
+    older = replace(newer, weight_decay=5e-4)
+    assert as_begun(run, CONFIG) == newer
     RunFolder(run, CONFIG)
-    assert as_begun(run, CONFIG) == CONFIG
+    assert as_begun(run, CONFIG) == newer
     with pytest.raises(UserError, match=r"weight_decay: not set \(there\) / 0\.0005 \(now\)"):
         RunFolder.check(run, older)
     lines = (run / "config.yaml").read_text().splitlines(keepends=True)
@@ -52,10 +53,38 @@ def test_a_run_that_an_older_version_began_goes_on_as_it_was_begun(tmp_path: Pat
     assert as_begun(run, CONFIG) == older
     RunFolder.check(run, older)
     RunFolder.check(run, CONFIG)
-    other = replace(CONFIG, weight_decay=1e-4)
+    other = replace(newer, weight_decay=1e-4)
     assert as_begun(run, other) == other
     with pytest.raises(UserError, match=r"weight_decay: not set \(there\) / 0\.0001 \(now\)"):
         RunFolder.check(run, other)
+
+
+def test_a_run_without_a_teacher_goes_on_without_one_unless_somebody_asks_for_it(tmp_path: Path) -> None:
+    """Such are all of version 0.1.0 whose command did not say --distill."""
+    run, told = tmp_path / "run", list[str]()
+    without, taught = replace(CONFIG, distill=False), replace(CONFIG, distill=True)
+    RunFolder(run, without)
+    assert as_begun(run, CONFIG, told.append) == without
+    assert told == [f"{run} was begun with --no-distill and goes on so; for another run choose another --out"]
+    RunFolder.check(run, as_begun(run, CONFIG))
+    assert as_begun(run, taught, told.append) == taught
+    assert as_begun(run, without, told.append) == without
+    assert len(told) == 1
+    with pytest.raises(UserError, match=r"distill: False \(there\) / True \(now\)"):
+        RunFolder.check(run, taught)
+
+
+def test_who_leaves_the_teacher_open_has_one(tmp_path: Path) -> None:
+    taught, told = replace(CONFIG, distill=True), list[str]()
+    assert CONFIG.distills
+    assert as_begun(tmp_path / "run", CONFIG, told.append) == taught
+    assert default_folder(CONFIG) == default_folder(taught) != default_folder(replace(CONFIG, distill=False))
+    RunFolder(tmp_path / "run", taught)
+    RunFolder.check(tmp_path / "run", CONFIG)
+    assert as_begun(tmp_path / "run", CONFIG, told.append) == taught
+    assert not told
+    with pytest.raises(UserError, match=r"distill: True \(there\) / False \(now\)"):
+        RunFolder.check(tmp_path / "run", replace(CONFIG, distill=False))
 
 
 def test_how_a_network_is_trained_makes_another_run_where_it_is_not_as_usual() -> None:
