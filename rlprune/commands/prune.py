@@ -24,7 +24,7 @@ from rlprune.pipeline.plans import plan_of
 from rlprune.pipeline.results import costs, described, sizes
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.plans.ratio_table import ratio_table, ratios_for, read_ratios, rows, stale_counts
-from rlprune.runs.folder import as_begun
+from rlprune.runs.folder import as_begun, weights_in
 from rlprune.tracing.selection import CHOICES
 from rlprune.utils.files import check_new, new_folder
 from rlprune.utils.progress import Progress
@@ -51,7 +51,7 @@ def prune(given: Prune, progress: Progress) -> dict[str, Any]:
     out = check_new(given.out or Path(f"{(given.plan or given.ratios or Path()).resolve().stem}-pruned"))
     workload = open_workload(wanted, progress)
     if run is not None and wanted["checkpoint"] == run.checkpoint:
-        train_dense(workload, run, progress)
+        train_dense(workload, run, progress, weights_in(given.plan or Path()))
     plan, latency = _plan(given, source, workload, budget, wanted, progress)
     if not isinstance(source, PruningPlan) and (stale := stale_counts(source)):
         progress.note(f"{given.ratios}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")

@@ -124,10 +124,9 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError("--budget is missing: say what may be kept, such as 0.3 for 30 % of the MACs")
         if self.time is not None:
             seconds(self.time)
-        limited = self.tunings is not None or self.time is not None
-        if limited and isinstance(self.budget, str) and ":" in self.budget:
+        if self.tunes and isinstance(self.budget, str) and ":" in self.budget:
             raise UserError(f"--budget {self.budget} is a range: --tunings and --time work under a single budget")
-        if limited and "," in self.model:
+        if self.tunes and "," in self.model:
             raise UserError(f"--model {self.model} are several networks: --tunings and --time work for a single one")
 
     def _check_runtime(self) -> None:
@@ -146,6 +145,11 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
                 raise unknown("control", name, CONTROLS)
         if not self.mixes:
             raise UserError(f"--mix {self.mix}: expected numbers from 0 to 1 such as 0.5 or 0,0.5,1")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether plans are fine-tuned on the way."""
+        return self.tunings is not None or self.time is not None
 
     @property
     def mixes(self) -> list[float]:

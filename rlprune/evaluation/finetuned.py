@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlprune.data.holdout import hold_back
 from rlprune.evaluation.network import PreparedNetwork
 from rlprune.graph.surgery import prune
 from rlprune.plans.counts import not_in, plan_key, top_mask
@@ -25,9 +26,6 @@ STEPS = 100
 MOST = 400
 """Steps it takes at most, four times what CIFAR-10 takes: a quarter of ImageNet would be 2,500, and 40 tunings with the
 longer ones 30 epochs."""
-HELD, HELD_PART = 4000, 5
-"""Training images, at most, and one in so many of them at most, that no tuning sees and that are scored together with
-the search split."""
 LENGTHS = (1, 4)
 """How many times as long as a brief fine-tuning tunings are."""
 FEWER = 2
@@ -39,7 +37,8 @@ class FineTunedEvaluator:
 
     The schedule is that of a whole fine-tuning, annealed to zero (see `rlprune.training.loop.train`). All plans see the
     same images in the same order, so that they differ in nothing but themselves; few search images would still leave
-    much noise, which is why training images that are not among those are scored, too.
+    much noise, which is why training images that are held back from all of them (see `rlprune.data.holdout`) are
+    scored, too.
 
     Args:
         workload: the dense network and its images.
@@ -57,7 +56,8 @@ class FineTunedEvaluator:
         epochs: passes over them.
         config: of the training.
         length: how many images that makes, in words.
-        judged: the images they are scored on.
+        held: training images that are held back.
+        judged: the images they are scored on: these and the search split.
     """
 
     def __init__(
@@ -77,17 +77,16 @@ class FineTunedEvaluator:
         self.seen = {} if seen is None else seen
         self.on_new = on_new
         train = workload.data.train
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
-        held = min(HELD, len(train) // HELD_PART)
-        free = len(train) - held
+        learned, self.held = hold_back(train, config.seed)
+        free = len(learned)
         at_once = config.batch_size or usual_batch_size(free)
         brief = min(max(len(train) // PART, STEPS * at_once), max(whole * free // LENGTHS[-1], free), MOST * at_once)
         # One more epoch of fewer images rather than to leave out more than a quarter of one.
         self.epochs = max(int(times * brief / free + 0.75), 1)
-        self.images = train.subset(order[held:][: times * brief // self.epochs])
+        self.images = learned.subset(torch.arange(min(times * brief // self.epochs, free)))
         self.config = replace(config, epochs=self.epochs)
         self.length = f"{self.epochs * len(self.images)} images"
-        self.judged = [workload.data.search, *([train.subset(order[:held])] if held else [])]
+        self.judged = [workload.data.search, *([self.held] if len(self.held) else [])]
 
     @staticmethod
     def of_all_lengths(

@@ -64,7 +64,7 @@ def run_replay(given: Replay, progress: Progress) -> dict[str, Any]:
     out = check_new(given.out or _beside(given.source, budget))
     workload = open_workload(as_dict(there), progress)
     measured_budget = open_budget(there, workload, [budget], progress)
-    train_dense(workload, there, progress)
+    train_dense(workload, there, progress, [source.inputs["dense weights"] for source in policy.sources])
     source_network, same = nearest_source(policy.sources, workload), _asks_the_same(there, trained)
     known = known_in(given.source, inputs_of(workload)) if same else {}
     progress.stage("walking the network", given.evaluations or None)

@@ -37,7 +37,7 @@ from rlprune.pipeline.results import continuable, described, known_result
 from rlprune.pipeline.search_log import SearchLog
 from rlprune.plans.counts import plan_key
 from rlprune.reports.page import write_run_page
-from rlprune.runs.folder import RunFolder, as_begun, default_folder, write_result
+from rlprune.runs.folder import RunFolder, as_begun, default_folder, weights_in, write_result
 from rlprune.utils.files import room_for, write_text
 from rlprune.utils.lock import locked
 from rlprune.utils.progress import Progress
@@ -88,13 +88,18 @@ def run_search(given: Search, progress: Progress) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Opened:
-    """One network of the search, and the folder of what is found for it."""
+    """One network of the search, and the folder of what is found for it.
+
+    Attributes:
+        unseen: whether the images that fine-tuned plans are scored on are new to the dense network.
+    """
 
     given: Search
     folder: Path
     workload: Workload
     measured_budget: MeasuredBudget
     evaluator: Evaluator
+    unseen: bool
 
 
 def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress: Progress) -> list[Opened]:
@@ -106,9 +111,14 @@ def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress:
     opened = []
     for one, workload, place in zip(networks, workloads, folders, strict=True):
         measured_budget = open_budget(one, workload, budgets, progress, place)
-        train_dense(workload, one, progress)
+        unseen = train_dense(workload, one, progress, weights_in(place))
+        if one.tunes and not unseen:
+            progress.note(
+                "the dense network was not trained here without the images that fine-tuned plans are scored on: it may "
+                "have seen them"
+            )
         evaluator = make_evaluator(workload, one.criterion, one.seed, tell=progress.note)
-        opened.append(Opened(one, place, workload, measured_budget, evaluator))
+        opened.append(Opened(one, place, workload, measured_budget, evaluator, unseen))
     return opened
 
 
@@ -144,7 +154,7 @@ def _end(
     after = (_finish if len(budgets) == 1 else _front)(one, found, progress)
     result = {"run": str(one.folder), "agent": one.given.agent, "evaluations": len(one.evaluator.seen)}
     # Those of the base plans alone are no search for what tunings leave.
-    tuned = _tunings(log.tuners, found) if one.given.tunings or one.given.time else {}
+    tuned = _tunings(one, log.tuners, found) if one.given.tunes else {}
     result |= {**tuned, **described(budgets, one.workload, time.perf_counter() - start)}
     return result | after | one.measured_budget.result()
 
@@ -159,14 +169,15 @@ def _together(given: Search, folder: Path, results: list[dict[str, Any]]) -> dic
     return {"run": str(folder), "model": given.model, "evaluations": total, **shared, "networks": results}
 
 
-def _tunings(tuners: Sequence[FineTunedEvaluator], found: "Found") -> dict[str, Any]:
-    """How many plans were tuned, and the losses of the chosen one and of the base plan after the longest tuning."""
+def _tunings(one: Opened, tuners: Sequence[FineTunedEvaluator], found: "Found") -> dict[str, Any]:
+    """How many plans were tuned, on what, and the losses of the chosen one and the base plan after the longest."""
     used = [tuner for tuner in tuners if tuner.seen]
     if not used:
         return {}
     # A plan that was projected anew after its latency was measured has not been tuned.
     losses = [getattr(used[-1].seen.get(plan_key(plan)), "loss", None) for plan in (found.counts[0], found.bases[0])]
     facts = {"tunings": sum(len(tuner.seen) for tuner in used), "tuned_on": used[-1].length}
+    facts |= {"held_images": len(used[-1].held), "held_from_dense": one.unseen}
     return facts | dict(zip(("tuned_loss", "base_tuned_loss"), losses, strict=True))
 
 
@@ -213,7 +224,7 @@ def _find(
             Target(ready.specs, log.oneshot, ready.sensitivity.predict, ready.starts, _correct(one, log))
             for one, log, ready in zip(opened, logs, prepared, strict=True)
         ]
-        (first, *_), limited = logs, given.tunings or given.time
+        first, *_ = logs
         measures = [partial(first.tuned, level) for level, _ in enumerate(first.tuners, start=1)]
         found = search(
             targets,
@@ -221,7 +232,7 @@ def _find(
             registry.make("agent", given.agent),
             given.seed,
             folder / "tensorboard" / given.agent.partition(":")[0],
-            Tuning(measures, given.tunings or ENDLESS, targets[0].starts[0]) if limited else None,
+            Tuning(measures, given.tunings or ENDLESS, targets[0].starts[0]) if given.tunes else None,
             first.over,
         )
     except KeyboardInterrupt:

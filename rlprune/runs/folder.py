@@ -143,6 +143,12 @@ def _stored(path: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def weights_in(folder: Path) -> list[str]:
+    """The hash of the dense weights that a run was begun with; none where it has not begun."""
+    path = folder / INPUTS
+    return [_stored(path, "inputs").get("dense weights", "")] if path.is_file() else []
+
+
 def known_in(folder: Path, fingerprint: Mapping[str, str]) -> Known:
     """Every evaluation that a run, or the search of one of its networks, has logged for inputs with these hashes."""
     for inputs in (folder / INPUTS, *sorted(folder.glob(f"*/{INPUTS}"))):

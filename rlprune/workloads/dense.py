@@ -1,6 +1,7 @@
 """The dense network: trained, or taken from the user's cache."""
 
 import hashlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import nn
 from rlprune.config.commands import Finetune, Search, Train
 from rlprune.config.options import LONG, USUAL, Recovery
 from rlprune.data.dataset import Dataset
-from rlprune.models.checkpoint import load_checkpoint, save_weights
+from rlprune.data.holdout import hold_back
+from rlprune.data.images import ImageSet
+from rlprune.models.checkpoint import load_checkpoint, read_weights, save_weights, weights_hash
 from rlprune.models.user_imports import sources
 from rlprune.tasks.base import STANDARD
 from rlprune.training.config import TrainingConfig
@@ -25,10 +28,11 @@ BEFORE = {"weight_decay": 5e-4, "label_smoothing": 0.0, "augment": STANDARD}
 """How dense networks stepped when that could not be chosen."""
 
 
-def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
+def train_dense(workload: Workload, given: Search, progress: Progress, begun: Container[str] = ()) -> bool:
     """Train the dense network of a workload, or take it from the user's cache; one with a checkpoint is ready.
 
-    Where only its last layer is fresh, it is trained on with the lower learning rate of a recovery.
+    Where only its last layer is fresh, it is trained on with the lower learning rate of a recovery. Where plans are
+    fine-tuned on the way, what these are scored on is held back from it.
 
     The cache knows a network by everything that determines its weights, so that another seed, other images or another
     recipe train anew; an interrupted training continues.
@@ -37,9 +41,14 @@ def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
         workload: its module gets the weights.
         given: checkpoint, epochs, and how it steps.
         progress: told how far it is.
+        begun: hashes of the dense weights that something was begun with. Before any images were held back it may have
+            been with a network of all of them, which is then taken where the cache still has it.
+
+    Returns:
+        Whether images were held back from all of its training.
     """
     if given.checkpoint is not None and not workload.untrained:
-        return
+        return False
     epochs = workload.data.train_epochs if given.train_epochs is None else given.train_epochs
     key = [RECIPE, torch.__version__, workload.network, _source(workload.network["model"]), workload.data.fingerprint]
     key += [epochs, given.lr, given.batch_size, given.seed, workload.device.type]
@@ -47,17 +56,31 @@ def train_dense(workload: Workload, given: Search, progress: Progress) -> None:
     recipe = recipe_of(given, workload.data)
     # Networks of a time when these could not be chosen are known without them.
     key += [f"{name}={recipe[name]}" for name, usual in BEFORE.items() if recipe[name] != usual]
-    path = cache_folder() / "dense" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.safetensors"
+    images, path, unseen = workload.data.train, _cached(key), False
+    if given.tunes and not _is_of(path, begun):
+        images, held = hold_back(images, given.seed)
+        path, unseen = _cached([*key, f"held back={len(held)}"]), given.checkpoint is None
     if path.is_file():
         progress.note(f"dense network from the cache: {path}")
         load_checkpoint(workload.module, path, name=workload.network["model"])
-        return
+        return unseen
     require_writable(path.parent)
     state = path.with_suffix(".state")
-    stage = "training the dense network"
-    fit(workload.module, workload, epochs, given, state, progress, recovery=workload.untrained, stage=stage)
+    how: dict[str, Any] = {"recovery": workload.untrained, "stage": "training the dense network", "images": images}
+    fit(workload.module, workload, epochs, given, state, progress, **how)
     save_weights(workload.module, path)
     state.unlink(missing_ok=True)
+    return unseen
+
+
+def _cached(key: list[Any]) -> Path:
+    """Where the user's cache has the network that is known by this."""
+    return cache_folder() / "dense" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.safetensors"
+
+
+def _is_of(path: Path, hashes: Container[str]) -> bool:
+    """Whether a file is there and has weights with one of these hashes."""
+    return path.is_file() and weights_hash(read_weights(path)) in hashes
 
 
 def fit(
@@ -71,6 +94,7 @@ def fit(
     recovery: bool = False,
     stage: str = "",
     teacher: nn.Module | None = None,
+    images: ImageSet | None = None,
 ) -> list[dict[str, float]]:
     """Train a module on a workload's training images.
 
@@ -84,6 +108,7 @@ def fit(
         recovery: the network is a pruned one that was trained before.
         stage: what this is called to whoever watches.
         teacher: see `rlprune.training.loop.train`.
+        images: those of the training images that it learns from; all of them by default.
 
     Returns:
         One record an epoch.
@@ -108,7 +133,7 @@ def fit(
     schedule = (recovery and getattr(given, "schedule", None)) or USUAL
     result = train(
         module,
-        workload.data.train,
+        workload.data.train if images is None else images,
         TrainingConfig(epochs=epochs, recovery=recovery, schedule=schedule, **recipe_of(given, workload.data)),
         device=workload.device,
         teacher=teacher,

@@ -27,9 +27,9 @@ from rlprune.agents.search.engine import search
 from rlprune.agents.search.setup import make_evaluator, prepare
 from rlprune.cost.budget import parse_budget
 from rlprune.cost.projection import BudgetProjector
+from rlprune.data.holdout import HELD
 from rlprune.data.images import ImageSet
 from rlprune.evaluation.evaluator import Evaluator
-from rlprune.evaluation.finetuned import HELD
 from rlprune.evaluation.sliced import recalibrate
 from rlprune.graph.structure import Graph
 from rlprune.graph.surgery import prune

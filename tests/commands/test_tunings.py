@@ -16,6 +16,14 @@ from rlprune.utils.progress import Progress
 TUNINGS = 8
 
 
+class Notes(Progress):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _brief() -> Any:
     with pytest.MonkeyPatch.context() as patch:
@@ -72,28 +80,18 @@ def test_an_interrupted_one_ends_like_one_that_was_not(tuned: Any, tmp_path: Pat
     assert same_weights(folder, tuned.folder)
 
 
-class Noting(Progress):
-    """Remembers what is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 @pytest.mark.parametrize("told", [True, False])
 def test_where_losses_do_not_tell_base_plans_apart_brief_tunings_do(
     shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
     """Of 120 images 96 are learnt from; no more plans are tuned where that is not asked for."""
     monkeypatch.setattr("rlprune.agents.search.base_choice.tells", lambda *given: told)
-    progress = Noting()
+    progress = Notes()
     result = rlprune.search(**shop.search, out=tmp_path / "run", progress=progress)
     assert "tunings" not in result
     measured = [row for row in episodes(tmp_path / "run") if row["stage"] == "search"][:2]
     home = json.loads((tmp_path / "run" / "policy" / "policy.json").read_text())["homes"][0]
-    lines = [note for note in progress.notes if "base plans" in note]
+    lines = [note for note in progress.told if "base plans" in note]
     if told:
         losses = [float(row["loss"]) for row in measured]
         assert not (tmp_path / "run" / "tunings.csv").exists()
@@ -120,6 +118,20 @@ def test_an_interrupted_choice_of_the_base_plan_goes_on(
         rlprune.search(**shop.search, out=folder)
     assert (tunings(one), episodes(one)) == (tunings(other), episodes(other))
     assert same_weights(one, other)
+
+
+def test_it_is_told_what_the_dense_network_may_have_seen(shop: Any, tuned: Any, tmp_path: Path) -> None:
+    """A checkpoint may have seen all; what is trained here has not seen the fifth of 120 images that is held back."""
+    assert (tuned.result["held_images"], tuned.result["held_from_dense"]) == (24, False)
+    told: dict[str, list[str]] = {}
+    more: dict[str, Any]
+    for name, more in {"given": {}, "trained": {"checkpoint": None, "train_epochs": 1}}.items():
+        notes = Notes()
+        settings = shop.search | {"time": "0.01s", "finetune_epochs": 0} | more
+        result = rlprune.search(**settings, out=tmp_path / name, progress=notes)
+        told[name] = [text for text in notes.told if text.startswith("the dense network was not trained here")]
+        assert (result["held_images"], result["held_from_dense"]) == (24, name == "trained")
+    assert (len(told["given"]), len(told["trained"])) == (1, 0)
 
 
 def test_time_ends_the_search(shop: Any, tmp_path: Path) -> None:

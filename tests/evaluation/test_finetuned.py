@@ -43,7 +43,7 @@ def plans(workload: Workload) -> list[np.ndarray]:
 def test_a_tuning_is_a_fine_tuning_on_a_part_of_the_images(
     workload: Workload, scores: np.ndarray, distill: bool, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HELD", 100)
+    monkeypatch.setattr("rlprune.data.holdout.HELD", 100)
     tuner = FineTunedEvaluator(workload, scores, seed=3, batch_size=32, distill=distill, times=times)
     assert tuner.epochs == {1: 1, 8: 2}[times]
     (found,) = tuner([plans(workload)[1]])
@@ -64,7 +64,7 @@ def test_no_image_is_both_tuned_on_and_judged_on(
     workload: Workload, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch, times: int, epochs: int, seen: int
 ) -> None:
     """Of 1,366 training images a quarter is seen in a brief tuning, up to all but the 92 held back in longer ones."""
-    monkeypatch.setattr(module, "HELD", 92)
+    monkeypatch.setattr("rlprune.data.holdout.HELD", 92)
     tuner = FineTunedEvaluator(workload, scores, batch_size=32, times=times)
     rows = [set(images.rows.tolist()) for images in (tuner.images, *tuner.judged)]  # type: ignore[attr-defined]
     assert len(set.union(*rows)) == sum(map(len, rows))
@@ -103,7 +103,7 @@ def test_of_many_images_a_tuning_sees_no_more_than_so_many_steps_take(
     workload: Workload, scores: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quarter of 1,366 images would be 10 steps of 32: 7 are 224 images, and four times that in a longer one."""
-    monkeypatch.setattr(module, "HELD", 92)
+    monkeypatch.setattr("rlprune.data.holdout.HELD", 92)
     monkeypatch.setattr(module, "MOST", 7)
     tuners = FineTunedEvaluator.of_all_lengths(workload, scores, 4, batch_size=32)
     assert [(tuner.epochs, len(tuner.images)) for tuner in tuners] == [(1, 7 * 32), (1, 4 * 7 * 32)]

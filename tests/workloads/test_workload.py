@@ -9,10 +9,13 @@ from workshop import NET, write_waves
 from rlprune.config.commands import Search
 from rlprune.data.dataset import load_data
 from rlprune.errors import UserError
+from rlprune.evaluation.finetuned import FineTunedEvaluator
+from rlprune.methods.criteria.base import score_channels
 from rlprune.models.checkpoint import save_weights
 from rlprune.plans.plan import PruningPlan
+from rlprune.training.loop import train
 from rlprune.utils.progress import Progress
-from rlprune.workloads.dense import finetuning_epochs, recipe_of, train_dense
+from rlprune.workloads.dense import finetuning_epochs, fit, recipe_of, train_dense
 from rlprune.workloads.pruned import settings_of_plan
 from rlprune.workloads.workload import Workload, open_workload
 
@@ -72,6 +75,44 @@ def test_a_dense_network_is_trained_once(settings: dict[str, Any], monkeypatch: 
     file.write_text(file.read_text() + "\n# changed\n")
     with pytest.raises(TypeError, match="not callable"):
         trained()
+
+
+def test_what_tunings_are_scored_on_is_new_to_the_dense_network(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where plans are tuned; a search that does not tune, and the last fine-tuning, learn from all 48 images."""
+    learned: list[set[int]] = []
+
+    def spied(module: Any, images: Any, *args: Any, **rest: Any) -> Any:
+        learned.append(set(images.rows.tolist()))
+        return train(module, images, *args, **rest)
+
+    monkeypatch.setattr("rlprune.workloads.dense.train", spied)
+    workload, given = opened(settings), Search(**settings, budget=0.3, train_epochs=1, seed=3)
+    scores = score_channels("l1", workload.module, workload.graph, workload.calibration(), 0)
+    judged = [set(images.rows.tolist()) for images in FineTunedEvaluator(workload, scores, seed=3).judged]  # type: ignore[attr-defined]
+    assert (len(judged[0]), len(judged[1])) == (12, 48 // 5)
+    limited: list[dict[str, Any]] = [{"tunings": 4}, {"time": "10m"}, {}]
+    networks, told = [], []
+    for more in limited:
+        told.append(train_dense(workload := opened(settings), replace(given, **more), Progress()))
+        networks.append(workload.weights())
+    assert told == [True, True, False]
+    # The second one is the first one's, from the cache.
+    assert networks[0] == networks[1] != networks[2]
+    held, whole = learned
+    assert (len(held), len(whole)) == (48 - 48 // 5, 48)
+    assert held | judged[1] == whole
+    fit(workload.module, workload, 1, replace(given, tunings=4), tmp_path / "state", Progress(), recovery=True)
+    assert learned[2] == whole
+    # Where a run was begun with the network of all images, it goes on with that.
+    again = opened(settings)
+    assert not train_dense(again, replace(given, tunings=4), Progress(), networks[2:])
+    assert again.weights() == networks[2]
+    # Nobody knows what a checkpoint has seen.
+    save_weights(again.module, tmp_path / "dense.safetensors")
+    assert not train_dense(again, replace(given, tunings=4, checkpoint=tmp_path / "dense.safetensors"), Progress())
+    assert len(learned) == 3
 
 
 def test_a_dense_network_is_trained_anew_where_a_file_beside_its_own_has_changed(
