@@ -218,11 +218,24 @@ def _inspect(result: Result, console: Console) -> None:
         table.add_row(*(Text(str(cell)) for cell in cells))
     _put(console, table)
     console.print(Text("MACs, params: what goes when this group alone is cut to its minimum\n", "dim"))
+    if result["blocks"]:
+        _blocks(result["blocks"], console)
     traps = [(group["group"], trap) for group in result["groups"] for trap in group["traps"]]
     _reasons("traps", traps, console)
     _reasons("never cut (--group declares a group by hand)", result["refused"].items(), console)
     least = ", ".join(f"{unit}={math.ceil(1000 * result[f'smallest_{unit}']) / 1000:g}" for unit in ("macs", "params"))
     _say(console, [("smallest", least, "the least that a budget can ask for")])
+
+
+def _blocks(blocks: list[dict[str, Any]], console: Console) -> None:
+    """Residual blocks that may be taken out, and what goes with each."""
+    table = _table(("block", "name"), ("MACs", "number"), ("params", "number"), ("what remains", "name"), ("", "list"))
+    for block in blocks:
+        shares = (percent(block["macs_share"]), percent(block["params_share"]))
+        cells = (block["block"], *shares, block["remains"] or "its input", " ".join(block["groups"]))
+        table.add_row(*(Text(cell) for cell in cells))
+    _put(console, table)
+    console.print(Text("blocks: what goes when this one alone is taken out (--decide channels,blocks)\n", "dim"))
 
 
 def _methods(result: Result, console: Console) -> None:

@@ -25,8 +25,8 @@ COARSE = 8
 def inspect(given: Inspect, progress: Progress) -> dict[str, Any]:
     """Groups, what is coupled and why, each one's share of MACs and parameters, and the smallest feasible budget.
 
-    A group's share is what goes when it alone is cut to its minimum; shares overlap and do not add up to 1. Without
-    `data` no images are read.
+    A group's share is what goes when it alone is cut to its minimum, a residual block's what goes when it alone is taken
+    out; shares overlap and do not add up to 1. Without `data` no images are read.
     """
     classes, shape, images = _inputs(given)
     progress.stage("tracing the network")
@@ -50,6 +50,16 @@ def inspect(given: Inspect, progress: Progress) -> dict[str, Any]:
             graph.groups, cost.saved_alone(projector.minimum), projector.steps, projector.minimum, strict=True
         )
     ]
+    blocks = [
+        {
+            "block": block.name,
+            "groups": [graph.groups[number].name for number in block.groups],
+            "remains": block.remains,
+            "macs_share": float(share[0]),
+            "params_share": float(share[1]),
+        }
+        for block, share in zip(graph.blocks, cost.saved_without(), strict=True)
+    ]
     smallest = cost.ratios(projector.minimum)
     return {
         "model": given.model,
@@ -57,6 +67,7 @@ def inspect(given: Inspect, progress: Progress) -> dict[str, Any]:
         "macs": int(cost.dense[0]),
         "params": int(cost.dense[1]),
         "groups": groups,
+        "blocks": blocks,
         "refused": graph.refused,
         "smallest_macs": float(smallest[0]),
         "smallest_params": float(smallest[1]),

@@ -5,6 +5,7 @@ activation functions are not counted, as in the pruning literature); parameters 
 1 MAC = one multiply-accumulate.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -20,7 +21,8 @@ class Cost:
     """The coupled cost of a network as a function of its groups' kept counts.
 
     Every tensor holds a fixed number of entries times the kept sizes of at most two axes, and a conv or linear weight
-    is used once per output position. Both costs are therefore one weighted sum of products of sizes.
+    is used once per output position. Both costs are therefore one weighted sum of products of sizes. What is inside a
+    residual block that is taken out, all of whose inner groups keep 0 channels, is subtracted.
 
     Attributes:
         whole: (distinct sizes,) how much of a size always stays; one of the sizes is the constant 1.
@@ -30,6 +32,8 @@ class Cost:
         dense: (2,) MACs and parameters of the dense network.
         sizes: (groups,) channels of the dense network.
         widths: (groups,) output channels of a group's first layer in each of its channels.
+        blocks: the inner groups of every residual block that may be taken out.
+        inside: for each of them the products of its own tensors: first and second sizes and weights, as above.
     """
 
     whole: np.ndarray
@@ -40,6 +44,8 @@ class Cost:
     dense: np.ndarray
     sizes: np.ndarray
     widths: np.ndarray
+    blocks: tuple[tuple[int, ...], ...] = ()
+    inside: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...] = ()
 
     resources: ClassVar[tuple[str, ...]] = RESOURCES
     """What is counted, in the order of the last axis of all results."""
@@ -53,8 +59,18 @@ class Cost:
         Returns:
             (..., 2) MACs per image and parameters, exact in float64 up to 2**53.
         """
-        kept = np.asarray(counts, dtype=np.float64) @ self.per_channel.T + self.whole
-        return (kept[..., self.first] * kept[..., self.second]) @ self.weights
+        counts = np.asarray(counts)
+        kept = counts.astype(np.float64) @ self.per_channel.T + self.whole
+        total: np.ndarray = (kept[..., self.first] * kept[..., self.second]) @ self.weights
+        if not self.blocks or counts.all():
+            return total
+        for out, (first, second, weights) in zip(self.taken_out(counts), self.inside, strict=True):
+            total[out] -= (kept[out][:, first] * kept[out][:, second]) @ weights
+        return total
+
+    def taken_out(self, counts: np.ndarray) -> list[np.ndarray]:
+        """For every block (...,) bool, whether (..., groups) kept channels take it out."""
+        return [np.asarray((counts[..., list(groups)] == 0).all(axis=-1)) for groups in self.blocks]
 
     def saved_alone(self, counts: np.ndarray) -> np.ndarray:
         """(groups, 2) fractions of the dense MACs and parameters that go when one group alone is cut to its count.
@@ -64,7 +80,18 @@ class Cost:
         """
         alone = np.tile(self.sizes, (len(self.sizes), 1))
         np.fill_diagonal(alone, counts)
+        # A block goes with all of its groups at once.
+        for out, groups in zip(self.taken_out(counts), self.blocks, strict=True):
+            if out:
+                alone[np.ix_(groups, groups)] = 0
         return 1 - self.ratios(alone)
+
+    def saved_without(self) -> np.ndarray:
+        """(blocks, 2) fractions of the dense MACs and parameters that go when one block alone is taken out."""
+        without = np.tile(self.sizes, (len(self.blocks), 1))
+        for row, groups in zip(without, self.blocks, strict=True):
+            row[list(groups)] = 0
+        return 1 - self.ratios(without)
 
     def ratios(self, counts: np.ndarray) -> np.ndarray:
         """The same, relative to the dense network: (..., 2) in (0, 1]."""
@@ -75,11 +102,18 @@ def build_cost(graph: Graph) -> Cost:
     """The cost function of a traced network."""
     whole, per_channel = axis_sizes(graph)
     sizes, same = np.unique(np.column_stack([whole, per_channel]), axis=0, return_inverse=True)
-    pairs = _products(graph, same.ravel())
-    first, second = np.array(list(pairs)).T
-    weights = np.array(list(pairs.values()), dtype=np.float64)
+    everything = _products(graph, same.ravel(), lambda name: True)
     widths = np.array([group.width for group in graph.groups], dtype=np.int64)
-    cost = Cost(sizes[:, 0], sizes[:, 1:], first, second, weights, np.ones(2), graph.sizes, widths)
+    cost = Cost(
+        sizes[:, 0],
+        sizes[:, 1:],
+        *everything,
+        np.ones(2),
+        graph.sizes,
+        widths,
+        tuple(block.groups for block in graph.blocks),
+        tuple(_products(graph, same.ravel(), block.holds) for block in graph.blocks),
+    )
     return replace(cost, dense=cost(graph.sizes))
 
 
@@ -87,7 +121,8 @@ def group_costs(graph: Graph, counts: np.ndarray) -> np.ndarray:
     """MACs and parameters of the weights that make the channels of each group, where all groups are cut.
 
     Every weight belongs to the group of its outputs, so that nothing is counted twice; the layers whose outputs are
-    never cut, such as the classifier, and products of activations belong to none.
+    never cut, such as the classifier, and products of activations belong to none. What is in a block that is taken out
+    costs nothing.
 
     Args:
         graph: structure of the network.
@@ -99,8 +134,11 @@ def group_costs(graph: Graph, counts: np.ndarray) -> np.ndarray:
     whole, per_channel = _sizes(graph, [axis.slots for axis in graph.axes])
     parts = per_channel * counts
     kept, costs = whole + parts.sum(axis=1), np.zeros((len(graph.groups), 2))
+    out = graph.taken_out(np.asarray(counts))
     for tensor in graph.tensors:
         follows = [axis for axis in tensor.axes if axis is not None]
+        if any(block.holds(tensor.name) for block in out):
+            continue
         for axis in (axis for axis in follows if graph.axes[axis].side == "out"):
             fixed = np.prod([size for size, along in zip(tensor.shape, tensor.axes, strict=True) if along is None])
             others = fixed * np.prod([kept[other] for other in follows if other != axis])
@@ -128,8 +166,17 @@ def _sizes(graph: Graph, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray
     return whole, per_channel
 
 
-def _products(graph: Graph, same: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-    """The MACs and parameters that go with every product of two axis sizes; axes that are always equal are one."""
+def _products(graph: Graph, same: np.ndarray, mine: Callable[[str], bool]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The products of two axis sizes, with the MACs and parameters of each; axes that are always equal are one.
+
+    Args:
+        graph: structure of the network.
+        same: (axes,) number of every axis's size.
+        mine: whether a tensor, or a layer with products of activations, counts.
+
+    Returns:
+        (products,) first and second sizes, and (products, 2) MACs and parameters.
+    """
     pairs: dict[tuple[int, int], np.ndarray] = {}
     nowhere = len(same) - 1
 
@@ -138,10 +185,11 @@ def _products(graph: Graph, same: np.ndarray) -> dict[tuple[int, int], np.ndarra
             first, second = sorted(int(same[axis]) for axis in [*axes, nowhere, nowhere][:2])
             pairs[first, second] = pairs.get((first, second), np.zeros(2)) + weight
 
-    for tensor in graph.tensors:
+    for tensor in (tensor for tensor in graph.tensors if mine(tensor.name)):
         fixed = np.prod([size for size, axis in zip(tensor.shape, tensor.axes, strict=True) if axis is None])
         follows = [axis for axis in tensor.axes if axis is not None]
         add(follows, np.array([fixed * tensor.positions, fixed * tensor.parameter]))
     for number, product in enumerate(graph.products, start=len(graph.axes)):
-        add([number], np.array([product.times, 0]))
-    return pairs
+        add([number], np.array([product.times, 0]) * mine(product.layer))
+    first, second = np.array(list(pairs), dtype=np.int64).reshape(-1, 2).T
+    return first, second, np.array(list(pairs.values()), dtype=np.float64).reshape(-1, 2)

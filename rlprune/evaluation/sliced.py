@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rlprune.graph.removal import put, take_out
 from rlprune.graph.structure import Graph
 from rlprune.graph.surgery import Slicer, install
 from rlprune.utils.finite import require_variance
@@ -47,6 +48,7 @@ class SliceRunner:
         self.dense = module = unwrapped(module)
         self.slicer = Slicer(graph, named_tensors(module))
         self.module = copy_sharing_weights(module).eval()
+        self._whole = {block.name: self.module.get_submodule(block.name) for block in graph.blocks}
         self.norms = _norms(self.module)
         require_variance(self.module, calibration)
         self.calibration = calibration
@@ -61,8 +63,12 @@ class SliceRunner:
             images: (N, C, H, W).
 
         Raises:
-            UserError: there is no memory for the calibration images, or for a single one.
+            UserError: there is no memory for the calibration images, or for a single one; or a group keeps no channel
+                and its block is not taken out.
         """
+        for name, block in self._whole.items():
+            put(self.module, name, block)
+        take_out(self.module, self.graph.taken_out(self.graph.counts_of(kept)))
         install(self.module, self.dense, self.slicer.slices(kept), features=self.slicer.features(kept))
         with torch.inference_mode(), torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
             if self.norms:

@@ -1,9 +1,14 @@
-"""The structure of a network: groups of coupled channels, and the index maps that slice every tensor of a group."""
+"""The structure of a network: groups of coupled channels, and the index maps that slice every tensor of a group.
+
+Residual blocks that may be taken out whole are part of it. Without one of them its skip connection goes on alone.
+"""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+
+from rlprune.errors import UserError
 
 WHOLE = -1
 """Marks an index of an axis that belongs to no group and always stays."""
@@ -74,10 +79,32 @@ class Product:
     Attributes:
         slots: (entries,) positions in the list of all groups' channels, or `WHOLE`.
         times: multiply-accumulates per entry.
+        layer: the module in which it is.
     """
 
     slots: np.ndarray
     times: int
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block that may be taken out whole.
+
+    Attributes:
+        name: its module.
+        groups: indices of its inner groups, those that no layer outside makes or reads.
+        remains: what stands in its place then: a part of it by its name inside it, an activation such as ``nn.ReLU``,
+            or, where it is empty, nothing but the skip connection.
+    """
+
+    name: str
+    groups: tuple[int, ...]
+    remains: str = ""
+
+    def holds(self, name: str) -> bool:
+        """Whether a layer or a tensor is inside."""
+        return name == self.name or name.startswith(f"{self.name}.")
 
 
 @dataclass(frozen=True)
@@ -91,6 +118,7 @@ class Graph:
         products: products of activations.
         layers: output positions (height x width, summed over calls) of every conv and linear layer that was called.
         refused: layer -> why its output channels are never cut.
+        blocks: residual blocks that may be taken out, in the order of their first groups; none is inside another.
     """
 
     groups: tuple[Group, ...]
@@ -99,6 +127,7 @@ class Graph:
     products: tuple[Product, ...]
     layers: dict[str, int]
     refused: dict[str, str]
+    blocks: tuple[Block, ...] = ()
 
     @cached_property
     def weights(self) -> dict[str, tuple[TensorMap, int]]:
@@ -136,6 +165,36 @@ class Graph:
         """The first convolution or linear layer that produces the channels of a group."""
         return self.layers_of(group)[0]
 
+    def taken_out(self, counts: np.ndarray) -> tuple[Block, ...]:
+        """The blocks that are taken out: none of their inner groups keeps a channel.
+
+        Args:
+            counts: (groups,) kept channels.
+
+        Raises:
+            UserError: another group keeps none.
+        """
+        out = tuple(block for block in self.blocks if not counts[list(block.groups)].any())
+        allowed = {group for block in out for group in block.groups}
+        for number in np.flatnonzero(counts == 0).tolist():
+            if number not in allowed:
+                raise UserError(self._why_not_empty(number))
+        return out
+
+    def _why_not_empty(self, number: int) -> str:
+        """What is wrong with a group that keeps no channel."""
+        told = f"'{self.groups[number].name}' keeps no channel"
+        for block in self.blocks:
+            if number in block.groups:
+                names = ", ".join(self.groups[other].name for other in block.groups)
+                return f"{told}: the block '{block.name}' goes whole or not at all, with all of {names}"
+        names = ", ".join(block.name for block in self.blocks) or "none in this network"
+        return f"{told}, and it belongs to no residual block that could be taken out ({names}): keep at least one"
+
+    def counts_of(self, kept: np.ndarray) -> np.ndarray:
+        """(groups,) how many channels stay, of (all groups' channels,) bool."""
+        return np.array([mine.sum() for mine in self.split(kept)], dtype=np.int64)
+
     def cut(self, kept: np.ndarray) -> "Graph":
         """The structure of the network that is left when channels go.
 
@@ -144,6 +203,47 @@ class Graph:
         Args:
             kept: (all groups' channels,) bool, True where a channel stays.
         """
+        counts = self.counts_of(kept)
+        if out := self.taken_out(counts):
+            return self._without(out)._narrowed(kept, counts[counts > 0].tolist())
+        return self._narrowed(kept, counts.tolist())
+
+    def _without(self, out: tuple[Block, ...]) -> "Graph":
+        """The same but for blocks and all that is in them; the channels are numbered as before."""
+
+        def left(name: str) -> bool:
+            return not any(block.holds(name) for block in out)
+
+        gone = {group for block in out for group in block.groups}
+        numbers = [number for number in range(len(self.groups)) if number not in gone]
+        axes = [place for place, axis in enumerate(self.axes) if left(axis.layer)]
+        return Graph(
+            tuple(
+                replace(
+                    group,
+                    producers=tuple(filter(left, group.producers)),
+                    consumers=tuple(filter(left, group.consumers)),
+                    ties=tuple(tie for tie in group.ties if left(tie.partition(" in ")[2])),
+                )
+                for group in (self.groups[number] for number in numbers)
+            ),
+            tuple(self.axes[place] for place in axes),
+            tuple(
+                replace(tensor, axes=tuple(None if axis is None else axes.index(axis) for axis in tensor.axes))
+                for tensor in self.tensors
+                if left(tensor.name)
+            ),
+            tuple(product for product in self.products if left(product.layer)),
+            {layer: positions for layer, positions in self.layers.items() if left(layer)},
+            {layer: why for layer, why in self.refused.items() if left(layer)},
+            tuple(
+                replace(block, groups=tuple(numbers.index(group) for group in block.groups))
+                for block in self.blocks
+                if block not in out
+            ),
+        )
+
+    def _narrowed(self, kept: np.ndarray, counts: list[int]) -> "Graph":
         # One entry more, which stays WHOLE, is what index -1 (WHOLE) of an axis points at.
         stays, place = np.append(kept, True), np.append(np.cumsum(kept) - 1, WHOLE)
 
@@ -151,7 +251,6 @@ class Graph:
             return place[slots[stays[slots]]]
 
         axes = tuple(replace(axis, slots=cut(axis.slots)) for axis in self.axes)
-        counts = [int(mine.sum()) for mine in self.split(kept)]
         starts = np.cumsum([0, *counts]).tolist()
         return replace(
             self,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlprune.graph.removal import take_out
 from rlprune.graph.structure import WHOLE, Graph
 from rlprune.utils.modules import (
     CONVOLUTIONS,
@@ -37,17 +38,23 @@ class Slicer:
         self._bare = [axis for axis in graph.axes if axis.side == "out" and axis.layer not in followed]
 
     def slices(self, kept: np.ndarray) -> dict[str, Tensor]:
-        """The kept part of every tensor.
+        """The kept part of every tensor, without those of blocks that are taken out.
 
         Args:
             kept: (all groups' channels,) bool, True where a channel stays.
+
+        Raises:
+            UserError: a group keeps no channel and its block is not taken out.
         """
+        out = self.graph.taken_out(self.graph.counts_of(kept))
         # One entry more, always True, is what index -1 (WHOLE) of an axis points at.
         stays = np.append(kept, True)
         assert WHOLE == -1
         indices = [self._indices(stays[axis.slots]) for axis in self.graph.axes]
         cut: dict[str, Tensor] = {}
         for tensor in self.graph.tensors:
+            if any(block.holds(tensor.name) for block in out):
+                continue
             value = self.state[tensor.name]
             for dim, axis in enumerate(tensor.axes):
                 if axis is not None and (index := indices[axis]) is not None:
@@ -61,8 +68,9 @@ class Slicer:
         Args:
             kept: (all groups' channels,) bool, True where a channel stays.
         """
-        stays = np.append(kept, True)
-        return {axis.layer: int(stays[axis.slots].sum()) for axis in self._bare}
+        stays, out = np.append(kept, True), self.graph.taken_out(self.graph.counts_of(kept))
+        bare = [axis for axis in self._bare if not any(block.holds(axis.layer) for block in out)]
+        return {axis.layer: int(stays[axis.slots].sum()) for axis in bare}
 
     def _indices(self, stays: np.ndarray) -> Tensor | None:
         if stays.all():
@@ -182,10 +190,15 @@ def prune(module: nn.Module, graph: Graph, kept: np.ndarray) -> nn.Module:
         kept: (all groups' channels,) bool, True where a channel stays.
 
     Returns:
-        A module of the same class with ordinary, smaller layers.
+        A module of the same class with ordinary, smaller layers, and what remains in the place of blocks none of whose
+        inner groups keeps a channel.
+
+    Raises:
+        UserError: another group keeps none.
     """
     module = unwrapped(module)
     smaller = copy_sharing_weights(module)
+    take_out(smaller, graph.taken_out(graph.counts_of(kept)))
     slicer = Slicer(graph, named_tensors(module))
     install(smaller, module, slicer.slices(kept), trainable=True, features=slicer.features(kept))
     return smaller

@@ -6,7 +6,7 @@ weights fetched from memory, and a constant. How much of each is fitted to netwo
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -81,7 +81,7 @@ def _between(sizes: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class TimedCost(Cost):
     """The exact cost with the latency as a third resource."""
 
-    latency: LatencyModel
+    latency: LatencyModel = field(kw_only=True)
     resources = (*RESOURCES, "latency")
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:

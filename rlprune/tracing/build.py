@@ -4,6 +4,7 @@ The network is run once; afterwards every kept slice of every tensor follows fro
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 from rlprune.errors import UserError
 from rlprune.graph.structure import WHOLE, Axis, Graph, Group, Product, TensorMap
+from rlprune.tracing.blocks import find_blocks
 from rlprune.tracing.coupling import Coupling, Side, trace_coupling
 from rlprune.tracing.examples import Example, call
 from rlprune.tracing.running import described, explain
@@ -64,7 +66,7 @@ def build_graph(
     if not graph.groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(graph.refused.items())[:3])
         raise UserError(f"no channels of this network can be pruned ({reasons or 'it has no conv or linear layers'})")
-    return graph
+    return replace(graph, blocks=find_blocks(module, graph, coupling, choice, example, more))
 
 
 def assemble(
@@ -170,5 +172,5 @@ def _graph(
         for layer in coupling.layers
         if (layer in coupling.weights or layer in coupling.reasons) and (layer, "out") not in cut
     }
-    products = tuple(Product(slots[channels], times) for channels, times in coupling.products)
+    products = tuple(Product(slots[channels], times, layer) for channels, times, layer in coupling.products)
     return Graph(groups, tuple(axes), tuple(tensors), products, layers, refused)

@@ -33,7 +33,8 @@ class Coupling:
         axes: side -> (size,) channel of every index; the same number is the same channel, 0 one that is never cut.
         follows: parameter or buffer -> the side that each of its dimensions follows, if any.
         positions: weight of a convolution or linear layer -> multiply-accumulates per entry.
-        products: (entries,) channels along one side of a product of activations, and multiply-accumulates per entry.
+        products: (entries,) channels along one side of a product of activations, multiply-accumulates per entry, and
+            the layer in which it is.
         layers: all layers in the order of their first use.
         weights: layer with output channels of its own -> its weight.
         by_groups: weights that are cut by whole groups.
@@ -46,7 +47,7 @@ class Coupling:
     axes: dict[Side, np.ndarray]
     follows: dict[str, tuple[Side | None, ...]]
     positions: dict[str, int]
-    products: list[tuple[np.ndarray, int]]
+    products: list[tuple[np.ndarray, int, str]]
     layers: list[str]
     weights: dict[str, str]
     by_groups: frozenset[str]
@@ -134,8 +135,8 @@ def _collect(module: nn.Module, trace: Tracer, trains: bool) -> Coupling:
             axes[layer, "out"] = channels[labels.numpy()]
     for name, tensor in tensors.items():
         follows[name] = follows.get(first_names[id(tensor)], (None,) * tensor.dim())
-    products = [(channels[labels.numpy()], times) for labels, times in trace.products]
-    products += [(np.zeros(1, dtype=np.int64), macs) for _, macs in trace.refused.values()]
+    products = [(channels[labels.numpy()], times, layer) for labels, times, layer in trace.products]
+    products += [(np.zeros(1, dtype=np.int64), macs, layer) for layer, (_, macs) in trace.refused.items()]
     reasons |= {layer: why for layer, (why, _) in trace.refused.items() if layer}
     layers = list(dict.fromkeys([*(_layer(name) for name in trace.order), *trace.refused]))
     by_groups = frozenset(trace.by_groups)

@@ -30,13 +30,13 @@ class Work:
     """What one run costs: as the attributes of `Tracer`."""
 
     positions: dict[str, int]
-    products: list[tuple[Tensor, int]]
+    products: list[tuple[Tensor, int, str]]
     refused: dict[str, tuple[str, int]]
 
     def macs(self, sizes: Mapping[str, int]) -> int:
         """Multiply-accumulates, given the numbers of entries of all parameters and buffers."""
         found = sum(sizes[name] * times for name, times in self.positions.items())
-        found += sum(labels.numel() * times for labels, times in self.products)
+        found += sum(labels.numel() * times for labels, times, _ in self.products)
         return found + sum(macs for _, macs in self.refused.values())
 
 

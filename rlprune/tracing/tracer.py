@@ -51,7 +51,8 @@ class Tracer(TorchDispatchMode):
         transposed: weights whose inputs come first.
         elements: parameter or buffer used otherwise -> a label for each of its elements.
         positions: weight -> multiply-accumulates per entry.
-        products: labels along the summed or the free side of a product of activations, and how often each is used.
+        products: labels along the summed or the free side of a product of activations, how often each is used, and by
+            which layer.
         notes: labels of channels of several layers that met, and where.
         norms: module that normalises channels and has no parameters -> their labels.
         refused: layer whose weight is no parameter -> why, and its multiply-accumulates.
@@ -71,7 +72,7 @@ class Tracer(TorchDispatchMode):
         self.elements: dict[str, Tensor] = {}
         self.order: dict[str, int] = {}
         self.positions: dict[str, int] = {}
-        self.products: list[tuple[Tensor, int]] = []
+        self.products: list[tuple[Tensor, int, str]] = []
         self.norms: dict[str, Tensor] = {}
         self.refused: dict[str, tuple[str, int]] = {}
         self.notes: list[tuple[np.ndarray, str]] = []
@@ -234,7 +235,7 @@ class Tracer(TorchDispatchMode):
     def product(self, labels: Tensor, times: int) -> None:
         """Add a product of activations: labels along one of its sides, multiply-accumulates per entry."""
         if self.counting:
-            self.products.append((labels, times))
+            self.products.append((labels, times, self._inside[-1] if self._inside else ""))
 
     def refuse(self, why: str, macs: int) -> None:
         """The layer that is running cannot be followed; it has so many multiply-accumulates."""

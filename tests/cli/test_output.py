@@ -148,6 +148,9 @@ def test_inspect_names_groups_refusals_and_the_smallest_budget() -> None:
         "macs": 557_000_000,
         "params": 11_170_000,
         "groups": [group | layers, group | other],
+        "blocks": [
+            {"block": "layer1.1", "groups": ["layer1.1.conv1"], "remains": "", "macs_share": 0.25, "params_share": 0.5}
+        ],
         "refused": {"fc": "its outputs are the classes", "head": "its outputs are the classes"},
         "smallest_macs": 0.00123,
         "smallest_params": 0.00004,
@@ -164,6 +167,9 @@ def test_inspect_names_groups_refusals_and_the_smallest_budget() -> None:
     # Rounded up: a budget that is asked for as printed must be feasible.
     assert "macs=0.002, params=0.001" in text
     assert "never cut" not in shown("inspect", result | {"refused": {}})
+    block = next(line for line in text.splitlines() if line.startswith("layer1.1 "))
+    assert block.split() == ["layer1.1", "25.0", "%", "50.0", "%", "its", "input", "layer1.1.conv1"]
+    assert "--decide" not in shown("inspect", result | {"blocks": []})
 
 
 def standing(method: str, loss: float, deviation: float | None, **more: Any) -> dict[str, Any]:

@@ -24,6 +24,20 @@ def test_the_groups_of_a_network(run_json: Callable[..., Any], shop: Any, search
     assert rounded["smallest_macs"] > result["smallest_macs"]
 
 
+def test_residual_blocks(run_json: Callable[..., Any]) -> None:
+    result = run_json("inspect", "--model", "resnet20", "--image-size", 32)
+    assert [block["block"] for block in result["blocks"]] == [
+        "layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2",
+    ]  # fmt: skip
+    first = result["blocks"][0]
+    assert (first["groups"], first["remains"]) == (["layer1.0.conv1"], "relu")
+    # Two convolutions of 16 channels at 32 x 32 positions, and two norms.
+    assert first["macs_share"] == pytest.approx(2 * 16 * 16 * 9 * 1024 / result["macs"])
+    assert first["params_share"] == pytest.approx((2 * 16 * 16 * 9 + 2 * 2 * 16) / result["params"])
+    kept = run_json("inspect", "--model", "resnet20", "--image-size", 32, "--exclude", "layer1.*.conv2")
+    assert [block["block"] for block in kept["blocks"]] == ["layer2.1", "layer2.2", "layer3.1", "layer3.2"]
+
+
 def test_what_is_shown(run: Callable[..., Any], shop: Any) -> None:
     code, out, _ = run("inspect", "--model", shop.settings["model"], "--data", shop.settings["data"])
     assert code == 0

@@ -1,7 +1,10 @@
 """Costs against PyTorch's own counter on networks that are cut for real, and against a formula."""
 
 import numpy as np
+import pytest
 import torch
+from residual import EXAMPLE, attention, basic, convnext, inverted
+from residual import network as residual
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,6 +38,40 @@ def test_the_weights_of_groups_and_the_others_are_all(network: nn.Module) -> Non
     smaller = prune(network, graph, top_mask(graph, counts, np.arange(graph.sizes.sum())))
     whole = [value.numel() for name, value in smaller.named_parameters() if name.rpartition(".")[0] not in made]
     assert round(group_costs(graph, counts)[:, 1].sum()) + sum(whole) == counted(smaller)[1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_costs_of_networks_without_blocks(seed: int) -> None:
+    """Norms, biases, depthwise layers on the stream and products of activations go with their block."""
+    net = residual(basic(), inverted(), convnext(), attention(), basic())
+    graph = build_graph(net, EXAMPLE)
+    cost, rng = build_cost(graph), np.random.default_rng(seed)
+    plans = np.stack([rng.integers(1, graph.sizes + 1) for _ in range(6)])
+    for plan in plans[1:]:
+        for block in graph.blocks:
+            plan[list(block.groups)] *= rng.random() < 0.5
+    smaller = [prune(net, graph, top_mask(graph, plan, rng.random(graph.sizes.sum()))) for plan in plans]
+    expected = [counted(module, 8) for module in smaller]
+    assert cost(plans).tolist() == expected
+    assert [cost(plan).tolist() for plan in plans] == expected
+    for plan, module in zip(plans, smaller, strict=True):
+        made = {layer for group in graph.groups for layer in group.producers}
+        whole = [value.numel() for name, value in module.named_parameters() if not _made(name, made)]
+        assert round(group_costs(graph, plan)[:, 1].sum()) + sum(whole) == counted(module, 8)[1]
+
+
+def _made(name: str, layers: set[str]) -> bool:
+    return name in layers or name.rpartition(".")[0] in layers
+
+
+def test_a_block_alone_saves_all_of_it() -> None:
+    net = residual(inverted(), basic())
+    graph = build_graph(net, EXAMPLE)
+    cost, counts = build_cost(graph), graph.sizes.copy()
+    counts[list(graph.blocks[0].groups)] = 0
+    saved = cost.saved_alone(counts)
+    gone = counted(net, 8)[1] - counted(prune(net, graph, top_mask(graph, counts, np.ones(graph.sizes.sum()))), 8)[1]
+    assert saved[list(graph.blocks[0].groups), 1].tolist() == [gone / cost.dense[1]] * 2
 
 
 def test_formula() -> None:

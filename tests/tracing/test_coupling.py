@@ -250,7 +250,7 @@ def test_reasons() -> None:
     coupling = trace_coupling(net, IMAGE)
     assert coupling.reasons == {"skip": INPUT, "up": GROUPED, "computed": COMPUTED, "last": OUTPUT}
     # One product each, in which nothing is ever cut: 8 x 8 positions read and 9 x 9 made.
-    works = [(labels.tolist(), times) for labels, times in coupling.products]
+    works = [(labels.tolist(), times) for labels, times, _ in coupling.products]
     assert works == [([0], 3 * 64 * 2 * 4), ([0], 5 * 81 * 6 * 9)]
 
 

@@ -270,7 +270,7 @@ class Multiply(nn.Module):
 
 
 def works(followed: Followed) -> list[tuple[str, int]]:
-    return [(followed.letters(labels)[0], times) for labels, times in followed.trace.products]
+    return [(followed.letters(labels)[0], times) for labels, times, _ in followed.trace.products]
 
 
 def test_products_over_channels_tie_both_sides() -> None:
@@ -306,7 +306,7 @@ def test_products_of_all_pairs_of_channels_stay() -> None:
     gram = Followed(Multiply(lambda _, x: x @ x.transpose(1, 2)), torch.rand(2, 4, 5))
     assert gram.letters(gram.sources[0]) == ["----"]
     assert reasons(gram) == {rules.TWO_SIDES}
-    assert sum(labels.numel() * times for labels, times in gram.trace.products) == 2 * 4 * 4 * 5
+    assert sum(labels.numel() * times for labels, times, _ in gram.trace.products) == 2 * 4 * 4 * 5
 
 
 def test_channels_that_are_summed_over_and_free_on_the_other_side_stay() -> None:
@@ -335,7 +335,7 @@ def test_other_products_with_raw_parameters_stay(run: Any) -> None:
     followed = Followed(Multiply(run, raw=weight(4, 3)), torch.rand(2, 3, 5))
     assert followed.letters(followed.sources[0], followed.trace.elements["raw"]) == ["---", "-" * 12]
     assert followed.trace.positions == {}
-    assert sum(labels.numel() * times for labels, times in followed.trace.products) == 2 * 4 * 3 * 5
+    assert sum(labels.numel() * times for labels, times, _ in followed.trace.products) == 2 * 4 * 3 * 5
 
 
 def test_products_of_every_channel_by_itself_cost_what_is_left() -> None:
@@ -343,7 +343,7 @@ def test_products_of_every_channel_by_itself_cost_what_is_left() -> None:
     followed = Followed(Multiply(lambda _, x: x @ x.transpose(2, 3)), torch.rand(2, 4, 5, 3))
     assert followed.letters(followed.sources[0], followed.along()) == ["abcd", "abcd"]
     for channel in followed.channels[followed.sources[0]]:
-        mine = sum((followed.channels[labels] == channel).sum() * times for labels, times in followed.trace.products)
+        mine = sum((followed.channels[labels] == channel).sum() * times for labels, times, _ in followed.trace.products)
         assert mine == 2 * 5 * 3 * 5
 
 
@@ -373,7 +373,7 @@ def test_attention_with_fewer_heads_of_keys_and_values(heads: int) -> None:
     found = followed.letters(*followed.sources, followed.along(-1))
     # As by heads of their own, or left alone.
     assert found in (["abc", "abc", "defghi", "defghi"], ["---", "---", "------", "------"])
-    assert sum(labels.numel() * times for labels, times in followed.trace.products) == 8 * 25 * (3 + 6)
+    assert sum(labels.numel() * times for labels, times, _ in followed.trace.products) == 8 * 25 * (3 + 6)
 
 
 def test_one_weight_read_from_both_sides_by_matrices() -> None:
@@ -470,7 +470,7 @@ def test_multiply_accumulates(name: str) -> None:
     trace.run(module, inputs)
     parameters = dict(module.named_parameters())
     work = sum(parameters[name].numel() * positions for name, positions in trace.positions.items())
-    work += sum(labels.numel() * times for labels, times in trace.products)
+    work += sum(labels.numel() * times for labels, times, _ in trace.products)
     work += sum(macs for _, macs in trace.refused.values())
     assert work == counted(module, inputs)
 
