@@ -34,7 +34,8 @@ def test_a_run_folder_holds_everything(searched: Any) -> None:
     ]  # fmt: skip
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     events = [name for name in found if name.startswith("tensorboard/")]
-    assert sorted(set(found) - set(events)) == expected
+    # Base plans are tuned where their losses do not tell which is better; see test_tunings.py.
+    assert sorted(set(found) - set(events) - {"tunings.csv"}) == expected
     assert events
     assert yaml.safe_load((folder / "config.yaml").read_text())["budget"] == 0.15
     assert json.loads((folder / "environment.json").read_text())["torch"] == torch.__version__.partition("+")[0]
