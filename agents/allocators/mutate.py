@@ -7,7 +7,8 @@ import numpy as np
 
 from rlprune.agents.search.archive import PlanArchive, fit
 from rlprune.agents.search.engine import PICKS, begin
-from rlprune.agents.search.rounds import ELITES, PATIENCE, ROLLOUTS, WALKS, one_thread, pick, unknown
+from rlprune.agents.search.picks import batch
+from rlprune.agents.search.rounds import ELITES, PATIENCE, ROLLOUTS, WALKS, one_thread, unknown
 from rlprune.agents.search.setup import prepare
 from rlprune.agents.search.surrogate import OneShotSurrogate
 from rlprune.cost.budget import Budget
@@ -56,7 +57,7 @@ class Mutate(Allocator):
             with one_thread():
                 fit([archive])
                 plans = unknown(archive, mutations(spec, np.array(archive.counts)[archive.best(ELITES)], rng))
-                chosen = pick(archive, plans, min(PICKS, left))
+                chosen = batch(archive, plans, min(PICKS, left)) if len(plans) else []
             fruitless = 0 if chosen else fruitless + 1
             archive.add(chosen, left)
         return problem.allocation()

@@ -13,6 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from rlprune.agents.search.archive import Measure, PlanArchive, fit
 from rlprune.agents.search.exploration import explore
 from rlprune.agents.search.fidelity_surrogate import FidelitySurrogate
+from rlprune.agents.search.picks import are_twins
 from rlprune.agents.search.rounds import imagined_episodes, imitate_elites, improve, one_thread, perturbed_plans
 from rlprune.agents.search.surrogate import Measured
 from rlprune.envs.episode import EpisodeSpec
@@ -26,8 +27,6 @@ PERTURBED = 8
 """Plans around the base plan and the uniform one that are tuned before the first round."""
 BEST = 2
 """Plans with the lowest one-shot losses that are tuned before the first round."""
-TWINS = 0.05
-"""Root mean square difference of the log keep ratios up to which two plans are twins."""
 FIRST_SHARE = 0.4
 """Share of a limited time after which one-shot losses have been measured enough, if there are tunings to come."""
 
@@ -118,7 +117,7 @@ def _different(archive: PlanArchive) -> list[np.ndarray]:
     chosen: list[np.ndarray] = []
     for place in np.argsort(-_expected(archive)):
         counts = archive.counts[place]
-        if all(np.sqrt(np.mean(np.log(counts / other) ** 2)) > TWINS for other in chosen):
+        if not chosen or not are_twins(counts[None], np.array(chosen)).any():
             chosen.append(counts)
     return chosen
 

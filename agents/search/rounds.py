@@ -13,6 +13,7 @@ from rlprune.agents.rollout import greedy, rollout
 from rlprune.agents.search.archive import PlanArchive, fit, steps_of
 from rlprune.agents.search.exploration import keep_exploring
 from rlprune.agents.search.memory import rescore
+from rlprune.agents.search.picks import batch
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.vector import WalkVecEnv
 
@@ -91,8 +92,7 @@ def perturbed_plans(
 def _promising(
     learner: BaseAlgorithm, archives: list[PlanArchive], number: int, left: int, rng: np.random.Generator
 ) -> list[list[np.ndarray]]:
-    """For every archive the plans to measure: of those imagined the best by more and more optimistic forecasts, and
-    none that is known."""
+    """For every archive the plans to measure, of those imagined and none that is known."""
     chosen: list[list[np.ndarray]] = []
     for archive in archives:
         most = min(max(number // len(archives), 2), left - sum(map(len, chosen)))
@@ -101,16 +101,8 @@ def _promising(
         # An agent that has settled repeats itself; then look around, farther than in the beginning.
         plans = plans if len(plans) else unknown(archive, perturbed_plans(archive.spec, rng, WALKS, 1.0))
         archive.imagined.clear()
-        chosen.append(pick(archive, plans, most))
+        chosen.append(batch(archive, plans, most) if len(plans) else [])
     return chosen
-
-
-def pick(archive: PlanArchive, plans: np.ndarray, number: int) -> list[np.ndarray]:
-    """Of (plans, groups) unknown ones those to measure: the best by more and more optimistic forecasts."""
-    if not len(plans):
-        return []
-    mean, doubt = archive.model.predict(plans, archive.budget)
-    return [plans[place] for place in _optimistic(archive.spec, plans, mean, doubt, number)]
 
 
 def _careful(learner: BaseAlgorithm, spec: EpisodeSpec, rng: np.random.Generator) -> np.ndarray:
@@ -123,15 +115,6 @@ def _careful(learner: BaseAlgorithm, spec: EpisodeSpec, rng: np.random.Generator
 def unknown(archive: PlanArchive, plans: np.ndarray) -> np.ndarray:
     """(plans, groups) those given, each once and without the measured ones."""
     return np.array([plan for plan in np.unique(plans, axis=0) if plan not in archive]).reshape(-1, plans.shape[1])
-
-
-def _optimistic(spec: EpisodeSpec, plans: np.ndarray, mean: np.ndarray, doubt: np.ndarray, number: int) -> list[int]:
-    picks: list[int] = []
-    for optimism in np.linspace(0, 1.5, min(number, len(plans))):
-        values = spec.value(plans, mean - optimism * doubt)
-        values[picks] = -np.inf
-        picks.append(int(np.argmax(values)))
-    return picks
 
 
 def _best_value(archive: PlanArchive) -> float:

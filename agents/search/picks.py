@@ -1,0 +1,43 @@
+"""Which of many imagined plans are measured next: promising ones that differ."""
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from rlprune.agents.search.archive import PlanArchive
+
+OPTIMISM = 1.5
+"""Doubts by which the last plan of a batch is taken to be better than forecast; the first one is taken as forecast."""
+TWINS = 0.05
+"""Root mean square difference of the log keep ratios up to which two plans are twins."""
+
+
+def batch(archive: PlanArchive, plans: np.ndarray, number: int) -> list[np.ndarray]:
+    """The plans of a batch: the best by more and more optimistic forecasts.
+
+    A twin of a plan that is known, or that will be, tells next to nothing that this one does not: none is taken while
+    there are others.
+
+    Args:
+        archive: of the plans that are known.
+        plans: (plans, groups) kept counts of others, each once; one at least.
+        number: so many at most.
+    """
+    if archive.counts:
+        new = ~are_twins(plans, np.array(archive.counts)).any(axis=1)
+        plans = plans[new] if new.any() else plans
+    mean, doubt = archive.model.predict(plans, archive.budget)
+    taken, near = np.zeros((2, len(plans)), dtype=bool)
+    picks: list[int] = []
+    for optimism in np.linspace(0, OPTIMISM, min(number, len(plans))):
+        values = archive.spec.value(plans, mean - optimism * doubt)
+        values[taken if near.all() else near] = -np.inf
+        picks.append(int(np.argmax(values)))
+        taken[picks[-1]] = True
+        near |= are_twins(plans, plans[picks[-1:]])[:, 0]
+    return [plans[pick] for pick in picks]
+
+
+def are_twins(plans: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(plans, others) whether (plans, groups) kept counts are all but those of (others, groups) others."""
+    twins: np.ndarray = cdist(np.log(plans), np.log(others)) <= TWINS * np.sqrt(plans.shape[1])
+    return twins
