@@ -136,6 +136,14 @@ class AllocationProblem:
         """Their losses alone."""
         return [evaluation.loss for evaluation in self.evaluate(plans)]
 
+    def probe(self, plans: Sequence[np.ndarray]) -> list[float]:
+        """Losses of plans that may be above the budget, and that the method does not end with."""
+        choosing, self._choosing = self._choosing, False
+        try:
+            return self.losses(plans)
+        finally:
+            self._choosing = choosing
+
     def allocation(self, remark: str = "") -> Allocation:
         """The best plan so far as the allocator's result."""
         assert self.best is not None

@@ -87,8 +87,58 @@ def measure(losses: Callable[[list[np.ndarray]], Sequence[float]], projector: Bu
     return Sensitivity(cuts / sizes[:, None], np.array(rises))
 
 
+def measure_around(
+    losses: Callable[[list[np.ndarray]], Sequence[float]],
+    projector: BudgetProjector,
+    plan: np.ndarray,
+    before: Sensitivity,
+    span: float,
+) -> Sensitivity:
+    """Measure every group's curve with the other groups standing as in a plan, instead of whole.
+
+    Args:
+        losses: as for `measure`; plans need not be inside the budget.
+        projector: knows the sizes and the allowed counts.
+        plan: (groups,) kept counts.
+        before: curves that were measured before. Above the widest point that is measured here they go on from there;
+            below the narrowest one nothing is known.
+        span: how far from the plan points are, as a factor: in every group two above it and two below.
+
+    Returns:
+        Rises over the loss that a wide group would leave, so that they compare within a group, and their differences
+        between groups.
+    """
+    sizes = projector.sizes
+    rows = points_around(projector, plan, span)
+    plans = {plan_key(plan): plan}
+    for group, counts in enumerate(rows):
+        for count in counts:
+            trial = _alone(plan, group, count)
+            plans.setdefault(plan_key(trial), trial)
+    found = dict(zip(plans, losses(list(plans.values())), strict=True))
+    curves = []
+    for group, counts in enumerate(rows):
+        here = np.array([found[plan_key(_alone(plan, group, count))] for count in counts])
+        ratios, rises = before.curve(group)
+        wide = ratios > counts[-1] / sizes[group]
+        further = rises[wide] - np.interp(counts[-1] / sizes[group], ratios, rises)
+        points = np.append(counts / sizes[group], ratios[wide])
+        values = np.append(here, here[-1] + further)
+        curves.append((points[::-1], (values - values[-1])[::-1]))
+    # A row of fewer points repeats its last.
+    longest = max(len(points) for points, _ in curves)
+    padded = [[np.pad(part, (0, longest - len(part)), mode="edge") for part in curve] for curve in curves]
+    return Sensitivity(*(np.array(part) for part in zip(*padded, strict=True)))
+
+
+def points_around(projector: BudgetProjector, plan: np.ndarray, span: float) -> list[np.ndarray]:
+    """For every group the counts upwards that `measure_around` measures, its own one among them."""
+    wished = [np.minimum(plan * span**power, projector.sizes) for power in (-1, -0.5, 0, 0.5, 1)]
+    return [np.unique(row) for row in np.array([projector.quantise(counts) for counts in wished]).T]
+
+
 def _alone(sizes: np.ndarray, group: int, count: int) -> np.ndarray:
-    """The dense plan with one group cut."""
+    """A plan with one group cut otherwise."""
     plan = sizes.copy()
     plan[group] = count
     return plan

@@ -1,7 +1,7 @@
 """The optimum of the additive loss model under the coupled cost, by dynamic programming.
 
-Every group's measured curve is made to rise (isotonic regression) and smooth over the logarithm of the keep ratio
-(monotone cubic interpolation, Fritsch and Carlson, 1980). The sum of the curves is then minimised inside the budget.
+Every group's measured curve is made to rise and smooth (see `rlprune.evaluation.curves`). The sum of the curves is then
+minimised inside the budget.
 
 The programme goes from group to group. A state is a plan whose groups so far are decided while the others stand as in a
 reference plan, and it is known by its damage and its exact cost; it is dropped where another one is no worse in damage
@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
-from sklearn.isotonic import isotonic_regression
 
 from rlprune.cost.budget import Budget
 from rlprune.cost.projection import BudgetProjector
+from rlprune.evaluation.curves import smooth_curve
 from rlprune.evaluation.metered import Allocation, AllocationProblem
 from rlprune.evaluation.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.methods.allocators.base import Allocator
+from rlprune.methods.allocators.base_remeasured import plan_in_rounds
 from rlprune.methods.allocators.sensitivity import measure_probes, sensitivity_rule
 from rlprune.methods.allocators.uniform import uniform
 
@@ -45,10 +45,15 @@ SPANS = (np.inf, np.inf, 2.0, 2.0, 1.4, 1.4, 1.2, 1.2, 1.1, 1.1)
 class AdditiveDP(Allocator):
     """The best plan by the sum of smooth monotone sensitivity curves, found by dynamic programming.
 
+    Attributes:
+        rounds: how often the curves are measured once more around the best plan.
+
     Paper: Nemhauser and Ullmann, Discrete dynamic programming and capital allocation, Management Science 15, 1969
     """
 
     needs: ClassVar[tuple[str, ...]] = ("sensitivities",)
+
+    rounds: int = 0
 
     def evaluations_needed(self, groups: int, budget: Budget) -> int:
         """See `Allocator.evaluations_needed`; those of the sensitivities, and the plan."""
@@ -56,30 +61,9 @@ class AdditiveDP(Allocator):
 
     def allocate(self, problem: AllocationProblem) -> Allocation:
         """See `Allocator.allocate`."""
-        problem(additive_optimum(measure_probes(problem), problem.projector))
+        sensitivity = measure_probes(problem)
+        plan_in_rounds(problem, sensitivity, lambda curves: additive_optimum(curves, problem.projector), self.rounds)
         return problem.allocation()
-
-
-def smooth_curve(sensitivity: Sensitivity, group: int, ratios: np.ndarray) -> np.ndarray:
-    """The rise of the loss by one group's curve, made to rise and smooth in the logarithm of the keep ratio.
-
-    Args:
-        sensitivity: the measured curves.
-        group: which one.
-        ratios: (...,) keep ratios.
-
-    Returns:
-        (...,) rises. Below the lowest ratio that was measured the curve goes on as steeply as between its last points.
-    """
-    measured, rises = sensitivity.curve(group)
-    if len(measured) == 1:
-        return np.zeros_like(ratios)
-    # Hairs that rounding leaves would overflow in the inverse of a slope.
-    curve = isotonic_regression(np.maximum(rises, 0).round(12), increasing=False)
-    logs, wished = np.log(measured), np.log(ratios)
-    inside = PchipInterpolator(logs, curve)(np.maximum(wished, logs[0]))
-    slope = (curve[0] - curve[1]) / (logs[1] - logs[0])
-    return inside + slope * np.maximum(logs[0] - wished, 0)
 
 
 def additive_optimum(sensitivity: Sensitivity, projector: BudgetProjector) -> np.ndarray:

@@ -1,10 +1,11 @@
 """The sensitivity rule: cut one group at a time, add up the damage, spend the budget where it hurts least.
 
 The additive loss model is as old as pruning itself (Li et al., 2017, arXiv 1608.08710, section 3.2, cut by hand); here
-the curves are made convex and the channels go greedily by damage per saved cost, the optimum of the relaxed problem
-for a cost that is a sum over groups.
+the curves are made smooth and convex and the channels go greedily by damage per saved cost, the optimum of the relaxed
+problem for a cost that is a sum over groups.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,19 +14,26 @@ import numpy as np
 from rlprune.cost.budget import Budget
 from rlprune.cost.exact import RESOURCES
 from rlprune.cost.projection import BudgetProjector
+from rlprune.evaluation.curves import ConvexCurve
 from rlprune.evaluation.metered import Allocation, AllocationProblem
 from rlprune.evaluation.sensitivity import Sensitivity, measure, number_of_evaluations
 from rlprune.methods.allocators.base import Allocator
+from rlprune.methods.allocators.base_remeasured import plan_in_rounds
 
 
 @dataclass(frozen=True)
 class SensitivityRule(Allocator):
     """Cut one group at a time, add up the damage, and spend the budget where it hurts least.
 
+    Attributes:
+        rounds: how often the curves are measured once more around the best plan.
+
     Paper: Li et al., Pruning Filters for Efficient ConvNets, 2017, arXiv 1608.08710, section 3.2 (there by hand)
     """
 
     needs: ClassVar[tuple[str, ...]] = ("sensitivities",)
+
+    rounds: int = 0
 
     def evaluations_needed(self, groups: int, budget: Budget) -> int:
         """See `Allocator.evaluations_needed`; those of the sensitivities, and the plan."""
@@ -33,8 +41,12 @@ class SensitivityRule(Allocator):
 
     def allocate(self, problem: AllocationProblem) -> Allocation:
         """See `Allocator.allocate`."""
-        wished = sensitivity_rule(measure_probes(problem), problem.projector)
-        problem(problem.projector.project(wished[None])[0])
+        projector = problem.projector
+
+        def planned(sensitivity: Sensitivity) -> np.ndarray:
+            return projector.project(sensitivity_rule(sensitivity, projector)[None])[0]
+
+        plan_in_rounds(problem, measure_probes(problem), planned, self.rounds)
         return problem.allocation()
 
 
@@ -71,14 +83,23 @@ def sensitivity_rule(
     keep, least = np.ones(len(sizes)), projector.minimum / sizes
     # Nothing is known below the last point of a curve: it is a last resort.
     floor = np.maximum(least, sensitivity.lowest)
+    curves = [ConvexCurve.of(sensitivity, group) for group in range(len(sizes))]
+    # The next step of every group and its damage: only those of the group that was cut change.
+    less, damage = np.empty_like(keep), np.empty_like(keep)
+
+    def look_ahead(groups: Iterable[int]) -> None:
+        for group in groups:
+            less[group] = max(keep[group] - step, floor[group])
+            damage[group] = -np.diff(curves[group](np.array([less[group], keep[group]])))[0]
+
+    look_ahead(range(len(sizes)))
     while True:
         ratios = cost.ratios(keep * sizes)
         over = ratios > limits
         if weights is None and not over.any():
             return keep * sizes
         trial = np.tile(keep, (len(sizes), 1))
-        np.fill_diagonal(trial, np.maximum(keep - step, floor))
-        damage = sensitivity.predict(trial) - sensitivity.predict(keep)
+        np.fill_diagonal(trial, less)
         saved = ratios - cost.ratios(trial * sizes)
         # Over the budget only what relieves an exceeded bound counts; inside it, what the weights say.
         if not over.any():
@@ -87,13 +108,15 @@ def sensitivity_rule(
             gain = (saved / limits)[:, over].sum(axis=1)
         else:
             gain = saved[:, cost.resources.index(price)]
-        movable = np.flatnonzero((trial.diagonal() < keep) & (gain > 0))
+        movable = np.flatnonzero((less < keep) & (gain > 0))
         if not len(movable) and over.any() and (floor > least).any():
             floor = least
+            look_ahead(range(len(sizes)))
             continue
         if not len(movable):
             return keep * sizes
-        best = movable[np.argmin(damage[movable] / gain[movable])]
+        best = int(movable[np.argmin(damage[movable] / gain[movable])])
         if not over.any() and damage[best] >= gain[best]:
             return keep * sizes
-        keep = trial[best]
+        keep[best] = less[best]
+        look_ahead([best])

@@ -14,9 +14,10 @@ from rlprune import registry
 from rlprune.cost.budget import parse_budget
 from rlprune.cost.exact import Cost, build_cost
 from rlprune.cost.projection import BudgetProjector
+from rlprune.evaluation.curves import smooth_curve
 from rlprune.evaluation.sensitivity import Sensitivity
 from rlprune.latency.model import LatencyModel, with_latency
-from rlprune.methods.allocators.additive_dp import additive_optimum, smooth_curve, undominated
+from rlprune.methods.allocators.additive_dp import additive_optimum, undominated
 from rlprune.tracing.build import build_graph
 
 
@@ -121,29 +122,6 @@ def test_a_bound_on_the_latency() -> None:
         assert (
             additive_optimum(drawn_curves(cost, seed), alike) == additive_optimum(drawn_curves(cost, seed), projector)
         ).all()
-
-
-def test_curves_by_hand() -> None:
-    """Noise is pooled, straight lines in the logarithm stay straight, and no cut is a gain."""
-    ratios = np.array([1, 0.5, 0.25, 0.125])
-    rises = np.array([[0, 1, 2, 3], [0, 3, 1, 4], [0, -1, -2, -1], [0, 0, 0, 0]])
-    curves = Sensitivity(ratios, rises.astype(float))
-    wished = np.array([1, 2**-0.5, 0.5, 0.25, 0.2, 0.125, 1 / 16])
-    assert smooth_curve(curves, 0, wished) == pytest.approx(-np.log2(wished))
-    assert smooth_curve(curves, 1, wished[[0, 2, 3, 5, 6]]) == pytest.approx([0, 2, 2, 4, 6])
-    assert smooth_curve(curves, 2, wished) == pytest.approx(np.zeros(7))
-    uncut = Sensitivity(np.array([[1.0, 1, 1, 1]]), np.zeros((1, 4)))
-    assert smooth_curve(uncut, 0, wished) == pytest.approx(np.zeros(7))
-
-
-@given(st.lists(st.floats(0, 5), min_size=3, max_size=3), st.integers(0, 2))
-def test_curves_never_fall_with_the_cut(rises: list[float], repeated: int) -> None:
-    ratios = np.array([1, 0.5, 0.25, 0.1])
-    ratios[1:][:repeated] = ratios[1]
-    rises[:repeated] = rises[:1] * repeated
-    curve = smooth_curve(Sensitivity(ratios, np.array([[0, *rises]])), 0, np.geomspace(0.01, 1, 200))
-    assert (np.diff(curve) <= 1e-12).all()
-    assert curve[-1] == pytest.approx(0, abs=1e-12)
 
 
 def test_it_stays_where_the_curves_are_known() -> None:

@@ -59,6 +59,34 @@ def test_the_rules_are_those_of_the_allocators() -> None:
     assert list(finished("sensitivity", 20).curve) == [11]
 
 
+@pytest.mark.parametrize("budget", ["macs=0.5", "macs=0.3"])
+@pytest.mark.parametrize("method", ["sensitivity", "additive-dp"])
+def test_measured_anew_around_the_plan_it_gets_nearer_to_the_optimum(method: str, budget: str) -> None:
+    """Cutting two groups hurts more than the sum of both cuts, which no curve of the dense network shows."""
+
+    def loss(counts: np.ndarray) -> float:
+        logs = -np.log(counts / 16)
+        return float(logs @ [0.1, 0.3, 0.4] + logs[0] * logs[1])
+
+    gaps, seen = [], []
+    for rounds in range(3):
+        problem = make_problem(method, loss, 100, budget=budget, width=16)
+        registry.make("allocator", f"{method}:rounds={rounds}").allocate(problem)
+        assert problem.best is not None
+        assert problem.projector.fits(problem.best)
+        assert problem.result.loss == loss(problem.best) == min(problem.curve.values())
+        plans = np.array(list(itertools.product(range(1, 17), repeat=3)))
+        gaps.append(problem.result.loss - min(map(loss, plans[problem.projector.fits(plans)])))
+        seen.append(len(problem.seen))
+    assert gaps[0] > 1.5 * gaps[1] > 2 * gaps[2] >= 0
+    # Four points of every group, and a plan, at most.
+    assert seen[0] == 11 < seen[1] <= 24
+    assert seen[1] < seen[2] <= 37
+    short = make_problem(method, loss, seen[1] - 5, budget=budget, width=16)
+    registry.make("allocator", f"{method}:rounds=1").allocate(short)
+    assert len(short.seen) == 11
+
+
 @pytest.mark.parametrize("method", SEARCHERS)
 def test_same_seed_same_plans(method: str) -> None:
     plans = [list(finished(method, 24, seed).seen) for seed in (3, 3, 4)]
