@@ -101,6 +101,7 @@ def _origin(plan: PruningPlan, date: str) -> dict[str, str]:
         "images": ", ".join(f"{key} `{value}`" for key, value in settings.items()),
         "hash of the dense weights": f"`{known['dense_weights']}`" if known.get("dense_weights") else "",
         "budget": "" if known.get("budget") in (None, "None") else f"`{known['budget']}`",
+        "residual blocks taken out": ", ".join(f"`{name}`" for name in plan.blocks),
         "criterion": f"`{known['criterion']}`" if known.get("criterion") else "",
         "command": _command(),
         "versions": ", ".join(f"{key} {text}" for key, text in versions.items() if key in VERSIONS),

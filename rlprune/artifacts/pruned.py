@@ -14,6 +14,7 @@ from rlprune.artifacts.model_card import model_card
 from rlprune.errors import UserError
 from rlprune.gating.checkpoint import save_gated
 from rlprune.gating.skipping import SkippingNetwork
+from rlprune.graph.removal import without
 from rlprune.graph.surgery import count_features, install
 from rlprune.models.checkpoint import read_weights, save_weights
 from rlprune.models.registry import rebuild_model
@@ -111,6 +112,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
         _remember(gated, plan)
         return gated
     module = rebuild_model(plan.network, architecture=True)
+    without(module, plan.blocks)
     tensors = read_weights(folder / "model.safetensors")
     expected = named_tensors(module)
     if different := sorted(set(expected) ^ set(tensors)):
@@ -178,6 +180,8 @@ def _check_counts(module: nn.Module, plan: PruningPlan, tensors: Mapping[str, Te
     """Whether plain layers have as many outputs as their plan says."""
     layers = dict(module.named_modules())
     for group, kept in plan.kept.items():
+        if not kept:
+            continue
         name = group.partition("#")[0]
         if name not in layers and name not in tensors:
             raise UserError(f"{folder} does not fit its own plan: there is no layer '{name}'")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlprune.reports.words import Fact, Result, closing, effort, heading, network_file, spread
-from rlprune.utils.text import count, duration, milliseconds, percent
+from rlprune.utils.text import TAKEN_OUT, count, duration, milliseconds, percent
 
 
 def show(command: str, result: Result, console: Console) -> None:
@@ -62,7 +62,8 @@ def _ratios(console: Console, rows: list[dict[str, Any]]) -> None:
     table = _table(*titles, *([("", "name")] if bar > 4 else []))
     for row in rows:
         ratio = row["keep_ratio"]
-        texts = (str(row["group"]), str(row["channels"]), str(row["kept"]), percent(ratio), f"+{row['tied']}")
+        told = percent(ratio) if row["kept"] else TAKEN_OUT
+        texts = (str(row["group"]), str(row["channels"]), str(row["kept"]), told, f"+{row['tied']}")
         cells = [Text(text) for text in texts[:-1]] + [Text(texts[-1] if row["tied"] else "")]
         table.add_row(*cells, *([Bar(1, 0, ratio, width=bar, color="cyan")] if bar > 4 else []))
     _put(console, table)

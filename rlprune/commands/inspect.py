@@ -25,8 +25,8 @@ COARSE = 8
 def inspect(given: Inspect, progress: Progress) -> dict[str, Any]:
     """Groups, what is coupled and why, each one's share of MACs and parameters, and the smallest feasible budget.
 
-    A group's share is what goes when it alone is cut to its minimum, a residual block's what goes when it alone is taken
-    out; shares overlap and do not add up to 1. Without `data` no images are read.
+    A group's share is what goes when it alone is cut to its minimum, a residual block's what goes when it alone is
+    taken out; shares overlap and do not add up to 1. Without `data` no images are read.
     """
     classes, shape, images = _inputs(given)
     progress.stage("tracing the network")

@@ -95,7 +95,8 @@ def _plan(
         wished = ratios_for(graph, source, given.ratios or Path()) * graph.sizes
     measured_budget = open_budget(given, workload, [budget], progress)
     projector = measured_budget.projectors[0]
-    counts = projector.quantise(np.floor(wished + 0.5)) if not budget.bounded else projector.project(wished[None])[0]
+    rounded = np.maximum(np.floor(wished + 0.5), wished > 0)
+    counts = projector.quantise(rounded) if not budget.bounded else projector.project(wished[None])[0]
     counts = measured_budget.settle(counts, progress)
     return plan_of(
         workload, counts, _scores(workload, given.criterion, given.seed), Prune(**wanted)

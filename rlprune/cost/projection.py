@@ -10,7 +10,8 @@ from rlprune.errors import UserError
 class BudgetProjector:
     """Turns wished keep ratios into the largest plan inside every budget.
 
-    Every method takes many plans at once, as (plans, groups) arrays.
+    Every method takes many plans at once, as (plans, groups) arrays. A residual block that is taken out has 0 channels
+    in its inner groups, and a wish of 0 there stays 0; every other wish becomes an allowed count.
 
     Args:
         cost: the coupled cost of the network.
@@ -33,6 +34,7 @@ class BudgetProjector:
         self.round_to = round_to
         self.min_channels = min_channels
         self.sizes = cost.sizes
+        self._removable = np.isin(np.arange(len(self.sizes)), [group for block in cost.blocks for group in block])
         # Channels may be bundles of several outputs, of which fewer make a multiple.
         self.steps = round_to // np.gcd(round_to, cost.widths)
         least = -(-min_channels // cost.widths)
@@ -60,11 +62,13 @@ class BudgetProjector:
         )
 
     def quantise(self, wished: np.ndarray) -> np.ndarray:
-        """Wished channel counts (float) -> allowed counts, rounded down."""
+        """Wished channel counts (float) -> allowed counts, rounded down; 0 for a wish of 0 in a residual block."""
+        out = self._removable & (wished == 0)
         # A hair is added so that a count that is whole in exact arithmetic is not lost to rounding.
         wished = wished * (1 + 1e-9)
         rounded = np.floor(wished / self.steps) * self.steps
-        return np.where(wished >= self.sizes, self.sizes, np.clip(rounded, self.minimum, self.sizes)).astype(np.int64)
+        allowed = np.where(wished >= self.sizes, self.sizes, np.clip(rounded, self.minimum, self.sizes))
+        return np.where(out, 0, allowed).astype(np.int64)
 
     def fits(self, counts: np.ndarray) -> np.ndarray:
         """(...,) whether plans are inside every budget."""
@@ -80,7 +84,7 @@ class BudgetProjector:
         """The common factor on the groups from `first` on with which the plan just fits.
 
         Args:
-            wished: (plans, groups) positive channel counts before scaling.
+            wished: (plans, groups) channel counts before scaling; those of 0 are not scaled.
             decided: (plans, groups) counts of the groups before `first`; the rest is ignored.
             first: index of the first group that is scaled.
             around: (plans,) factors near which to look; then to within half a percent, which a walk's next wish is
@@ -90,8 +94,12 @@ class BudgetProjector:
             (plans,) the factors.
         """
         tail = slice(first, None)
-        low = np.log((self.minimum[tail] / wished[:, tail]).min(axis=1))
-        high = np.log((self.sizes[tail] / wished[:, tail]).max(axis=1))
+        scaled = np.where(wished[:, tail] > 0, wished[:, tail], np.nan)
+        # Where nothing is left to scale any factor will do.
+        idle = np.isnan(scaled).all(axis=1)
+        scaled[idle] = self.sizes[tail]
+        low = np.log(np.nanmin(self.minimum[tail] / scaled, axis=1))
+        high = np.log(np.nanmax(self.sizes[tail] / scaled, axis=1))
         if around is not None:
             low, high = (np.clip(edge, low, high) for edge in (np.log(around) - 0.6, np.log(around) + 0.6))
         plan = np.empty(wished.shape, dtype=np.int64) if decided is None else decided.copy()
@@ -109,7 +117,7 @@ class BudgetProjector:
         return np.exp(low)
 
     def allowed(self, group: int) -> np.ndarray:
-        """(choices,) the counts that one group may keep, upwards."""
+        """(choices,) the counts that one group may keep, upwards, where its block is not taken out."""
         size, least = int(self.sizes[group]), int(self.minimum[group])
         return np.unique(np.append(np.arange(least, size + 1, self.steps[group]), size))
 
@@ -148,4 +156,5 @@ class BudgetProjector:
         return self.fill(self.quantise(wished * self.rescale(wished)[:, None]))
 
     def _above(self, counts: np.ndarray) -> np.ndarray:
-        return np.minimum(counts // self.steps * self.steps + self.steps, self.sizes)
+        above = np.minimum(counts // self.steps * self.steps + self.steps, self.sizes)
+        return np.where(counts == 0, 0, above)

@@ -25,10 +25,13 @@ class Sensitivity:
         ratios: (groups, points) keep ratios from 1 downwards, as they were measured; a ratio stands twice where two
             cuts come to the same count. They may be given as (points,) where they are the same for all groups.
         rises: (groups, points) rise of the loss over the dense network's; the first column is 0.
+        blocks: of every residual block that was taken out alone its inner groups and the rise of the loss; empty where
+            nobody asked for them.
     """
 
     ratios: np.ndarray
     rises: np.ndarray
+    blocks: tuple[tuple[tuple[int, ...], float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratios", np.broadcast_to(self.ratios, self.rises.shape))
@@ -52,8 +55,16 @@ class Sensitivity:
         return np.sum(self.parts(keep), axis=0)
 
     def parts(self, keep: np.ndarray) -> list[np.ndarray]:
-        """For every group (...,) the rise of the loss that its own keep ratio of (..., groups) foretells."""
-        return [np.interp(keep[..., g], *hull) for g, hull in enumerate(self._hulls)]
+        """For every group (...,) the rise of the loss that its own keep ratio of (..., groups) foretells.
+
+        What a block that is taken out costs stands with its first inner group.
+        """
+        found = [np.interp(keep[..., g], *hull) for g, hull in enumerate(self._hulls)]
+        for groups, rise in self.blocks:
+            out = (keep[..., list(groups)] == 0).all(axis=-1)
+            for place, group in enumerate(groups):
+                found[group] = np.where(out, max(rise, 0.0) if place == 0 else 0.0, found[group])
+        return found
 
     @cached_property
     def _hulls(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -62,17 +73,22 @@ class Sensitivity:
         return [made.curve(group) for group in range(len(self.rises))]
 
 
-def number_of_evaluations(groups: int) -> int:
+def number_of_evaluations(groups: int, blocks: int = 0) -> int:
     """How many evaluations `measure` makes at most: fewer where cuts come to the same count."""
-    return 1 + groups * len(KEEP_RATIOS)
+    return 1 + groups * len(KEEP_RATIOS) + blocks
 
 
-def measure(losses: Callable[[list[np.ndarray]], Sequence[float]], projector: BudgetProjector) -> Sensitivity:
-    """Measure every group's curve.
+def measure(
+    losses: Callable[[list[np.ndarray]], Sequence[float]],
+    projector: BudgetProjector,
+    blocks: Sequence[tuple[int, ...]] = (),
+) -> Sensitivity:
+    """Measure every group's curve, and what every block costs.
 
     Args:
         losses: plans, (groups,) kept counts each and no two the same -> their losses on the search split.
         projector: knows the sizes and the allowed counts.
+        blocks: inner groups of residual blocks, each of which is taken out alone.
     """
     sizes = projector.sizes
     cuts = np.array([projector.quantise(np.maximum(sizes * ratio, 1)) for ratio in (1.0, *KEEP_RATIOS)]).T
@@ -81,10 +97,13 @@ def measure(losses: Callable[[list[np.ndarray]], Sequence[float]], projector: Bu
         for count in counts:
             plan = _alone(sizes, group, count)
             plans.setdefault(plan_key(plan), plan)
+    without = [np.where(np.isin(np.arange(len(sizes)), groups), 0, sizes) for groups in blocks]
+    plans |= {plan_key(plan): plan for plan in without}
     found = dict(zip(plans, losses(list(plans.values())), strict=True))
     dense = found[plan_key(sizes)]
     rises = [[found[plan_key(_alone(sizes, group, count))] - dense for count in row] for group, row in enumerate(cuts)]
-    return Sensitivity(cuts / sizes[:, None], np.array(rises))
+    gone = ((groups, found[plan_key(plan)] - dense) for groups, plan in zip(blocks, without, strict=True))
+    return Sensitivity(cuts / sizes[:, None], np.array(rises), tuple(gone))
 
 
 def measure_around(

@@ -27,7 +27,7 @@ def torch_pruning(table: pd.DataFrame) -> str:
 
     beside `pruning_ratio=0.0` for all other layers.
     """
-    kept, channels = _by_layer(table)
+    kept, channels = _by_layer(_without_blocks(table, "torch-pruning"))
     return _json({layer: _removed(kept[layer], channels[layer]) for layer in kept})
 
 
@@ -37,7 +37,7 @@ def nni(table: pd.DataFrame) -> str:
     NNI 3 calls the fraction removed `sparse_ratio`, where NNI 2 called it `sparsity_per_layer`.
     """
     entries: list[dict[str, Any]] = []
-    for row, layers in zip(table.to_dict("records"), _layers(table), strict=True):
+    for row, layers in zip(_without_blocks(table, "nni").to_dict("records"), _layers(table), strict=True):
         tied = {"dependency_group_id": row["group"]} if len(layers) > 1 else {}
         ratio = 1 - row["kept"] / row["channels"]
         entries.append({"op_names": layers, "sparse_ratio": round(ratio, 6), "granularity": "out_channel", **tied})
@@ -49,6 +49,7 @@ def amc(table: pd.DataFrame) -> str:
 
     AMC lists the layers by their inputs: where its first layer reads the image, it wants a 1 in front.
     """
+    table = _without_blocks(table, "amc")
     return ",".join(f"{ratio:.6g}" for ratio in table["kept"] / table["channels"]) + "\n"
 
 
@@ -61,6 +62,16 @@ def _by_layer(table: pd.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
             kept[layer] = kept.get(layer, 0) + int(row["kept"])
             channels[layer] = channels.get(layer, 0) + int(row["channels"])
     return kept, channels
+
+
+def _without_blocks(table: pd.DataFrame, tool: str) -> pd.DataFrame:
+    """The same table; UserError where a group keeps nothing, for other tools know of no block that goes whole."""
+    if gone := table["group"][table["kept"] == 0].tolist():
+        raise UserError(
+            f"the plan takes out the residual block of '{gone[0]}', which ratios for {tool} cannot say: export the "
+            "network itself, with --format onnx, torch-export or python"
+        )
+    return table
 
 
 def _layers(table: pd.DataFrame) -> list[list[str]]:

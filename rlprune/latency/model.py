@@ -5,14 +5,14 @@ NetAdapt does (Yang et al., 2018, arXiv 1804.03230), plus what no table holds: e
 weights fetched from memory, and a constant. How much of each is fitted to networks that were measured whole.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
 
 from rlprune.cost.exact import RESOURCES, Cost, axis_sizes
-from rlprune.graph.structure import Graph
+from rlprune.graph.structure import Block, Graph
 from rlprune.latency.layers import Layer
 
 KNOTS = 5
@@ -35,6 +35,8 @@ class LatencyModel:
         elements: (axes,) elements that one entry of an axis stands for.
         weights: (4,) milliseconds for each of a table's milliseconds, a million elements, a million parameters; a
             constant.
+        blocks: the inner groups of every residual block: where they keep nothing, its layers take no time.
+        inside: for each of them its layers, and the elements that one entry of the outputs of each stands for.
     """
 
     whole: np.ndarray
@@ -45,6 +47,8 @@ class LatencyModel:
     tables: np.ndarray
     elements: np.ndarray
     weights: np.ndarray
+    blocks: tuple[tuple[int, ...], ...] = ()
+    inside: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
     def __call__(self, counts: np.ndarray, params: np.ndarray) -> np.ndarray:
         """(...,) milliseconds of (..., groups) kept counts with so many (...,) parameters."""
@@ -52,10 +56,16 @@ class LatencyModel:
 
     def parts(self, counts: np.ndarray, params: np.ndarray) -> np.ndarray:
         """(..., 4) what the weights weigh."""
-        sizes = np.asarray(counts, dtype=np.float64) @ self.per_channel.T + self.whole
-        milliseconds = self._tabled(sizes[..., self.outputs], sizes[..., self.inputs]).sum(axis=-1)
-        ones = np.ones_like(milliseconds)
-        return np.stack([milliseconds, sizes @ self.elements / 1e6, params / 1e6, ones], axis=-1)
+        counts = np.asarray(counts, dtype=np.float64)
+        sizes = counts @ self.per_channel.T + self.whole
+        tabled = self._tabled(sizes[..., self.outputs], sizes[..., self.inputs])
+        elements = sizes @ self.elements
+        for groups, (layers, each) in zip(self.blocks, self.inside, strict=True) if not counts.all() else ():
+            out = (counts[..., list(groups)] == 0).all(axis=-1)
+            tabled[..., layers] *= ~out[..., None]
+            elements = elements - out * (sizes[..., self.outputs[layers]] @ each)
+        milliseconds = tabled.sum(axis=-1)
+        return np.stack([milliseconds, elements / 1e6, params / 1e6, np.ones_like(milliseconds)], axis=-1)
 
     def _tabled(self, outputs: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         """(..., layers) bilinear interpolation in every layer's table."""
@@ -101,11 +111,16 @@ def with_latency(cost: Cost, latency: LatencyModel, dense: float) -> TimedCost:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """Where a layer is measured: its axes (an index, or -1 for the constant 1) and the counts along them."""
+    """Where a layer is measured: its axes (an index, or -1 for the constant 1), the counts along them, its weight."""
 
     layer: Layer
     axes: tuple[int, int]
     counts: tuple[tuple[int, ...], tuple[int, ...]]
+    name: str = ""
+
+    def elements(self) -> int:
+        """What one entry of its outputs stands for, or all of them where none is ever cut."""
+        return self.layer.positions() * (1 if self.axes[0] >= 0 else self.layer.shape[0])
 
     def shapes(self) -> Iterable[tuple[Layer, int, int]]:
         """Every pair of counts."""
@@ -133,7 +148,7 @@ def layer_tables(graph: Graph, layers: Iterable[tuple[str, Layer]], round_to: in
             # Only whole groups go.
             ends[0] = tuple(sorted({-(-count // layer.width) * layer.width for count in ends[0]}))
         axes = tuple(-1 if axis is None else axis for axis in follows)
-        found.append(LayerTable(layer, (axes[0], axes[1]), (ends[0], ends[1])))
+        found.append(LayerTable(layer, (axes[0], axes[1]), (ends[0], ends[1]), name))
     return found
 
 
@@ -164,8 +179,7 @@ def assemble(
         knots.append(
             [[*counts, *(counts[-1] + 1 + more for more in range(KNOTS - len(counts)))] for counts in plot.counts]
         )
-        outputs = plot.layer.positions()
-        elements[plot.axes[0]] += outputs if plot.axes[0] >= 0 else outputs * plot.layer.shape[0]
+        elements[plot.axes[0]] += plot.elements()
     # An axis that is never cut has one knot, its size; the constant 1 stays below it.
     ends = np.array([plot.axes for plot in found]).T
     weights = np.array([1.0, 0, 0, 0])
@@ -178,7 +192,16 @@ def assemble(
         np.array(tables),
         elements,
         weights,
+        tuple(block.groups for block in graph.blocks),
+        tuple(_inside(block, found) for block in graph.blocks),
     )
+
+
+def _inside(block: Block, found: Sequence[LayerTable]) -> tuple[np.ndarray, np.ndarray]:
+    """The layers of a block, and the elements that one entry of the outputs of each stands for."""
+    places = [place for place, plot in enumerate(found) if block.holds(plot.name)]
+    elements = np.array([found[place].elements() for place in places], dtype=float)
+    return np.array(places, dtype=np.int64), elements
 
 
 def _monotone(table: np.ndarray) -> np.ndarray:

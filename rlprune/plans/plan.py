@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rlprune.errors import UserError, unknown
-from rlprune.graph.structure import Graph
+from rlprune.graph.structure import Block, Graph
 from rlprune.utils.files import FileFormat
 from rlprune.utils.shapes import LARGEST_SIDE, MODES, parse_sides
 
@@ -49,13 +49,14 @@ class PruningPlan:
     """What every search produces and everything else consumes.
 
     Attributes:
-        kept: group -> ascending indices of the channels that stay.
+        kept: group -> ascending indices of the channels that stay; none where its block is taken out.
         channels: group -> channels of the dense network.
         network: how to build the dense network (model, args, classes, image size, channels), or empty.
         provenance: where the plan comes from (criterion, budget, seed, hash of the dense weights), or empty.
         layers: group -> conv and linear layers that produce its channels, or empty.
         importance: group -> share of the criterion's scores that stays with its channels, or empty.
         sensitivity: group -> rise of the search loss that its own cut foretells, or empty where nobody measured it.
+        blocks: residual blocks that are taken out -> what remains of each, see `rlprune.graph.structure.Block`.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -65,6 +66,7 @@ class PruningPlan:
     layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     importance: Mapping[str, float] = field(default_factory=dict)
     sensitivity: Mapping[str, float] = field(default_factory=dict)
+    blocks: Mapping[str, str] = field(default_factory=dict)
 
     def counts(self) -> np.ndarray:
         """(groups,) kept channels in the order of the plan."""
@@ -117,7 +119,8 @@ class PruningPlan:
         }
         own = {key: value for key, value in second.provenance.items() if key not in OF_DENSE}
         provenance = {**self.provenance, **own}
-        return PruningPlan(kept, self.channels, self.network, provenance, self.layers)
+        blocks = {**self.blocks, **second.blocks}
+        return PruningPlan(kept, self.channels, self.network, provenance, self.layers, blocks=blocks)
 
     def mask(self, graph: Graph) -> np.ndarray:
         """(all groups' channels,) bool, True where a channel stays.
@@ -126,6 +129,9 @@ class PruningPlan:
             UserError: the plan was made for another architecture.
         """
         check_same_groups(self.channels, graph, "the plan")
+        for name in self.blocks:
+            if name not in (known := [block.name for block in graph.blocks]):
+                raise UserError(f"the plan does not belong to this network: {unknown('residual block', name, known)}")
         stays = np.zeros(int(graph.sizes.sum()), dtype=bool)
         for group, mine in zip(graph.groups, graph.split(stays), strict=True):
             mine[list(self.kept[group.name])] = True
@@ -139,6 +145,8 @@ class PruningPlan:
             facts = {key: known[name] for key, known in self._facts().items() if name in known}
             groups[name] = {"channels": self.channels[name], **layers, **facts, "kept": list(indices)}
         content = {"network": dict(self.network), "provenance": dict(self.provenance), "groups": groups}
+        # Where there are none the file is as it always was; a reader that knows of no blocks refuses an empty group.
+        content |= {"blocks": dict(self.blocks)} if self.blocks else {}
         PLAN_FORMAT.write(path, content)
 
     def _facts(self) -> dict[str, Mapping[str, float]]:
@@ -161,6 +169,9 @@ class PruningPlan:
                 for key in ("importance_kept", "sensitivity")
             ]
             network, provenance = dict(data.get("network", {})), dict(data.get("provenance", {}))
+            blocks = dict(data.get("blocks", {}))
+            if not all(isinstance(remains, str) for remains in blocks.values()):
+                raise TypeError("blocks of which no name remains")
             check_network(network)
             check_data_settings(provenance.get("data_settings", {}))
             if not all(isinstance(layer, str) for layers in named.values() for layer in layers):
@@ -169,14 +180,28 @@ class PruningPlan:
             raise UserError(f"{path} is not a complete plan: {error!r}") from None
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        _check_blocks(path, kept, blocks)
         for name, indices in kept.items():
-            if not indices or sorted(set(indices)) != list(indices) or indices[0] < 0 or indices[-1] >= channels[name]:
+            ordered = sorted(set(indices)) == list(indices)
+            if indices and not (ordered and indices[0] >= 0 and indices[-1] < channels[name]):
                 raise UserError(
-                    f"{path}: kept channels of '{name}' must be ascending, different and within "
-                    f"0..{channels[name] - 1}, and at least one must stay"
+                    f"{path}: kept channels of '{name}' must be ascending, different and within 0..{channels[name] - 1}"
                 )
         # Older plans do not name their layers.
-        return PruningPlan(kept, channels, network, provenance, named if len(named) == len(kept) else {}, *facts)
+        layers = named if len(named) == len(kept) else {}
+        return PruningPlan(kept, channels, network, provenance, layers, facts[0], facts[1], blocks)
+
+
+def _check_blocks(path: Path, kept: Mapping[str, tuple[int, ...]], blocks: Mapping[str, str]) -> None:
+    """UserError unless just those groups keep no channel that are inside of blocks that are taken out."""
+    inside = {group: name for group in kept for name in blocks if Block(name, ()).holds(group)}
+    for group, indices in kept.items():
+        if not indices and group not in inside:
+            raise UserError(f"{path}: '{group}' keeps no channel, and no block that it belongs to is taken out")
+        if indices and group in inside:
+            raise UserError(f"{path}: the block '{inside[group]}' is taken out, and '{group}' in it keeps channels")
+    if missing := sorted(set(blocks) - set(inside.values())):
+        raise UserError(f"{path}: '{missing[0]}' is taken out, and none of the groups is inside")
 
 
 def check_network(network: Mapping[str, Any]) -> None:
@@ -248,8 +273,12 @@ def make_plan(
         network, provenance: see `PruningPlan`.
         scores: (all groups' channels,) of the criterion, where they are known.
         rises: (groups,) rises of the search loss that each group's own cut foretells, where they are known.
+
+    Raises:
+        UserError: a group keeps no channel and its block is not taken out.
     """
     names = [group.name for group in graph.groups]
+    blocks = {block.name: block.remains for block in graph.taken_out(graph.counts_of(mask))}
     kept = {name: tuple(np.flatnonzero(mine).tolist()) for name, mine in zip(names, graph.split(mask), strict=True)}
     channels = {group.name: group.channels for group in graph.groups}
     layers = {group.name: graph.layers_of(group) for group in graph.groups}
@@ -257,7 +286,7 @@ def make_plan(
     sensitivity = (
         {} if rises is None else {name: round(float(rise), 6) for name, rise in zip(names, rises, strict=True)}
     )
-    return PruningPlan(kept, channels, network or {}, provenance or {}, layers, importance, sensitivity)
+    return PruningPlan(kept, channels, network or {}, provenance or {}, layers, importance, sensitivity, blocks)
 
 
 def _shares(graph: Graph, mask: np.ndarray, scores: np.ndarray) -> list[float]:

@@ -67,7 +67,7 @@ def read_ratios(path: Path) -> pd.DataFrame:
     """Read a ratio table with columns `group` and `keep_ratio`, by which alone it is followed.
 
     Raises:
-        UserError: unreadable, columns missing, a group with two ratios, ratios outside (0, 1], or kept counts that no
+        UserError: unreadable, columns missing, a group with two ratios, ratios outside [0, 1], or kept counts that no
             ratio could give.
     """
     table = read_any(path)
@@ -75,7 +75,7 @@ def read_ratios(path: Path) -> pd.DataFrame:
     if absent:
         raise UserError(f"{path} has no column '{absent[0]}': a ratio table has columns group and keep_ratio")
     ratios = pd.to_numeric(table["keep_ratio"], errors="coerce")
-    _refuse(path, table, "keep_ratio", ~ratios.between(0, 1, inclusive="right"), "is not in (0, 1]")
+    _refuse(path, table, "keep_ratio", ~ratios.between(0, 1), "is not in (0, 1], or 0 for a block that is taken out")
     table = table.assign(group=table["group"].astype(str), keep_ratio=ratios.astype(float))
     for name, rows in table.groupby("group", sort=False)["keep_ratio"]:
         if rows.nunique() > 1:
@@ -88,7 +88,7 @@ def read_ratios(path: Path) -> pd.DataFrame:
 
 
 def ratios_for(graph: Graph, table: pd.DataFrame, path: Path) -> np.ndarray:
-    """(groups,) the keep ratios of a table for a network.
+    """(groups,) the keep ratios of a table for a network; 0 in all inner groups of a block takes it out.
 
     Args:
         graph: structure of the network.
@@ -96,7 +96,8 @@ def ratios_for(graph: Graph, table: pd.DataFrame, path: Path) -> np.ndarray:
         path: what messages call the table.
 
     Raises:
-        UserError: other groups, other numbers of channels, or layers that are torn from those they are tied to.
+        UserError: other groups, other numbers of channels, layers that are torn from those they are tied to, or a ratio
+            of 0 where no block goes.
     """
     owners = {layer: group.name for group in reversed(graph.groups) for layer in graph.layers_of(group)}
     sizes = {group.name: group.channels for group in graph.groups}
@@ -116,7 +117,12 @@ def ratios_for(graph: Graph, table: pd.DataFrame, path: Path) -> np.ndarray:
         for group in graph.groups:
             _check_layers(path, group.name, listed[group.name], graph.layers_of(group), owners)
     ratios = dict(zip(table["group"], table["keep_ratio"], strict=True))
-    return np.array([ratios[group.name] for group in graph.groups])
+    found = np.array([ratios[group.name] for group in graph.groups])
+    try:
+        graph.taken_out(np.ceil(found).astype(np.int64))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return found
 
 
 def _check_layers(
@@ -142,7 +148,7 @@ def stale_counts(table: pd.DataFrame) -> list[str]:
     if not {"channels", "kept"} <= set(table.columns):
         return []
     given, channels = (pd.to_numeric(table[name], errors="coerce") for name in ("kept", "channels"))
-    wished = np.maximum(np.floor(table["keep_ratio"] * channels + 0.5), 1)
+    wished = np.maximum(np.floor(table["keep_ratio"] * channels + 0.5), table["keep_ratio"] > 0)
     stale = given.notna() & channels.notna() & (given != wished)
     return table["group"][stale].tolist()
 
@@ -179,7 +185,7 @@ def _check_counts(path: Path, table: pd.DataFrame) -> None:
         return
     given = pd.to_numeric(table["kept"], errors="coerce")
     most = pd.to_numeric(table["channels"], errors="coerce") if "channels" in table.columns else np.inf
-    impossible = (given < 1) | (given > most) | (given != given.round()) | (given.isna() & table["kept"].notna())
+    impossible = (given < 0) | (given > most) | (given != given.round()) | (given.isna() & table["kept"].notna())
     # An emptied cell is no mistake: the keep ratio says it all.
     _refuse(path, table, "kept", impossible & table["kept"].notna(), "is no number of its channels")
 

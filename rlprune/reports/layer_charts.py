@@ -9,7 +9,7 @@ import pandas as pd
 from rlprune.reports.records import Record
 from rlprune.reports.vega import WIDE, Chart, Row, colour, run_colour
 from rlprune.reports.words import observation_words
-from rlprune.utils.text import count, percent
+from rlprune.utils.text import TAKEN_OUT, count, percent
 
 REACTIONS = 12
 """As many observations are drawn; the table has all of them."""
@@ -57,8 +57,9 @@ def _kept(records: Sequence[Record], what: str, columns: tuple[str, str], captio
             continue
         kept, whole = (table[column] for column in columns)
         shares[record.name] = kept.sum() / whole.sum()
-        for group, some, every in zip(table["group"], kept, whole, strict=True):
-            rows.append(_row(record, group, 100 * some / every, f"{count(some)} / {count(every)}"))
+        for group, some, every, out in zip(table["group"], kept, whole, table["kept"] == 0, strict=True):
+            told = TAKEN_OUT if out else f"{count(some)} / {count(every)}"
+            rows.append(_row(record, group, 100 * some / every, told))
     if not rows:
         return None
     line = shares[records[0].name] if len(records) == 1 else None

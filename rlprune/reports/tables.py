@@ -8,7 +8,7 @@ import pandas as pd
 
 from rlprune.reports.records import Record
 from rlprune.reports.words import observation_words
-from rlprune.utils.text import count, duration, percent
+from rlprune.utils.text import TAKEN_OUT, count, duration, percent
 
 Rows = list[list[str]]
 NOTHING = "–"
@@ -120,7 +120,10 @@ def _ratios(records: Sequence[Record]) -> Table | None:
     if len(records) == 1:
         return _own_ratios(records[0])
     tables = [record.tables.get("ratios.csv", pd.DataFrame()).to_dict("records") for record in records]
-    cells = [{row["group"]: f"{row['kept']} / {row['channels']}" for row in table} for table in tables]
+    cells = [
+        {row["group"]: f"{row['kept']} / {row['channels']}" if row["kept"] else TAKEN_OUT for row in table}
+        for table in tables
+    ]
     groups = dict.fromkeys(group for mine in cells for group in mine)
     rows = [[str(group), *(mine.get(group, NOTHING) for mine in cells)] for group in groups]
     head = ["Group", *(record.name for record in records)]
@@ -134,7 +137,7 @@ def _own_ratios(record: Record) -> Table | None:
     columns: dict[str, tuple[str, Callable[[Any], str]]] = {
         "tied": ("Tied layers", lambda cell: str(cell) if cell else NOTHING),
         "channels": ("Channels", str),
-        "kept": ("Kept", str),
+        "kept": ("Kept", lambda kept: str(kept) if kept else TAKEN_OUT),
         "keep_ratio": ("Keep ratio", percent),
         "macs_before": ("MACs", count),
         "macs_after": ("MACs kept", count),

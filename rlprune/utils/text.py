@@ -4,6 +4,9 @@ import math
 
 from rlprune.errors import UserError
 
+TAKEN_OUT = "block out"
+"""In the place of numbers of channels where a group goes with its residual block."""
+
 
 def percent(share: float, digits: int = 1) -> str:
     """0.3 -> '30.0 %'."""

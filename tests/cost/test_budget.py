@@ -7,11 +7,13 @@ import pytest
 from costs import chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from residual import EXAMPLE, basic, convnext, inverted, network
 
 from rlprune.cost.budget import Budget, describe, parse_budget, parse_budgets
-from rlprune.cost.exact import Cost
+from rlprune.cost.exact import Cost, build_cost
 from rlprune.cost.projection import BudgetProjector
 from rlprune.errors import UserError
+from rlprune.tracing.build import build_graph
 
 
 @pytest.mark.parametrize(
@@ -249,6 +251,40 @@ def test_without_a_bound_everything_stays(round_to: int) -> None:
     wished = np.exp(np.random.default_rng(0).normal(0, 1, (200, 4)))
     assert (projector.quantise(wished * projector.rescale(wished)[:, None]) == projector.sizes).all()
     assert (projector.project(wished) == projector.sizes).all()
+
+
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_a_block_that_is_out_stays_out(round_to: int) -> None:
+    net = network(basic(), inverted(), convnext(), basic(inner=9))
+    graph = build_graph(net, EXAMPLE)
+    projector = BudgetProjector(build_cost(graph), parse_budget("macs=0.3,params=0.4"), round_to)
+    rng = np.random.default_rng(0)
+    wished = graph.sizes * np.exp(rng.normal(0, 1, (40, len(graph.sizes))))
+    out = rng.random((40, len(graph.blocks))) < 0.5
+    for plan, gone in zip(wished, out, strict=True):
+        for block in np.flatnonzero(gone):
+            plan[list(graph.blocks[block].groups)] = 0
+    counts = projector.project(wished)
+    assert ((counts == 0) == (wished == 0)).all()
+    assert projector.fits(counts).all()
+    assert (np.where(counts == 0, projector.minimum, counts) >= projector.minimum).all()
+    for plan in counts:
+        for group in np.flatnonzero(plan):
+            larger = projector.allowed(group)
+            for count in larger[larger > plan[group]][:1]:
+                grown = plan.copy()
+                grown[group] = count
+                assert not projector.fits(grown), "the largest plan is inside"
+    decided = projector.rescale(wished, counts, first=2)
+    assert np.isfinite(decided).all()
+
+
+def test_with_all_blocks_out_nothing_may_be_left_to_scale() -> None:
+    graph = build_graph(network(basic(), basic()), EXAMPLE)
+    projector = BudgetProjector(build_cost(graph), parse_budget("macs=0.5"))
+    wished = np.array([[8.0, 0, 0]])
+    assert projector.rescale(wished, np.array([[8, 0, 0]]), first=1).shape == (1,)
+    assert projector.project(wished).tolist() == [[8, 0, 0]]
 
 
 def test_quantise() -> None:

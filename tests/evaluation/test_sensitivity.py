@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from rlprune.evaluation.sensitivity import (
     number_of_evaluations,
 )
 from rlprune.methods.allocators.sensitivity import sensitivity_rule
+
+NOTHING = (np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros((0, 2)))
+"""A block with no tensors of its own."""
 
 
 def separate(sizes: list[int], macs: list[float], params: list[float]) -> Cost:
@@ -57,6 +61,26 @@ def test_measuring() -> None:
     # The forecast of a plan that was measured is what was measured.
     assert found.predict(np.array([[0.2, 1, 1], [1, 0.5, 1], [0.4, 1, 1]])) == pytest.approx([3.2, 8, 2.4])
     assert found.read(1, np.array([0.75, 0.5, 0.25])) == pytest.approx([4, 8, 8])
+
+
+def test_measuring_blocks() -> None:
+    """Each block is taken out alone, once; its rise stands with its first group and not with the others."""
+    cost = replace(separate([4, 4, 2], [1, 1, 1], [1, 1, 1]), blocks=((0, 1),), inside=(NOTHING,))
+    projector = BudgetProjector(cost, parse_budget(None))
+    asked: list[list[int]] = []
+
+    def losses(plans: list[np.ndarray]) -> list[float]:
+        asked.extend(plan.tolist() for plan in plans)
+        return [float(10 - plan.sum()) for plan in plans]
+
+    found = measure(losses, projector, [(0, 1)])
+    assert asked[-1] == [0, 0, 2]
+    assert len(asked) <= number_of_evaluations(3, 1)
+    assert found.blocks == (((0, 1), 8.0),)
+    keep = np.array([[0, 0, 1], [0.5, 1, 1], [0, 0, 0.5]])
+    assert found.predict(keep).tolist() == [8, 2, 9]
+    assert [part.tolist() for part in found.parts(keep)] == [[8, 2, 8], [0, 0, 0], [0, 0, 1]]
+    assert measure(losses, projector).blocks == ()
 
 
 def test_measuring_wide_groups() -> None:

@@ -1,12 +1,15 @@
 """The latency model on layers whose time is a formula; no clock is asked."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from residual import attention, basic, convnext, inverted
+from residual import network as residual
 from torch import nn
 
 from rlprune.cost.budget import parse_budget
@@ -46,6 +49,25 @@ def test_whole_networks_are_the_sum_of_their_layers(network: nn.Module) -> None:
         expected = sum(bilinear(layer, *layer.shape) for _, layer in layers)
         assert cost(counts)[2] == pytest.approx(expected, rel=1e-9)
     assert cost.ratios(graph.sizes).tolist() == [1, 1, 1]
+
+
+def test_layers_of_a_block_that_is_out_take_no_time() -> None:
+    """Neither those of the tables, nor the elements that they write; against the network that is really cut."""
+    net = residual(basic(16), inverted(16), convnext(16), attention(16), basic(16), width=16)
+    example = torch.zeros(1, 3, 8, 8)
+    graph, cost = build_graph(net, example), model_of(net, 8, bilinear)
+    latency, rng = cost.latency, np.random.default_rng(0)
+    written = replace(latency, weights=np.array([0.0, 1e6, 0, 0]))
+    plans = np.stack([rng.integers(np.maximum(graph.sizes // 2, 1) + 1, graph.sizes + 1) for _ in range(6)])
+    for plan in plans[1:]:
+        for block in graph.blocks:
+            plan[list(block.groups)] *= rng.random() < 0.5
+        smaller = prune(net, graph, top_mask(graph, plan, rng.random(graph.sizes.sum())))
+        layers = find_layers(smaller, (3, 8, 8))
+        assert cost(plan)[2] == pytest.approx(sum(bilinear(layer, *layer.shape) for _, layer in layers), rel=1e-9)
+        elements = sum(layer.positions() * layer.shape[0] for _, layer in layers)
+        assert written(plan, np.zeros(())) == pytest.approx(elements, rel=1e-9)
+    np.testing.assert_allclose(cost(plans)[:, 2], [cost(plan)[2] for plan in plans], rtol=1e-12)
 
 
 @given(st.integers(0, 2**32 - 1))

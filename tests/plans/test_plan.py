@@ -11,7 +11,7 @@ from torch import nn
 
 from rlprune.cost.exact import build_cost
 from rlprune.errors import UserError
-from rlprune.graph.structure import Graph, Group
+from rlprune.graph.structure import Block, Graph, Group
 from rlprune.plans.counts import top_mask
 from rlprune.plans.plan import PruningPlan, check_same_groups, make_plan
 from rlprune.plans.ratio_table import ratio_table, rows
@@ -32,6 +32,49 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 def test_round_trip(tmp_path: Path) -> None:
     assert PruningPlan.load(saved(tmp_path)) == PLAN
+
+
+BLOCKS = Graph((*GRAPH.groups, Group("b.1", 2, 7, ("b.1",), ())), (), (), (), {}, {}, (Block("b", (1, 2), "act"),))
+WITHOUT = np.array([True, False, False, True, False, False, False, False, False])
+
+
+def test_a_plan_that_takes_out_a_block(tmp_path: Path) -> None:
+    plan = make_plan(BLOCKS, WITHOUT, scores=np.ones(9), rises=np.array([0.1, 0.5, 0.0]))
+    assert (plan.kept, plan.blocks) == ({"a": (0, 3), "b.0": (), "b.1": ()}, {"b": "act"})
+    assert plan.ratios() == {"a": 0.5, "b.0": 0, "b.1": 0}
+    assert plan.mask(BLOCKS).tolist() == WITHOUT.tolist()
+    plan.save(tmp_path / "plan.json")
+    assert PruningPlan.load(tmp_path / "plan.json") == plan
+    assert json.loads((tmp_path / "plan.json").read_text())["blocks"] == {"b": "act"}
+    assert "blocks" not in json.loads(saved(tmp_path).read_text())
+    with pytest.raises(UserError, match="unknown residual block 'b'"):
+        plan.mask(replace(BLOCKS, blocks=()))
+
+
+def test_plans_for_what_a_plan_without_a_block_leaves() -> None:
+    first = make_plan(BLOCKS, WITHOUT)
+    second = PruningPlan({"a": (1,)}, {"a": 2})
+    both = first.then(second)
+    assert (both.kept, both.blocks) == ({"a": (3,), "b.0": (), "b.1": ()}, {"b": "act"})
+    whole = PruningPlan({"a": (0, 1), "b.0": (0,), "b.1": (0, 1)}, {"a": 4, "b.0": 3, "b.1": 2})
+    then = PruningPlan({"a": (0,), "b.0": (), "b.1": ()}, {"a": 2, "b.0": 1, "b.1": 2}, blocks={"b": "act"})
+    assert (whole.then(then).kept, whole.then(then).blocks) == ({"a": (0,), "b.0": (), "b.1": ()}, {"b": "act"})
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kept", "said"),
+    [
+        ({}, ([], []), "'b.0' keeps no channel, and no block that it belongs to is taken out"),
+        ({"b": ""}, ([], [0]), "the block 'b' is taken out, and 'b.1' in it keeps channels"),
+        ({"b": "", "c": ""}, ([], []), "'c' is taken out, and none of the groups is inside"),
+        ({"b": 3}, ([], []), "is not a complete plan"),
+        ({"b": ""}, ([], None), "is not a complete plan"),
+    ],
+)
+def test_blocks_that_do_not_fit(tmp_path: Path, blocks: Any, kept: Any, said: str) -> None:
+    groups = {f"b.{n}": {"channels": 3, "kept": mine} for n, mine in enumerate(kept)}
+    with pytest.raises(UserError, match=re.escape(said)):
+        PruningPlan.load(saved(tmp_path, groups=groups, blocks=blocks))
 
 
 def test_layers_are_kept(tmp_path: Path) -> None:

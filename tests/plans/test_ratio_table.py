@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlprune.errors import UserError
 from rlprune.exports.ratios import export_table
-from rlprune.graph.structure import Graph, Group
+from rlprune.graph.structure import Block, Graph, Group
 from rlprune.plans.counts import top_mask
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.plans.ratio_table import ratios_for, read_ratios, read_table, stale_counts
@@ -39,7 +39,7 @@ def test_names_of_layers_are_no_numbers(tmp_path: Path, name: str, text: str) ->
     [
         ("group,ratio\na,0.5\n", "has no column 'keep_ratio'"),
         ("keep_ratio\n0.5\n", "has no column 'group'"),
-        ("group,keep_ratio\na,0.5\nb,0\n", "keep ratio '0.0' of 'b' is not in (0, 1]"),
+        ("group,keep_ratio\na,0.5\nb,-0.1\n", "keep ratio '-0.1' of 'b' is not in (0, 1]"),
         ("group,keep_ratio\na,1.01\n", "keep ratio '1.01' of 'a'"),
         ("group,keep_ratio\na,half\n", "keep ratio 'half' of 'a'"),
         ("group,keep_ratio\na,\n", "of 'a' is not in (0, 1]"),
@@ -93,7 +93,7 @@ def test_what_is_exported_reads_back(
         pd.testing.assert_frame_equal(read_table(path), plan.table())
 
 
-@pytest.mark.parametrize("kept", ["0", "-1", "9", "2.5", "many"])
+@pytest.mark.parametrize("kept", ["-1", "9", "2.5", "many"])
 def test_kept_counts_that_cannot_be(tmp_path: Path, kept: str) -> None:
     (tmp_path / "table.csv").write_text(f"group,channels,kept,keep_ratio\na,8,4,0.5\nb,8,{kept},0.5\n")
     with pytest.raises(UserError, match=r"table\.csv: kept '.*' of 'b' is no number of its channels$"):
@@ -106,6 +106,24 @@ def test_the_keep_ratio_counts(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(text, encoding="utf-8-sig")
     assert ratios_in(tmp_path / "table.csv") == {"a": 0.25, "b": 0.5, "c": 0.75, "d": 0.333333, "e": 0.001}
     assert stale_counts(read_ratios(tmp_path / "table.csv")) == ["a"]
+
+
+def test_a_ratio_of_zero_takes_out_a_block(tmp_path: Path) -> None:
+    """Both inner groups say so; the kept count of a block that was out before may lag behind."""
+    inner = [Group(f"b.{number}", 4, 4 * number, (f"b.{number}",), ()) for number in range(2)]
+    graph = Graph((*inner, Group("c", 3, 8, ("c",), ())), (), (), (), {}, {}, (Block("b", (0, 1)),))
+    path = tmp_path / "table.csv"
+
+    def ratios(*rows: str) -> list[float]:
+        path.write_text("\n".join(["group,channels,kept,keep_ratio", *rows]))
+        return ratios_for(graph, read_ratios(path), path).tolist()
+
+    assert ratios("b.0,4,4,0", "b.1,4,0,0", "c,3,0,1") == [0, 0, 1]
+    assert stale_counts(read_ratios(path)) == ["b.0", "c"]
+    with pytest.raises(UserError, match=r"table\.csv: 'b\.1' keeps no channel: the block 'b' goes whole or not at all"):
+        ratios("b.0,4,4,0.01", "b.1,4,4,0", "c,3,3,1")
+    with pytest.raises(UserError, match=r"table\.csv: 'c' keeps no channel, and it belongs to no residual block"):
+        ratios("b.0,4,4,1", "b.1,4,4,1", "c,3,3,0")
 
 
 def test_parquet_that_is_no_table(tmp_path: Path) -> None:
