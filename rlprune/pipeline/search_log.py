@@ -60,6 +60,8 @@ class SearchLog:
         network: tuple[str, Callable[[], int]] | None = None,
     ) -> None:
         self.alone, self.stage, self.best = alone, "sensitivity", BestPlan()
+        # Of the base plans, where these are tuned before the search.
+        self._best_base = BestPlan()
         self.run, self.workload, self.progress, self.given = run, workload, progress, given
         self.evaluator, self.tuners = evaluator, tuners
         evaluator.seen |= run.episodes.known()
@@ -89,6 +91,7 @@ class SearchLog:
         self.stage = "search"
         if self.alone:
             self.best.count(spec, self._searched())
+            self._best_base.count(spec, self.tuners[0].seen.items())
 
     def project(self, projector: BudgetProjector) -> None:
         """Budget and cost are these from now on."""
@@ -155,7 +158,7 @@ class SearchLog:
 
     def _tuned(self, tuner: FineTunedEvaluator, counts: np.ndarray, evaluation: Evaluation) -> None:
         ratios = self.workload.cost.ratios(counts)
-        best = self.best if self._fidelity else BestPlan()
+        best = self.best if self._fidelity else self._best_base
         self._tell(MeasuredPlan(counts, evaluation, ratios, tuner.length, len(tuner.seen)), best)
 
     def _tell(self, plan: MeasuredPlan, best: BestPlan) -> None:
