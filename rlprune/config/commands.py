@@ -47,6 +47,8 @@ TABLES = ("csv", "json", "md", "latex", "parquet", "html", "torch-pruning", "nni
 RECURRENT = "recurrent-ppo"
 MODES = ("static", "runtime")
 CONTROLS = ("fbs", "rnp")
+USUAL_METHODS = "uniform,global-l1,sensitivity,additive-dp,random,evolution,cma-es,ppo"
+"""That a comparison is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +175,8 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     title: ClassVar[str] = "Comparison"
     checkpoint: Path | None = setting(None, help=CHECKPOINT, unset="it is trained first")
     budget: str | float = setting(help=BUDGET)
-    methods: str = setting(
-        "uniform,global-l1,sensitivity,random,evolution,cma-es,ppo",
-        help="allocators that take part, see `rlprune methods allocator`",
+    methods: str | None = setting(
+        None, help="allocators that take part, see `rlprune methods allocator`", unset=USUAL_METHODS
     )
     seeds: int = setting(3, help="runs of every method, from --seed upwards", minimum=1)
     evaluations: int = setting(300, help="plans that a run may score on the search images", minimum=1)
@@ -196,7 +197,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     @property
     def names(self) -> list[str]:
         """The methods one by one."""
-        return registry.split(self.methods)
+        return registry.split(self.methods or USUAL_METHODS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlprune.config.commands import Search
+from rlprune.config.commands import USUAL_METHODS, Search
 from rlprune.config.options import Settings
 from rlprune.config.resolve import as_dict, differences, to_yaml
 from rlprune.errors import UserError
@@ -46,7 +46,7 @@ NEWER: dict[str, tuple[object, ...]] = {
 # What went without saying then, where it is not what goes without saying now.
 OLDER: dict[str, object] = {"weight_decay": 5e-4}
 # What it comes to where a run that is begun now leaves a setting open.
-OPEN: dict[str, object] = {"distill": True}
+OPEN: dict[str, object] = {"distill": True, "methods": USUAL_METHODS}
 MARKER = Path("state") / "run.json"
 INPUTS = Path("state") / "inputs.json"
 
@@ -119,10 +119,11 @@ def as_begun(folder: Path, config: T, tell: Callable[[str], None] = lambda text:
     """
     there = _stored(folder / MARKER, "settings") if (folder / MARKER).is_file() else {}
     begun = {key: there.get(key, usual) for key, usual in OPEN.items()} | _unsaid(folder)
-    begun = {key: value for key, value in begun.items() if getattr(config, key) is None}
-    for key in begun.keys() & OPEN.keys():
-        if begun[key] != OPEN[key]:
-            tell(f"{folder} was begun with --no-{key} and goes on so; for another run choose another --out")
+    begun = {key: value for key, value in begun.items() if getattr(config, key, "") is None}
+    for key, usual in OPEN.items():
+        if (value := begun.get(key, usual)) != usual:
+            how = f"--no-{key}" if value is False else f"--{key} {value}"
+            tell(f"{folder} was begun with {how} and goes on so; for another run choose another --out")
     return replace(config, **begun)
 
 

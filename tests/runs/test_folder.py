@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rlprune.config.commands import Search
+from rlprune.config.commands import Compare, Search
 from rlprune.config.resolve import as_dict
 from rlprune.errors import UserError
 from rlprune.runs.folder import RunFolder, as_begun, default_folder, finished, read_result, write_result
@@ -72,6 +72,18 @@ def test_a_run_without_a_teacher_goes_on_without_one_unless_somebody_asks_for_it
     assert len(told) == 1
     with pytest.raises(UserError, match=r"distill: False \(there\) / True \(now\)"):
         RunFolder.check(run, taught)
+
+
+def test_a_comparison_of_the_methods_that_were_usual_once_goes_on_with_these(tmp_path: Path) -> None:
+    run, told = tmp_path / "run", list[str]()
+    here = Compare(model="vgg16", budget=0.3)
+    once = replace(here, methods="uniform,ppo", distill=True)
+    RunFolder(run, once)
+    assert as_begun(run, here, told.append) == once
+    assert told == [f"{run} was begun with --methods uniform,ppo and goes on so; for another run choose another --out"]
+    # The optimum of the same curves stands beside the rule.
+    names = as_begun(tmp_path / "new", here).names
+    assert names[names.index("sensitivity") + 1] == "additive-dp"
 
 
 def test_who_leaves_the_teacher_open_has_one(tmp_path: Path) -> None:
