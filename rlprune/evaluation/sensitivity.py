@@ -66,6 +66,11 @@ class Sensitivity:
                 found[group] = np.where(out, max(rise, 0.0) if place == 0 else 0.0, found[group])
         return found
 
+    def on_lines(self, group: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The additive model's curve of one group: ratios -> rises, on straight lines and flat below the lowest."""
+        ratios, rises = self._hulls[group]
+        return lambda keep: np.interp(keep, ratios, rises)
+
     @cached_property
     def _hulls(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The allocation asks for predictions hundreds of times."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from toys import macs, make_spec
 
 from rlprune.cost.budget import Budget, parse_budget
@@ -137,7 +138,58 @@ RATIOS = np.array([1, 0.5, 0.25, 0.125])
 
 
 @st.composite
-def workloads(draw: st.DrawFn) -> tuple[np.ndarray, Cost]:
+def workloads(draw: st.DrawFn) -> tuple[Sensitivity, Cost]:
+    groups = draw(st.integers(1, 4))
+    # Convex: the slopes grow.
+    slopes = [np.cumsum(draw(st.lists(st.floats(0.01, 2), min_size=3, max_size=3))) for _ in range(groups)]
+    rises = np.array([[0, *np.cumsum(slope * -np.diff(RATIOS))] for slope in slopes])
+    macs = draw(st.lists(st.floats(0.1, 10), min_size=groups, max_size=groups))
+    return Sensitivity(RATIOS, rises), separate([64] * groups, macs, [1] * groups)
+
+
+def optimum(sensitivity: Sensitivity, cost: Cost, most: float) -> float:
+    """The lowest predicted rise within a fraction of the MACs, by linear programming over the pieces of the curves."""
+    lengths = np.tile(-np.diff(RATIOS), len(cost.sizes))
+    slopes = np.diff(sensitivity.rises, axis=1).ravel() / lengths
+    saved = np.repeat(cost.weights[:, 0] * cost.sizes, 3) / cost.dense[0]
+    solved = linprog(
+        slopes, A_ub=[-saved], b_ub=[most - 1], bounds=list(zip(np.zeros_like(lengths), lengths, strict=True))
+    )
+    assert solved.success
+    return float(solved.fun)
+
+
+@given(workloads(), st.floats(0.2, 1))
+@settings(max_examples=60, deadline=None)
+def test_the_rule_is_optimal_where_costs_add_up(workload: tuple[Sensitivity, Cost], budget: float) -> None:
+    sensitivity, cost = workload
+    projector = BudgetProjector(cost, Budget({"macs": budget}), min_channels=8)
+    keep = sensitivity_rule(sensitivity, projector) / cost.sizes
+    used = cost.ratios(keep * cost.sizes)[0]
+    step = (cost.weights[:, 0] * cost.sizes).max() / cost.dense[0] / 64
+    assert budget - step - 1e-9 <= used <= budget
+    assert sensitivity.predict(keep) == pytest.approx(optimum(sensitivity, cost, used), abs=1e-9)
+
+
+@given(workloads(), st.floats(0.1, 5))
+@settings(max_examples=60, deadline=None)
+def test_with_a_price_channels_go_while_they_cost_more_than_they_hurt(
+    workload: tuple[Sensitivity, Cost], price: float
+) -> None:
+    """A piece of a curve goes if its slope is below what its MACs are worth."""
+    sensitivity, cost = workload
+    projector = BudgetProjector(cost, parse_budget(None), min_channels=8)
+    keep = sensitivity_rule(sensitivity, projector, weights=np.array([price, 0.0])) / cost.sizes
+    worth = price * cost.weights[:, 0] * cost.sizes / cost.dense[0]
+    slopes = np.diff(sensitivity.rises, axis=1) / -np.diff(RATIOS)
+    # A slope that is its price's equal in all but rounding may go either way.
+    clear = (np.abs(slopes - worth[:, None]) > 1e-9 * worth[:, None]).all(axis=1)
+    expected = 1 - (slopes < worth[:, None]) @ -np.diff(RATIOS)
+    assert keep[clear] == pytest.approx(expected[clear])
+
+
+@st.composite
+def bent(draw: st.DrawFn) -> tuple[np.ndarray, Cost]:
     """Groups of 64 whose curves are a share of the logarithm, and what a channel of theirs costs."""
     groups = draw(st.integers(1, 4))
     some = st.lists(st.floats(0.1, 10), min_size=groups, max_size=groups)
@@ -148,7 +200,7 @@ def logarithms(shares: np.ndarray) -> Sensitivity:
     return Sensitivity(RATIOS, -shares[:, None] * np.log(RATIOS))
 
 
-def optimum(shares: np.ndarray, cost: Cost, most: float) -> np.ndarray:
+def smooth_optimum(shares: np.ndarray, cost: Cost, most: float) -> np.ndarray:
     """The ratios of the lowest sum within a fraction of the MACs: where slope and price have one relation for all."""
     prices = cost.weights[:, 0] * cost.sizes / cost.dense[0]
     low, high = 1e-9, 1e9
@@ -158,39 +210,43 @@ def optimum(shares: np.ndarray, cost: Cost, most: float) -> np.ndarray:
     return np.clip(shares / prices / high, 1 / 8, 1)  # type: ignore[no-any-return]
 
 
-@given(workloads(), st.floats(0.2, 1))
+@given(bent(), st.floats(0.2, 1))
 @settings(max_examples=60, deadline=None)
-def test_the_rule_is_optimal_where_costs_add_up(workload: tuple[np.ndarray, Cost], budget: float) -> None:
+def test_on_smooth_curves_the_rule_is_optimal_where_costs_add_up(
+    workload: tuple[np.ndarray, Cost], budget: float
+) -> None:
     """Up to the steps of 1/64, by which a sum differs as the logarithm bends in one of them."""
     shares, cost = workload
     projector = BudgetProjector(cost, Budget({"macs": budget}), min_channels=8)
-    keep = sensitivity_rule(logarithms(shares), projector) / cost.sizes
+    keep = sensitivity_rule(logarithms(shares), projector, curves="smooth") / cost.sizes
     used = cost.ratios(keep * cost.sizes)[0]
     step = (cost.weights[:, 0] * cost.sizes).max() / cost.dense[0] / 64
     assert budget - step - 1e-9 <= used <= budget
-    best = optimum(shares, cost, used)
+    best = smooth_optimum(shares, cost, used)
     assert -shares @ np.log(keep) == pytest.approx(-shares @ np.log(best), abs=shares.sum() / 128 + 1e-6)
 
 
-def test_the_rule_does_not_end_in_the_points_that_were_measured() -> None:
-    """Groups that hurt more and more keep more and more; on lines between the points nine of ten kept 1, 0.5, …"""
+def test_on_smooth_curves_the_rule_does_not_end_in_the_points_that_were_measured() -> None:
+    """Groups that hurt more and more keep more and more; on lines between the points all of them keep one of these"""
     shares = np.geomspace(0.2, 1, 10)
     cost = separate([64] * 10, [1] * 10, [1] * 10)
     projector = BudgetProjector(cost, parse_budget(0.4), min_channels=8)
-    keep = sensitivity_rule(logarithms(shares), projector) / cost.sizes
-    assert keep == pytest.approx(optimum(shares, cost, 0.4), abs=2 / 64)
+    keep = sensitivity_rule(logarithms(shares), projector, curves="smooth") / cost.sizes
+    assert keep == pytest.approx(smooth_optimum(shares, cost, 0.4), abs=2 / 64)
     assert np.isin(keep, RATIOS).sum() <= 2
+    lines = sensitivity_rule(logarithms(shares), projector) / cost.sizes
+    assert np.isin(lines, RATIOS).sum() == 10
 
 
-@given(workloads(), st.floats(0.1, 5))
+@given(bent(), st.floats(0.1, 5))
 @settings(max_examples=60, deadline=None)
-def test_with_a_price_channels_go_while_they_cost_more_than_they_hurt(
+def test_on_smooth_curves_channels_go_while_they_cost_more_than_they_hurt(
     workload: tuple[np.ndarray, Cost], price: float
 ) -> None:
     """As far as the slope of a curve, its share over the ratio, is below what the MACs are worth."""
     shares, cost = workload
     projector = BudgetProjector(cost, parse_budget(None), min_channels=8)
-    keep = sensitivity_rule(logarithms(shares), projector, weights=np.array([price, 0.0])) / cost.sizes
+    keep = sensitivity_rule(logarithms(shares), projector, np.array([price, 0.0]), curves="smooth") / cost.sizes
     worth = price * cost.weights[:, 0] * cost.sizes / cost.dense[0]
     assert keep == pytest.approx(np.clip(shares / worth, 1 / 8, 1), abs=1 / 64 + 1e-3)
 

@@ -24,7 +24,7 @@ from rlprune.evaluation.metered import Allocation, AllocationProblem
 from rlprune.evaluation.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.methods.allocators.base import Allocator
 from rlprune.methods.allocators.base_remeasured import plan_in_rounds
-from rlprune.methods.allocators.sensitivity import measure_probes, sensitivity_rule
+from rlprune.methods.allocators.sensitivity import SMOOTH, measure_probes, sensitivity_rule
 from rlprune.methods.allocators.uniform import uniform
 
 STATES = 512
@@ -72,7 +72,7 @@ def additive_optimum(sensitivity: Sensitivity, projector: BudgetProjector) -> np
     As with the rule, no group goes below what was measured of it unless the budget cannot be met otherwise.
     """
     model = _Model.of(sensitivity, projector)
-    rule = projector.project(sensitivity_rule(sensitivity, projector)[None])[0]
+    rule = projector.project(sensitivity_rule(sensitivity, projector, curves=SMOOTH)[None])[0]
     found = [_descend(model, start, SPANS[:2]) for start in (rule, uniform(projector))]
     best = _descend(model, min(found, key=model.damage), SPANS[2:])
     # No curve falls with more channels: what is left of the budget does no harm.

@@ -87,6 +87,23 @@ def test_measured_anew_around_the_plan_it_gets_nearer_to_the_optimum(method: str
     assert len(short.seen) == 11
 
 
+def test_the_rule_reads_smooth_curves_or_lines() -> None:
+    """Whose plans differ where six groups of 32 have the room to; see the tests of the rule."""
+
+    def loss(counts: np.ndarray) -> float:
+        return float(-np.log(counts / 32) @ np.geomspace(0.1, 1, 6))
+
+    plans = set()
+    for method in ("sensitivity", "sensitivity:curves=lines", "sensitivity:curves=smooth"):
+        problem = make_problem(method, loss, 20, groups=6, width=32, budget="macs=0.3")
+        registry.make("allocator", method).allocate(problem)
+        assert problem.best is not None
+        plans.add(tuple(problem.best))
+    assert len(plans) == 2
+    with pytest.raises(UserError, match="unknown curves 'line': did you mean 'lines'"):
+        registry.make("allocator", "sensitivity:curves=line")
+
+
 @pytest.mark.parametrize("method", SEARCHERS)
 def test_same_seed_same_plans(method: str) -> None:
     plans = [list(finished(method, 24, seed).seen) for seed in (3, 3, 4)]
