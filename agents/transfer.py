@@ -85,7 +85,20 @@ class SourceNetwork:
             [self.sensitivity.read(other, points) for other in others]
             for others, points in zip(near, ratios, strict=True)
         ]
-        return Sensitivity(ratios, (weights[..., None] * np.array(read)).sum(1) / weights.sum(1, keepdims=True))
+        rises = (weights[..., None] * np.array(read)).sum(1) / weights.sum(1, keepdims=True)
+        return Sensitivity(ratios, rises, self._borrowed_blocks(graph))
+
+    def _borrowed_blocks(self, graph: Graph) -> tuple[tuple[tuple[int, ...], float], ...]:
+        """What blocks of another network cost, by those here at the same depth."""
+        if not self.sensitivity.blocks:
+            return ()
+        depths = [min(groups) / len(self.channels) for groups, _ in self.sensitivity.blocks]
+        rises = [rise for _, rise in self.sensitivity.blocks]
+        there = [min(block.groups) / len(graph.groups) for block in graph.blocks]
+        return tuple(
+            (block.groups, float(rise))
+            for block, rise in zip(graph.blocks, np.interp(there, depths, rises), strict=True)
+        )
 
     def unlike(self, graph: Graph, cost: Cost) -> float:
         """How far the layers of another network are from the nearest of this one's; see `distance`."""
@@ -139,7 +152,8 @@ class SourceNetwork:
             for (name, channels), facts, ratios, rises in zip(self.channels.items(), self.facts, *curves, strict=True)
         ]  # fmt: skip
         about = {"network": dict(self.network), "data": self.data, "inputs": dict(self.inputs), "base": self.base}
-        return {**about, "groups": groups}
+        blocks = [{"groups": list(inner), "rise": rise} for inner, rise in self.sensitivity.blocks]
+        return {**about, "groups": groups, **({"blocks": blocks} if blocks else {})}
 
     @staticmethod
     def from_json(data: Mapping[str, Any], names: tuple[str, ...]) -> "SourceNetwork":
@@ -158,10 +172,19 @@ class SourceNetwork:
         if not all(np.isfinite(numbers).all() for numbers in (facts, ratios, rises)):
             raise ValueError("facts, ratios or rises that are not finite")
         channels = {str(group["group"]): int(group["channels"]) for group in groups}
-        sensitivity = Sensitivity(ratios, rises)
+        sensitivity = Sensitivity(ratios, rises, _blocks(data.get("blocks", []), len(groups)))
         about = (data["network"], data["data"], data["inputs"])
         check_network(data["network"])
         return SourceNetwork(*about, channels, tuple(names), facts, sensitivity, _base(data))
+
+
+def _blocks(data: Sequence[Mapping[str, Any]], groups: int) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """What each block alone costs; ValueError for groups that are not there."""
+    found = tuple((tuple(int(group) for group in block["groups"]), float(block["rise"])) for block in data)
+    for inner, rise in found:
+        if not inner or not all(0 <= group < groups for group in inner) or not np.isfinite(rise):
+            raise ValueError("blocks that do not belong to the groups")
+    return found
 
 
 def _base(data: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from rlprune.plans.plan import PruningPlan
 
 
 class ChannelPruningEnv(gym.Env[np.ndarray, np.ndarray]):
-    """Decide every group's keep ratio; the reward comes at the end, from the score of the finished plan.
+    """Decide every group's keep ratio, and maybe which blocks stay; the reward comes at the end, from the plan's score.
 
     `rlprune.make_env` makes one of a network, images and a budget.
 
@@ -54,7 +54,7 @@ class ChannelPruningEnv(gym.Env[np.ndarray, np.ndarray]):
         return self.walk.reset()[0], {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Decide one group; `info` of the last step holds the plan's `counts` and its `loss`.
+        """Take one step, such as to decide a group; `info` of the last step holds the plan's `counts` and its `loss`.
 
         Args:
             action: (1,) in [-1, 1]; what is beyond counts as the nearer end.
@@ -78,7 +78,7 @@ class ChannelPruningEnv(gym.Env[np.ndarray, np.ndarray]):
         """With the render mode ``"ansi"`` the episode so far as a table; otherwise None."""
         if self.render_mode is None:
             return None
-        return episode_table(self.walk.spec, self.walk.counts[0], self.walk.step_index)
+        return episode_table(self.walk.spec, self.walk.counts[0], self.walk.group)
 
     def plan(self) -> PruningPlan:
         """The plan of the last finished episode: which channels stay, to save, to cut by and to load again.

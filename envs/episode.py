@@ -1,16 +1,22 @@
 """The walk: groups are decided one after the other, and what is left is projected onto the budget after every decision.
 
+What is decided is for the decisions that are switched on to say: how many channels a group keeps, and before that maybe
+whether its residual block stays.
+
 Many walks go side by side as arrays; the single environment is one of them. The dynamics are exact and cost next to
 nothing, only the score of a finished plan is expensive, which is what makes imagined walks possible.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from rlprune.cost.projection import BudgetProjector
 from rlprune.envs.checks import checked_actions
+from rlprune.envs.decisions.base import Decision, Step, measured_blocks, steps_of
+from rlprune.envs.decisions.channels import Channels
 from rlprune.envs.observation import Features
 
 Score = Callable[[np.ndarray], np.ndarray]
@@ -30,6 +36,7 @@ class EpisodeSpec:
         balance: the agent itself decides how much goes in all; the budget is only an upper bound.
         reach: an action of ±1 multiplies the base plan's ratio by exp(±reach).
         groups: (groups,) names, for people; may be left out.
+        decisions: what is asked in a walk, see `rlprune.envs.decisions.base.Decision`.
     """
 
     projector: BudgetProjector
@@ -40,6 +47,17 @@ class EpisodeSpec:
     balance: bool = False
     reach: float = 1.0
     groups: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = (Channels(),)
+
+    @cached_property
+    def steps(self) -> list[tuple[Decision, Step]]:
+        """Every step of a walk: who is asked, and for what."""
+        return steps_of(self.decisions, self.projector.cost)
+
+    @property
+    def removable(self) -> tuple[tuple[int, ...], ...]:
+        """Inner groups of the residual blocks that a walk may take out."""
+        return measured_blocks(self.decisions, self.projector.cost)
 
     def value(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
         """(plans,) what the agent maximises: minus the loss, minus what is charged for cost."""
@@ -55,7 +73,10 @@ class EpisodeSpec:
         return plan
 
     def finish(self, wished: np.ndarray) -> np.ndarray:
-        """(plans, groups) wished counts -> the plan that a walk with these wishes would end in, all at once."""
+        """(plans, groups) wished counts -> the plan that a walk with these wishes would end in, all at once.
+
+        A block is out where all of its inner groups have a wish of 0.
+        """
         projector = self.projector
         factor = projector.rescale(wished)
         if self.balance:
@@ -74,23 +95,30 @@ class BatchedEpisodes:
     def __init__(self, spec: EpisodeSpec, number: int) -> None:
         self.spec = spec
         self.number = number
-        self.groups = len(spec.base)
+        self.length = len(spec.steps)
         self._start = self._limited(spec.projector.rescale(np.tile(spec.base, (number, 1))))
         self.reset()
 
     def reset(self) -> np.ndarray:
-        """Start all walks again; returns (walks, features) observations of the first group."""
+        """Start all walks again; returns (walks, features) observations of the first step."""
         self.step_index = 0
         self.counts = np.tile(self.spec.projector.minimum, (self.number, 1))
+        self.base = np.tile(self.spec.base, (self.number, 1))
         self.action = np.zeros(self.number)
         self.factor = self._start
         return self.observe()
 
+    @property
+    def group(self) -> int:
+        """The group that is next; all before it are decided."""
+        return len(self.spec.base) if self.step_index == self.length else self.spec.steps[self.step_index][1].group
+
     def step(self, actions: np.ndarray) -> bool:
-        """Decide one group in every walk.
+        """Take one step in every walk.
 
         Args:
-            actions: (walks,) in [-1, 1], the residual: 0 keeps the base plan's (rescaled) ratio.
+            actions: (walks,) in [-1, 1]; for the channels of a group the residual: 0 keeps the base plan's (rescaled)
+                ratio.
 
         Returns:
             Whether the walks are finished; `counts` then holds their plans.
@@ -98,46 +126,37 @@ class BatchedEpisodes:
         Raises:
             ValueError: actions that are not one finite number a walk, or the walks are over.
         """
-        spec, group = self.spec, self.step_index
-        if group == self.groups:
+        if self.step_index == self.length:
+            groups = len(self.spec.base)
             raise ValueError(
-                f"the episode is over: all {group} groups are decided; call reset() before the next step()"
+                f"the episode is over: all {groups} groups are decided; call reset() before the next step()"
             )
         self.action = np.clip(checked_actions(actions, (self.number,)), -1, 1)
-        wished = self.wished()[:, group] * np.exp(spec.reach * self.action)
-        chosen = self.counts.copy()
-        chosen[:, group] = np.floor(wished + 0.5)
-        chosen[:, group] = spec.projector.quantise(chosen)[:, group]
-        # The groups still to come must be able to meet the budget at their minimum.
-        over = np.flatnonzero(~spec.projector.fits(chosen))
-        if len(over):
-            most = spec.projector.largest(self.counts[over], group)
-            chosen[over, group] = np.minimum(chosen[over, group], most)
-        self.counts = chosen
+        decision, asked = self.spec.steps[self.step_index]
+        decision.act(self, asked.subject, self.action)
         self.step_index += 1
-        if self.step_index == self.groups:
-            if not spec.balance:
-                self.counts = spec.projector.fill(self.counts)
+        if self.step_index == self.length:
+            if not self.spec.balance:
+                self.counts = self.spec.projector.fill(self.counts)
             return True
         self.factor = self._rescaled()
         return False
 
     def wished(self) -> np.ndarray:
         """(walks, groups) the base plan's counts, rescaled to what is left of the budget."""
-        return np.minimum(self.spec.base * self.factor[:, None], self.spec.projector.sizes)
+        return np.minimum(self.base * self.factor[:, None], self.spec.projector.sizes)
 
     def _rescaled(self) -> np.ndarray:
-        base = np.tile(self.spec.base, (self.number, 1))
-        return self._limited(self.spec.projector.rescale(base, self.counts, self.step_index, self.factor))
+        return self._limited(self.spec.projector.rescale(self.base, self.counts, self.group, self.factor))
 
     def _limited(self, factor: np.ndarray) -> np.ndarray:
         """Where the agent balances, what is left of the budget is no reason to keep more."""
         return np.minimum(factor, 1) if self.spec.balance else factor
 
     def observe(self) -> np.ndarray:
-        """(walks, features) what the agent sees before it decides the current group."""
-        spec, group = self.spec, self.step_index
-        if group == self.groups:
+        """(walks, features) what the agent sees before the current step."""
+        spec, group = self.spec, self.group
+        if group == len(spec.base):
             return np.zeros((self.number, spec.features.size), dtype=np.float32)
         cost = spec.projector.cost
         budget = np.minimum(spec.projector.budget.fractions(cost.resources), 1)
@@ -147,7 +166,7 @@ class BatchedEpisodes:
         ratios[:, :group] = self.counts[:, :group] / spec.projector.sizes[:group]
         around = ratios @ spec.features.neighbours[:, group].T
         dynamic = np.concatenate([walk, around, used, 1 - used, np.broadcast_to(budget, used.shape)], axis=1)
-        return spec.features.observe(group, dynamic)
+        return spec.features.observe(group, dynamic, self.step_index)
 
 
 def retrace(spec: EpisodeSpec, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,8 +182,8 @@ def retrace(spec: EpisodeSpec, plans: np.ndarray) -> tuple[np.ndarray, np.ndarra
     walks = BatchedEpisodes(spec, len(plans))
     seen, done, finished = [], [], False
     while not finished:
-        group = walks.step_index
+        decision, asked = spec.steps[walks.step_index]
         seen.append(walks.observe())
-        done.append(np.clip(np.log(plans[:, group] / walks.wished()[:, group]) / spec.reach, -1, 1))
+        done.append(decision.retrace(walks, asked.subject, plans))
         finished = walks.step(done[-1])
     return np.array(seen), np.array(done)

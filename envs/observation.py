@@ -5,11 +5,13 @@ Every entry is relative to the network it comes from, and the length is fixed, s
 has not been trained on.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rlprune.cost.exact import RESOURCES, Cost
+from rlprune.envs.decisions.base import Decision, steps_of
 from rlprune.evaluation.sensitivity import KEEP_RATIOS, Sensitivity
 from rlprune.graph.structure import Graph
 
@@ -33,21 +35,44 @@ class Features:
         names: one name for each feature of an observation, static ones first.
         neighbours: (2, groups, groups) weights of the groups before and after each group, which add up to 1, or to 0
             where there are none.
+        asked: (steps, features) what is seen of what is decided in every step of a walk, the last of the features; None
+            where all steps decide the same.
     """
 
     static: np.ndarray
     names: tuple[str, ...]
     neighbours: np.ndarray
+    asked: np.ndarray | None = None
 
     @property
     def size(self) -> int:
         """Length of an observation."""
         return len(self.names)
 
-    def observe(self, group: int, dynamic: np.ndarray) -> np.ndarray:
-        """(walks, features) float32 observations of one group, within ±`BOUND`."""
-        static = np.broadcast_to(self.static[group], (len(dynamic), self.static.shape[1]))
-        return np.clip(np.concatenate([static, dynamic], axis=1), -BOUND, BOUND).astype(np.float32)
+    def observe(self, group: int, dynamic: np.ndarray, step: int = 0) -> np.ndarray:
+        """(walks, features) float32 observations in one step, before one group, within ±`BOUND`."""
+        parts = [np.broadcast_to(self.static[group], (len(dynamic), self.static.shape[1])), dynamic]
+        if self.asked is not None:
+            parts.append(np.broadcast_to(self.asked[step], (len(dynamic), self.asked.shape[1])))
+        return np.clip(np.concatenate(parts, axis=1), -BOUND, BOUND).astype(np.float32)
+
+    def asking(self, decisions: Sequence[Decision], cost: Cost, sensitivity: Sensitivity) -> "Features":
+        """The same with what is seen of every decision when it is asked.
+
+        Args:
+            decisions: those that are switched on.
+            cost: of the network.
+            sensitivity: its curves.
+        """
+        columns: dict[str, np.ndarray] = {}
+        steps = steps_of(decisions, cost)
+        for decision in decisions:
+            for name, values in decision.describe(cost, sensitivity).items():
+                mine = [values[step.subject] if each is decision else 0.0 for each, step in steps]
+                columns[name] = np.array(mine, dtype=float)
+        if not columns:
+            return self
+        return replace(self, names=(*self.names, *columns), asked=np.stack(list(columns.values()), axis=1))
 
 
 def build_features(

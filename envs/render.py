@@ -4,6 +4,7 @@ import numpy as np
 
 from rlprune.cost.budget import WORDS
 from rlprune.envs.episode import EpisodeSpec
+from rlprune.utils.text import TAKEN_OUT
 
 HEAD = ("group", "channels", "kept", "ratio")
 NOTE = "groups without a number count at their smallest"
@@ -20,7 +21,10 @@ def episode_table(spec: EpisodeSpec, counts: np.ndarray, decided: int) -> str:
     names = spec.groups or tuple(f"group {number}" for number in range(len(counts)))
     rows = [HEAD]
     for number, (name, size, kept) in enumerate(zip(names, spec.projector.sizes, counts, strict=True)):
-        known = (str(kept), _percent(kept / size)) if number < decided else ("next" if number == decided else "-", "-")
+        if number < decided:
+            known = (str(kept), _percent(kept / size) if kept else TAKEN_OUT)
+        else:
+            known = ("next" if number == decided else "-", "-")
         rows.append((name, str(size), *known))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

@@ -80,7 +80,7 @@ def _advance(
         {
             "terminal_observation": observation,
             "counts": counts,
-            "episode": {"r": float(reward), "l": walks.groups, "t": 0.0},
+            "episode": {"r": float(reward), "l": walks.length, "t": 0.0},
         }
         for observation, counts, reward in zip(observations, walks.counts.copy(), rewards, strict=True)
     ]

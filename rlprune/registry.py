@@ -44,6 +44,9 @@ KINDS = {
     "agent": Kind(
         ("rlprune.agents.algorithms",), "rlprune.agents", "rlprune search --model vgg16 --budget 0.3 --agent {}"
     ),
+    "decision": Kind(
+        ("rlprune.envs.decisions",), "rlprune.decisions", "rlprune search --model resnet20 --budget 0.3 --decide {}"
+    ),
 }
 
 

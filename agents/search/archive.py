@@ -121,7 +121,7 @@ class PlanArchive:
 
 def steps_of(archives: Sequence[PlanArchive]) -> int:
     """Steps of the longest walk."""
-    return max(len(archive.spec.base) for archive in archives)
+    return max(len(archive.spec.steps) for archive in archives)
 
 
 def fit(archives: Sequence[PlanArchive]) -> None:

@@ -99,7 +99,8 @@ def search(
 
 
 def _archives(target: Target) -> list[PlanArchive]:
-    model = OneShotSurrogate(target.specs[0].projector.sizes, target.foretell)
+    spec = target.specs[0]
+    model = OneShotSurrogate(spec.projector.sizes, target.foretell, spec.removable)
     return [PlanArchive(spec, target.measure, model, place) for place, spec in enumerate(target.specs)]
 
 

@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-from rlprune.agents.search.surrogate import Measured, capped
+from rlprune.agents.search.surrogate import Measured, capped, plan_features
 from rlprune.plans.counts import plan_key
 
 SLOPE = 0.5
@@ -29,12 +29,17 @@ class FidelitySurrogate:
         sizes: (groups,) dense channel counts.
         oneshot: (plans, groups) kept counts -> (plans,) expected one-shot losses.
         brief: plans and their losses after briefer tunings, some of which are among those it will learn from.
+        blocks: inner groups of the residual blocks that may be out.
     """
 
     def __init__(
-        self, sizes: np.ndarray, oneshot: Callable[[np.ndarray], np.ndarray], brief: Measured | None = None
+        self,
+        sizes: np.ndarray,
+        oneshot: Callable[[np.ndarray], np.ndarray],
+        brief: Measured | None = None,
+        blocks: Sequence[tuple[int, ...]] = (),
     ) -> None:
-        self.sizes = sizes
+        self.sizes, self.blocks = sizes, blocks
         self.oneshot = oneshot
         self.brief = brief
 
@@ -68,7 +73,7 @@ class FidelitySurrogate:
         return (self._features(counts) - self._centre) / self._width
 
     def _features(self, counts: np.ndarray) -> np.ndarray:
-        return np.column_stack([np.log(counts / self.sizes), self.oneshot(counts)])
+        return np.column_stack([plan_features(counts, self.sizes, self.blocks), self.oneshot(counts)])
 
 
 def _joined(brief: Measured, counts: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -56,4 +56,7 @@ def refine(
 def _around(spec: EpisodeSpec, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     touched = rng.random(len(counts)) < TOUCHED
     wished = counts * np.exp(rng.normal(0, SPREAD, len(counts)) * touched)
-    return spec.finish(np.minimum(wished, spec.projector.sizes)[None])[0]
+    wished = np.minimum(wished, spec.projector.sizes)[None]
+    for decision in spec.decisions:
+        wished = decision.vary(spec, wished, rng)
+    return spec.finish(wished)[0]

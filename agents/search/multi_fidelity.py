@@ -75,7 +75,8 @@ def tuned(
     # Every length takes twice as long as the one before.
     weights = np.cumsum(2.0 ** np.arange(len(tuning.measures)))
     for measure, end in zip(tuning.measures, FIRST_SHARE + (1 - FIRST_SHARE) * weights / weights[-1], strict=True):
-        archive = PlanArchive(spec, measure, FidelitySurrogate(spec.projector.sizes, oneshot, *brief))
+        model = FidelitySurrogate(spec.projector.sizes, oneshot, next(iter(brief), None), spec.removable)
+        archive = PlanArchive(spec, measure, model)
         _tune(learner, archive, plans, number, rng, partial(over, end))
         number = len(archive) // FEWER
         if number < 2:

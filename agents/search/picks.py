@@ -10,6 +10,9 @@ OPTIMISM = 1.5
 TWINS = 0.05
 """Root mean square difference of the log keep ratios up to which two plans are twins."""
 
+OUT = 0.05
+"""Channels that stand for none: a plan without a block is no twin of one with little of it."""
+
 
 def batch(archive: PlanArchive, plans: np.ndarray, number: int) -> list[np.ndarray]:
     """The plans of a batch: the best by more and more optimistic forecasts.
@@ -39,5 +42,6 @@ def batch(archive: PlanArchive, plans: np.ndarray, number: int) -> list[np.ndarr
 
 def are_twins(plans: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(plans, others) whether (plans, groups) kept counts are all but those of (others, groups) others."""
-    twins: np.ndarray = cdist(np.log(plans), np.log(others)) <= TWINS * np.sqrt(plans.shape[1])
+    logs = [np.log(np.maximum(counts, OUT)) for counts in (plans, others)]
+    twins: np.ndarray = cdist(*logs) <= TWINS * np.sqrt(plans.shape[1])
     return twins

@@ -7,6 +7,8 @@ import numpy as np
 
 from rlprune.agents.search.base_choice import Tune, best_kind
 from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.decisions.base import Decision, measured_blocks
+from rlprune.envs.decisions.channels import Channels
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.observation import build_features
 from rlprune.evaluation.activity import channel_activity
@@ -58,6 +60,7 @@ def prepare(
     balance: bool,
     begin: Callable[[EpisodeSpec], None] = lambda spec: None,
     tune: Tune | None = None,
+    decisions: tuple[Decision, ...] = (Channels(),),
 ) -> Prepared:
     """Measure the sensitivities and lay down the base plans.
 
@@ -72,8 +75,11 @@ def prepare(
         weights, balance: the reward; see `rlprune.envs.reward`.
         begin: told of an episode before its base plan, the first that counts, is measured.
         tune: plans -> losses after brief tunings; None where plans are only evaluated.
+        decisions: what is asked in a walk. Where blocks may go, what each alone costs is measured, too, and a plan
+            without some of them is among the starts.
     """
-    sensitivity = measure(lambda plans: [found.loss for found in evaluator.evaluate(plans)], projectors[0])
+    blocks = measured_blocks(decisions, projectors[0].cost)
+    sensitivity = measure(lambda plans: [found.loss for found in evaluator.evaluate(plans)], projectors[0], blocks)
     activity = channel_activity(workload.module, workload.graph, workload.calibration()[0])
 
     def value(spec: EpisodeSpec) -> float:
@@ -84,13 +90,34 @@ def prepare(
     for projector in projectors:
         facts = (workload, projector, evaluator.scores, activity, sensitivity, weights, balance)
         wishes = base_wishes(sensitivity, projector, weights if balance else None)
-        specs.append([lay_out(*facts, wished) for wished in wishes])
+        specs.append([lay_out(*facts, wished, decisions=decisions) for wished in wishes])
         begin(specs[-1][0])
         specs[-1] = [replace(spec, base_value=value(spec)) for spec in specs[-1]]
     data = workload.data
     best = best_kind(specs, len(data.search), CLASSIFICATION.chance_loss(len(data.classes)), tune)
     starts = [[spec.base_plan() for spec in kinds] for kinds in specs]
+    if blocks:
+        starts = [
+            [*plans, without_blocks(kinds[best], sensitivity)] for plans, kinds in zip(starts, specs, strict=True)
+        ]
     return Prepared([kinds[best] for kinds in specs], starts, sensitivity, KINDS[best])
+
+
+def without_blocks(spec: EpisodeSpec, sensitivity: Sensitivity) -> np.ndarray:
+    """(groups,) the plan around the base plan that is foretold to lose least, of those without some blocks.
+
+    They go one after the other, the one first that costs least for what it saves of the resource that is bounded most.
+    """
+    cost, limits = spec.projector.cost, spec.projector.budget.fractions(spec.projector.cost.resources)
+    bounded = int(np.argmin(limits))
+    rises = np.array([max(rise, 0.0) for _, rise in sensitivity.blocks])
+    wished, plans = spec.base.copy(), []
+    for block in np.argsort(rises / np.maximum(cost.saved_without()[:, bounded], 1e-9), kind="stable"):
+        wished = wished.copy()
+        wished[list(cost.blocks[block])] = 0
+        plans.append(spec.finish(wished[None])[0])
+    foretold = sensitivity.predict(np.array(plans) / spec.projector.sizes)
+    return plans[int(np.argmin(foretold))]
 
 
 def lay_out(
@@ -103,6 +130,7 @@ def lay_out(
     balance: bool,
     wished: np.ndarray,
     reach: float = 1.0,
+    decisions: tuple[Decision, ...] = (Channels(),),
 ) -> EpisodeSpec:
     """An episode whose base plan is not valued yet; takes no evaluation.
 
@@ -115,8 +143,9 @@ def lay_out(
         weights, balance: the reward; see `rlprune.envs.reward`.
         wished: (groups,) counts of the base plan, not projected.
         reach: of an action; see `rlprune.envs.episode.EpisodeSpec`.
+        decisions: what is asked in a walk.
     """
     facts = (workload.graph, workload.cost, scores, activity, sensitivity, wished)
-    features = build_features(*facts, projector.cost.resources)
+    features = build_features(*facts, projector.cost.resources).asking(decisions, projector.cost, sensitivity)
     names = tuple(group.name for group in workload.graph.groups)
-    return EpisodeSpec(projector, features, wished, 0.0, weights, balance, reach, names)
+    return EpisodeSpec(projector, features, wished, 0.0, weights, balance, reach, names, decisions)

@@ -22,6 +22,23 @@ def capped(losses: np.ndarray) -> np.ndarray:
     return np.minimum(losses, middle + 2 * (middle - losses.min()) + 1e-6)
 
 
+FLOOR = 0.05
+"""Keep ratio that stands for none: the logarithm of a block that is out has to be a number."""
+
+
+def plan_features(counts: np.ndarray, sizes: np.ndarray, blocks: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """(plans, groups + blocks) log keep ratios, and 1 for every block that is out.
+
+    Args:
+        counts: (plans, groups) kept channels.
+        sizes: (groups,) dense channel counts.
+        blocks: inner groups of the residual blocks that may be out.
+    """
+    keep = counts / sizes
+    out = [(counts[:, list(groups)] == 0).all(axis=1).astype(float) for groups in blocks]
+    return np.column_stack([np.log(np.where(keep > 0, keep, FLOOR)), *out])
+
+
 class OneShotSurrogate:
     """A Gaussian process and extremely randomised trees (Geurts et al., 2006), averaged.
 
@@ -33,12 +50,18 @@ class OneShotSurrogate:
     Args:
         sizes: (groups,) dense channel counts.
         foretell: (plans, groups) keep ratios -> (plans,) rises of the loss by the additive model.
+        blocks: inner groups of the residual blocks that may be out.
     """
 
-    def __init__(self, sizes: np.ndarray, foretell: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.sizes = sizes
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        foretell: Callable[[np.ndarray], np.ndarray],
+        blocks: Sequence[tuple[int, ...]] = (),
+    ) -> None:
+        self.sizes, self.blocks = sizes, blocks
         self.foretell = foretell
-        lengths = Matern(np.full(len(sizes) + 1, 2.0), (0.2, 50.0), nu=2.5)
+        lengths = Matern(np.full(len(sizes) + len(blocks) + 1, 2.0), (0.2, 50.0), nu=2.5)
         self._kernel = ConstantKernel(1.0, (1e-2, 1e2)) * lengths + WhiteKernel(0.05, (1e-4, 1.0))
         self._fitted_at = 0
 
@@ -83,6 +106,6 @@ class OneShotSurrogate:
         return (self._features(counts) - self._centre) / self._width
 
     def _features(self, counts: np.ndarray) -> np.ndarray:
-        keep = counts / self.sizes
+        foretold = self.foretell(counts / self.sizes)
         # A hair keeps the logarithm finite where nothing is foretold to happen.
-        return np.column_stack([np.log(keep), np.log(self.foretell(keep) + 1e-3)])
+        return np.column_stack([plan_features(counts, self.sizes, self.blocks), np.log(foretold + 1e-3)])

@@ -49,6 +49,8 @@ MODES = ("static", "runtime")
 CONTROLS = ("fbs", "rnp")
 USUAL_METHODS = "uniform,global-l1,sensitivity,additive-dp,random,evolution,cma-es,ppo"
 """That a comparison is of."""
+CHANNELS_ALONE = "channels"
+"""What agents have always decided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,10 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     )
     reward: str = setting(
         "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"
+    )
+    decide: str = setting(
+        CHANNELS_ALONE,
+        help="what the agent decides: channels, or channels,blocks, where residual blocks may be taken out whole",
     )
     evaluations: int = setting(300, help="plans that are scored on the search images", minimum=1)
     tunings: int | None = setting(
@@ -119,6 +125,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(
                 f"--agent {RECURRENT} is for --mode runtime: take one of {', '.join(registry.names('agent'))}"
             )
+        self._check_decisions()
         kind = self.reward.partition(":")[0]
         if kind not in ("loss", "balance"):
             raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
@@ -131,12 +138,26 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         if self.tunes and "," in self.model:
             raise UserError(f"--model {self.model} are several networks: --tunings and --time work for a single one")
 
+    def _check_decisions(self) -> None:
+        """UserError unless there are such decisions."""
+        names = registry.split(self.decide)
+        for number, name in enumerate(names):
+            registry.check("decision", name)
+            if name in names[:number]:
+                raise UserError(f"--decide {self.decide} names {name} twice: give it once")
+
+    @property
+    def decisions(self) -> list[str]:
+        """What the agent decides, one by one; channels go without saying."""
+        return list(dict.fromkeys([CHANNELS_ALONE, *registry.split(self.decide)]))
+
     def _check_runtime(self) -> None:
         """What runtime pruning leaves no room for."""
         if "," in self.model:
             raise UserError(f"--model {self.model}: --mode runtime works for a single network")
         reward = None if self.reward == "loss" else self.reward
-        given = {"--tunings": self.tunings, "--time": self.time, "--reward": reward}
+        decide = None if self.decide == CHANNELS_ALONE else self.decide
+        given = {"--tunings": self.tunings, "--time": self.time, "--reward": reward, "--decide": decide}
         for name, value in given.items():
             if value is not None:
                 raise UserError(f"{name} {value} is for --mode static")

@@ -9,10 +9,12 @@ from rlprune.config.networks import each_network
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budgets
 from rlprune.envs.channel_pruning import ChannelPruningEnv
+from rlprune.envs.decisions.base import measured_blocks
 from rlprune.envs.registration import ENVIRONMENT_ID
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
 from rlprune.methods.allocators.base_plans import evaluations_before_search
+from rlprune.pipeline.decisions import decisions_for
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.plans import plan_of
 from rlprune.plans.plan import PruningPlan
@@ -41,9 +43,12 @@ def open_environment(
     measured_budget = open_budget(given, workload, [budget], progress)
     train_dense(workload, given, progress)
     evaluator = make_evaluator(workload, given.criterion, given.seed, tell=progress.note)
-    progress.stage("measuring sensitivities", evaluations_before_search(len(workload.graph.groups), budget))
+    decisions = decisions_for(given.decisions, [workload.cost], progress)
+    needed = evaluations_before_search(len(workload.graph.groups), budget)
+    needed += len(measured_blocks(decisions, workload.cost))
+    progress.stage("measuring sensitivities", needed)
     evaluator.on_new = lambda counts, evaluation: progress.update(len(evaluator.seen))
-    prepared = prepare(workload, measured_budget.projectors, evaluator, *reward)
+    prepared = prepare(workload, measured_budget.projectors, evaluator, *reward, decisions=decisions)
     evaluator.on_new = None
 
     # Functions, and no methods: Gymnasium copies what it is given deeply, and a function is copied as it is.

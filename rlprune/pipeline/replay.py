@@ -16,6 +16,7 @@ from rlprune.config.networks import settings_for
 from rlprune.config.resolve import as_dict, resolve
 from rlprune.cost.budget import Budget, parse_budget
 from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.decisions.base import make_decisions
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
@@ -167,7 +168,11 @@ def _spec(
     activity = channel_activity(workload.module, workload.graph, workload.calibration()[0])
     curves, reward = source_network.borrow(workload.graph, workload.cost), parse_reward(there.reward)
     wished = wish_of(source_network.base, base_wishes(curves, projector, reward[0] if reward[1] else None))
-    return lay_out(workload, projector, evaluator.scores, activity, curves, *reward, wished, policy.reach)
+    # Only what it has learnt to decide; a network that has no blocks shows it that there are none.
+    seen = [(each, set(each.describe(projector.cost, curves))) for each in make_decisions(there.decisions)]
+    decisions = tuple(each for each, names in seen if not names or names & set(policy.names))
+    facts = (workload, projector, evaluator.scores, activity, curves)
+    return lay_out(*facts, *reward, wished, policy.reach, decisions)
 
 
 def _neighbours(known: Known, projector: BudgetProjector) -> np.ndarray:

@@ -22,6 +22,7 @@ from rlprune.config.networks import each_network, folder_names
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budgets
 from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.decisions.base import Decision
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
 from rlprune.evaluation.evaluator import Evaluator
@@ -29,6 +30,7 @@ from rlprune.evaluation.finetuned import FineTunedEvaluator
 from rlprune.evaluation.pareto import front
 from rlprune.evaluation.sensitivity import Sensitivity, number_of_evaluations
 from rlprune.methods.allocators.base_plans import number_of_kinds
+from rlprune.pipeline.decisions import decisions_for
 from rlprune.pipeline.gated_search import run_gated_search
 from rlprune.pipeline.measured_budget import MeasuredBudget, open_budget
 from rlprune.pipeline.plans import plan_of, save_plan
@@ -71,13 +73,14 @@ def run_search(given: Search, progress: Progress) -> dict[str, Any]:
     if (known := known_result(folder, given, progress)) is not None:
         return known
     opened = _open(networks, budgets, folder, progress)
+    decisions = decisions_for(given.decisions, [one.workload.cost for one in opened], progress)
     # Only now, when nothing in the settings can be wrong any more, is a folder made.
     RunFolder(folder, given)
     with locked(folder), room_for(folder):
         with continuable(f"what was found so far is in {folder}", progress):
             logs = _begin(given, opened, folder, len(budgets) == 1, progress)
             start -= max(log.run.seconds() for log in logs)
-            found = _find(given, opened, logs, reward, folder)
+            found = _find(given, opened, logs, decisions, reward, folder)
             each = zip(opened, logs, found, strict=True)
             results = [_end(one, log, plans, budgets, start, progress) for one, log, plans in each]
         result = results[0] if len(results) == 1 else _together(given, folder, results)
@@ -106,7 +109,9 @@ def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress:
     """Read, trace and train every network; nothing is written but dense networks to the user's cache."""
     workloads = [open_workload(as_dict(networks[0]), progress)]
     workloads += [open_workload(as_dict(one), progress, workloads[0].data) for one in networks[1:]]
-    _require_enough(networks[0].evaluations, [len(workload.graph.groups) for workload in workloads], budgets)
+    graphs = [workload.graph for workload in workloads]
+    blocks = [len(graph.blocks) if "blocks" in networks[0].decisions else 0 for graph in graphs]
+    _require_enough(networks[0].evaluations, [len(graph.groups) for graph in graphs], budgets, blocks)
     folders = [folder] if len(networks) == 1 else [folder / name for name in folder_names(networks)]
     opened = []
     for one, workload, place in zip(networks, workloads, folders, strict=True):
@@ -193,18 +198,27 @@ class Found:
     sensitivity: Sensitivity
 
 
-def _require_enough(evaluations: int, groups: list[int], budgets: list[Budget]) -> None:
+def _require_enough(evaluations: int, groups: list[int], budgets: list[Budget], blocks: list[int]) -> None:
     first = sum(map(number_of_kinds, budgets))
-    needed = sum(number_of_evaluations(each) + first for each in groups)
+    needed = sum(
+        number_of_evaluations(each, some) + first + len(budgets) * bool(some)
+        for each, some in zip(groups, blocks, strict=True)
+    )
     if evaluations < needed:
+        told = f"{sum(groups)} groups" + (f" and {sum(blocks)} blocks" if sum(blocks) else "")
         raise UserError(
-            f"--evaluations {evaluations} is too few: the sensitivities of {sum(groups)} groups and the first plans "
+            f"--evaluations {evaluations} is too few: the sensitivities of {told} and the first plans "
             f"need {needed} before the agent takes a step"
         )
 
 
 def _find(
-    given: Search, opened: list[Opened], logs: list[SearchLog], reward: tuple[np.ndarray, bool], folder: Path
+    given: Search,
+    opened: list[Opened],
+    logs: list[SearchLog],
+    decisions: tuple[Decision, ...],
+    reward: tuple[np.ndarray, bool],
+    folder: Path,
 ) -> list[Found]:
     """Search; the policy goes to the run folder, the best plans so far also when it is interrupted."""
     try:
@@ -216,6 +230,7 @@ def _find(
                 *reward,
                 log.begin,
                 log.base_tunings if len(opened) == 1 else None,
+                decisions,
             )
             for one, log in zip(opened, logs, strict=True)
         ]

@@ -42,6 +42,7 @@ NEWER: dict[str, tuple[object, ...]] = {
     "label_smoothing": (None, 0.0),
     "augment": (None, "standard"),
     "schedule": (None, "usual"),
+    "decide": ("channels",),
 }
 # What went without saying then, where it is not what goes without saying now.
 OLDER: dict[str, object] = {"weight_decay": 5e-4}

@@ -1,15 +1,17 @@
 """Commands on a network of one's own with residual blocks, some of which are taken out."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from workshop import kept, macs
+from workshop import episodes, flags, kept, macs
 
 import rlprune
 from rlprune.exports.standalone import _imported
@@ -113,3 +115,80 @@ def test_a_zero_that_is_no_block(home: Any, run: Callable[..., Any], tmp_path: P
     assert "'stem' keeps no channel, and it belongs to no residual block that could be taken out" in " ".join(
         err.split()
     )
+
+
+@pytest.fixture(scope="module")
+def found(home: Any) -> Any:
+    """A search that may take out blocks, under a budget that is hard to meet with all of them."""
+    folder = home.root / "searched"
+    settings = home.settings | {"budget": 0.3, "decide": "channels,blocks", "evaluations": 45, "finetune_epochs": 1}
+    return SimpleNamespace(folder=folder, settings=settings, result=rlprune.search(**settings, out=folder))
+
+
+def test_a_search_measures_blocks_and_plans_without_them(found: Any) -> None:
+    rows = episodes(found.folder)
+    plans = np.array([[int(count) for count in row["counts"].split()] for row in rows])
+    # Four groups: the stem, then one inner group in each of three blocks; each block is taken out alone, once.
+    probes = plans[[row["stage"] == "sensitivity" for row in rows]]
+    alone = probes[(probes == 0).any(axis=1)]
+    assert alone.tolist() == [[8, 0, 8, 8], [8, 8, 0, 8], [8, 8, 8, 0]]
+    searched = plans[[row["stage"] == "search" for row in rows]]
+    assert (searched[:, 0] > 0).all()
+    assert (searched == 0).any()
+    assert (searched > 0).all(axis=1).any()
+    assert len(rows) == 45
+    assert found.result["macs_ratio"] <= 0.3
+    assert found.result["pruned_macs"] == macs(rlprune.load(found.folder))
+    assert "asks_block" in (found.folder / "reactions.csv").read_text()
+    assert rlprune.search(**found.settings, out=found.folder) == found.result
+
+
+def test_the_policy_is_replayed_with_its_decisions(found: Any, shop: Any, tmp_path: Path) -> None:
+    policy = json.loads((found.folder / "policy" / "policy.json").read_text())
+    assert policy["observation"]["names"][-4:-2] == ["asks_block", "block_rise"]
+    assert [block["groups"] for block in policy["homes"][0]["blocks"]] == [[1], [2], [3]]
+    result = rlprune.replay(source=found.folder, evaluations=6, out=tmp_path / "again", device="cpu")
+    assert result["evaluations"] <= 6
+    assert result["search_loss"] <= found.result["base_loss"] + 1e-9
+    assert result["pruned_macs"] == macs(rlprune.load(tmp_path / "again"))
+    # A network without blocks shows the policy that there are none.
+    settings = {"model": shop.settings["model"], "checkpoint": shop.checkpoint, "device": "cpu"}
+    elsewhere = rlprune.replay(source=found.folder, **settings, out=tmp_path / "elsewhere")
+    assert all(row["kept"] > 0 for row in elsewhere["table"])
+
+
+def test_an_environment_asks_for_blocks(home: Any) -> None:
+    env = rlprune.make_env(**home.settings, budget=0.4, decide="channels,blocks", render_mode="ansi")
+    env.reset()
+    actions = [0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0]
+    for number, action in enumerate(actions):
+        _, _, finished, _, info = env.step(np.array([action]))
+        assert finished == (number == len(actions) - 1)
+    assert (info["counts"] == 0).tolist() == [False, True, False, False]
+    assert "block out" in str(env.render())
+    assert env.unwrapped.plan().blocks == {"blocks.0": "act"}  # type: ignore[attr-defined]
+
+
+def test_a_network_without_blocks_goes_on_with_channels(shop: Any, run: Callable[..., Any], tmp_path: Path) -> None:
+    settings = shop.search | {"evaluations": 16, "finetune_epochs": 0, "decide": "channels,blocks"}
+    code, _, err = run("search", *flags(settings), "--out", tmp_path / "run")
+    assert code == 0
+    assert "--decide blocks: the network has no blocks to decide on" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("decide", "said"),
+    [
+        ("channels,block", "unknown decision 'block': did you mean 'blocks'?"),
+        ("channels,blocks,blocks", "names blocks twice"),
+    ],
+)
+def test_decisions_that_cannot_be(run: Callable[..., Any], decide: str, said: str) -> None:
+    code, _, err = run("search", "--model", "resnet20", "--budget", "0.3", "--decide", decide)
+    assert (code, said in " ".join(err.split())) == (2, True)
+
+
+def test_runtime_pruning_decides_channels_alone(run: Callable[..., Any]) -> None:
+    settings = ["--budget", "0.3", "--decide", "channels,blocks", "--mode", "runtime"]
+    code, _, err = run("search", "--model", "resnet20", *settings)
+    assert (code, "--decide channels,blocks is for --mode static" in " ".join(err.split())) == (2, True)
