@@ -18,6 +18,7 @@ from rlprune.agents.search.engine import search
 from rlprune.agents.search.exploration import widen
 from rlprune.agents.search.setup import prepare
 from rlprune.cost.budget import Budget
+from rlprune.envs.decisions.base import make_decisions
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.evaluation.metered import AllocationProblem
 from rlprune.methods.allocators.base import Allocation, Allocator
@@ -66,7 +67,8 @@ class Agent(Allocator):
             probes = len(problem.seen)
             problem.begin()
 
-        prepared = prepare(problem.workload, [problem.projector], problem, np.zeros(2), False, begin)
+        decisions = make_decisions(problem.decisions)
+        prepared = prepare(problem.workload, [problem.projector], problem, np.zeros(2), False, begin, decisions)
         target = Target(
             prepared.specs,
             problem.losses,

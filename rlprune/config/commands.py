@@ -51,6 +51,21 @@ USUAL_METHODS = "uniform,global-l1,sensitivity,additive-dp,random,evolution,cma-
 """That a comparison is of."""
 CHANNELS_ALONE = "channels"
 """What agents have always decided."""
+DECIDE = "what agents decide: channels, or channels,blocks, where residual blocks may be taken out whole"
+
+
+def decisions_in(text: str) -> list[str]:
+    """The decisions that a setting names, one by one; channels go without saying."""
+    return list(dict.fromkeys([CHANNELS_ALONE, *registry.split(text)]))
+
+
+def check_decisions(text: str) -> None:
+    """Raise UserError unless there are such decisions."""
+    names = registry.split(text)
+    for number, name in enumerate(names):
+        registry.check("decision", name)
+        if name in names[:number]:
+            raise UserError(f"--decide {text} names {name} twice: give it once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +101,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     reward: str = setting(
         "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"
     )
-    decide: str = setting(
-        CHANNELS_ALONE,
-        help="what the agent decides: channels, or channels,blocks, where residual blocks may be taken out whole",
-    )
+    decide: str = setting(CHANNELS_ALONE, help=DECIDE)
     evaluations: int = setting(300, help="plans that are scored on the search images", minimum=1)
     tunings: int | None = setting(
         None,
@@ -125,7 +137,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(
                 f"--agent {RECURRENT} is for --mode runtime: take one of {', '.join(registry.names('agent'))}"
             )
-        self._check_decisions()
+        check_decisions(self.decide)
         kind = self.reward.partition(":")[0]
         if kind not in ("loss", "balance"):
             raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
@@ -137,19 +149,6 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(f"--budget {self.budget} is a range: --tunings and --time work under a single budget")
         if self.tunes and "," in self.model:
             raise UserError(f"--model {self.model} are several networks: --tunings and --time work for a single one")
-
-    def _check_decisions(self) -> None:
-        """UserError unless there are such decisions."""
-        names = registry.split(self.decide)
-        for number, name in enumerate(names):
-            registry.check("decision", name)
-            if name in names[:number]:
-                raise UserError(f"--decide {self.decide} names {name} twice: give it once")
-
-    @property
-    def decisions(self) -> list[str]:
-        """What the agent decides, one by one; channels go without saying."""
-        return list(dict.fromkeys([CHANNELS_ALONE, *registry.split(self.decide)]))
 
     def _check_runtime(self) -> None:
         """What runtime pruning leaves no room for."""
@@ -173,6 +172,11 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     def tunes(self) -> bool:
         """Whether plans are fine-tuned on the way."""
         return self.tunings is not None or self.time is not None
+
+    @property
+    def decisions(self) -> list[str]:
+        """What the agent decides, one by one."""
+        return decisions_in(self.decide)
 
     @property
     def mixes(self) -> list[float]:
@@ -200,6 +204,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         None, help="allocators that take part, see `rlprune methods allocator`", unset=USUAL_METHODS
     )
     seeds: int = setting(3, help="runs of every method, from --seed upwards", minimum=1)
+    decide: str = setting(CHANNELS_ALONE, help=f"{DECIDE}; other methods decide channels alone")
     evaluations: int = setting(300, help="plans that a run may score on the search images", minimum=1)
     finetune_epochs: int = setting(0, help="epochs of every final network", minimum=0)
     out: Path | None = setting(
@@ -208,17 +213,30 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
 
     def __post_init__(self) -> None:
         self.check_schedule()
+        check_decisions(self.decide)
         for number, name in enumerate(self.names):
             registry.check("allocator", name)
             if name in self.names[:number]:
                 raise UserError(f"--methods {self.methods} names {name} twice: give it once")
         if self.seed + self.seeds > 2**32:
             raise UserError(f"--seed {self.seed} and {self.seeds} runs go beyond the largest seed, {2**32 - 1}")
+        if self.decisions != [CHANNELS_ALONE] and not self.agents:
+            raise UserError(f"--decide {self.decide} is for agents, and --methods {self.methods} has none: add ppo")
 
     @property
     def names(self) -> list[str]:
         """The methods one by one."""
         return registry.split(self.methods or USUAL_METHODS)
+
+    @property
+    def agents(self) -> list[str]:
+        """Those of them that are agents."""
+        return [name for name in self.names if name.partition(":")[0] in registry.names("agent")]
+
+    @property
+    def decisions(self) -> list[str]:
+        """What agents decide, one by one."""
+        return decisions_in(self.decide)
 
 
 @dataclass(frozen=True, kw_only=True)

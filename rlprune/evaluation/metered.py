@@ -64,6 +64,7 @@ class AllocationProblem:
         seed: of everything the method draws.
         evaluations: how many plans it may measure; asking again for a plan costs nothing.
         on_step: told of every evaluation, with the problem.
+        decisions: what agents decide, by name; other methods decide channels alone.
     """
 
     def __init__(
@@ -75,12 +76,13 @@ class AllocationProblem:
         seed: int,
         evaluations: int,
         on_step: Callable[["AllocationProblem"], None] = lambda problem: None,
+        decisions: Sequence[str] = ("channels",),
     ) -> None:
         self.scores = cache.evaluator.scores
         self.seen: dict[tuple[int, ...], Evaluation] = {}
         self.cache, self.workload, self.projector = cache, workload, projector
         self.method, self.seed, self.evaluations = method, seed, evaluations
-        self.on_step = on_step
+        self.on_step, self.decisions = on_step, tuple(decisions)
         self.best: np.ndarray | None = None
         self.result = Evaluation(np.inf, 0.0)
         self.curve: dict[int, float] = {}

@@ -13,9 +13,11 @@ from rlprune.config.commands import Compare, Search
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budget
 from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.decisions.base import make_decisions, measured_blocks
 from rlprune.errors import UserError
 from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
 from rlprune.methods.allocators.base import Allocator
+from rlprune.pipeline.decisions import decisions_for
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.recover import recover
 from rlprune.pipeline.results import continuable, described
@@ -55,7 +57,9 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
         return COMPARISON_FORMAT.read(folder / "comparison.json")
     allocators: Allocators = {name: registry.make("allocator", name) for name in given.names}
     workload = open_workload(as_dict(given), progress)
-    _require_enough(given, allocators, len(workload.graph.groups), budget)
+    decide = [name for name in given.decisions if decisions_for([name], [workload.cost], progress)]
+    blocks = len(measured_blocks(make_decisions(decide), workload.cost))
+    _require_enough(given, allocators, len(workload.graph.groups), budget, blocks)
     measured_budget = open_budget(given, workload, [budget], progress, folder)
     projector = measured_budget.projectors[0]
     train_dense(workload, _as_search(given, given.seed), progress)
@@ -68,7 +72,7 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
         tables = ComparisonTables(folder)
         start -= sum(cache.seconds.values()) + sum(cell.own_seconds for cell in tables.cells)
         with continuable(f"what has ended so far is in {folder}", progress):
-            _run_all(given, allocators, workload, projector, cache, tables, progress)
+            _run_all(given, decide, allocators, workload, projector, cache, tables, progress)
         result = {"run": str(folder), **described([budget], workload, time.perf_counter() - start)}
         result |= _outcome(given, workload, tables)
         draw_comparison(tables.curves, given.evaluations, heading(result), folder)
@@ -84,8 +88,10 @@ def _outcome(given: Compare, workload: Workload, tables: ComparisonTables) -> di
     return facts | {"methods": records, "verdict": verdict(records)}
 
 
-def _require_enough(given: Compare, allocators: Allocators, groups: int, budget: Budget) -> None:
+def _require_enough(given: Compare, allocators: Allocators, groups: int, budget: Budget, blocks: int) -> None:
     needed = {name: allocator.evaluations_needed(groups, budget) for name, allocator in allocators.items()}
+    # Each block alone, and the first plan without some of them.
+    needed |= {name: needed[name] + blocks + 1 for name in given.agents if blocks}
     hungriest = max(given.names, key=needed.__getitem__)
     if given.evaluations < (least := needed[hungriest]):
         raise UserError(
@@ -113,6 +119,7 @@ def _remember(run: RunFolder, workload: Workload, cache: EvaluationCache) -> Non
 
 def _run_all(
     given: Compare,
+    decide: list[str],
     allocators: Allocators,
     workload: Workload,
     projector: BudgetProjector,
@@ -134,7 +141,7 @@ def _run_all(
             if (name, seed) in tables:
                 continue
             progress.stage(f"{name}, seed {seed}", given.evaluations)
-            problem = AllocationProblem(cache, workload, projector, name, seed, given.evaluations, told)
+            problem = AllocationProblem(cache, workload, projector, name, seed, given.evaluations, told, decide)
             remark = allocators[name].allocate(problem).remark
             if remark:
                 progress.note(f"{name}, seed {seed}: {remark}")

@@ -192,3 +192,13 @@ def test_runtime_pruning_decides_channels_alone(run: Callable[..., Any]) -> None
     settings = ["--budget", "0.3", "--decide", "channels,blocks", "--mode", "runtime"]
     code, _, err = run("search", "--model", "resnet20", *settings)
     assert (code, "--decide channels,blocks is for --mode static" in " ".join(err.split())) == (2, True)
+
+
+def test_agents_of_a_comparison_decide_on_blocks(home: Any, run: Callable[..., Any], tmp_path: Path) -> None:
+    settings = home.settings | {"budget": 0.3, "decide": "channels,blocks", "evaluations": 30, "seeds": 1}
+    result = rlprune.compare(**settings, methods="sensitivity,ppo", out=tmp_path / "compared")
+    assert [row["method"] for row in sorted(result["methods"], key=lambda row: row["method"])] == ["ppo", "sensitivity"]
+    counts = {row["counts"] for row in episodes(tmp_path / "compared")}
+    assert {"8 0 8 8", "8 8 0 8", "8 8 8 0"} <= counts
+    code, _, err = run("compare", *flags(settings), "--methods", "sensitivity", "--out", tmp_path / "none")
+    assert (code, "--methods sensitivity has none: add ppo" in " ".join(err.split())) == (2, True)
