@@ -68,7 +68,9 @@ class Agent(Allocator):
             problem.begin()
 
         decisions = make_decisions(problem.decisions)
-        prepared = prepare(problem.workload, [problem.projector], problem, np.zeros(2), False, begin, decisions)
+        prepared = prepare(
+            problem.workload, [problem.projector], problem, np.zeros(2), False, begin, decisions=decisions
+        )
         target = Target(
             prepared.specs,
             problem.losses,

@@ -152,7 +152,8 @@ def measure_around(
     # A row of fewer points repeats its last.
     longest = max(len(points) for points, _ in curves)
     padded = [[np.pad(part, (0, longest - len(part)), mode="edge") for part in curve] for curve in curves]
-    return Sensitivity(*(np.array(part) for part in zip(*padded, strict=True)))
+    points, values = (np.array(part) for part in zip(*padded, strict=True))
+    return Sensitivity(points, values)
 
 
 def points_around(projector: BudgetProjector, plan: np.ndarray, span: float) -> list[np.ndarray]:

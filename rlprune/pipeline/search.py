@@ -229,8 +229,8 @@ def _find(
                 one.evaluator,
                 *reward,
                 log.begin,
-                log.base_tunings if len(opened) == 1 else None,
-                decisions,
+                tune=log.base_tunings if len(opened) == 1 else None,
+                decisions=decisions,
             )
             for one, log in zip(opened, logs, strict=True)
         ]
