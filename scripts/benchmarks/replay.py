@@ -1,10 +1,13 @@
 """A policy away from home, without evaluations and with a few, against searches that start there from nothing.
 
     python scripts/benchmarks/replay.py --data folder:PATH --checkpoint FILE
+    python scripts/benchmarks/replay.py --data folder:PATH --left-out
 
 On CIFAR-10 the policy of one search goes to another checkpoint of the same network, which is trained here for four
 epochs unless `--other` names one, and to another depth, trained alike; on digits it goes to other weights, another
-depth and another family. What has been measured is not measured again.
+depth and another family. With `--left-out` one policy is trained on all but one of four networks, under a range of
+budgets, and walks the one left out, for which 10,000 training images are enough. What has been measured is not measured
+again.
 """
 
 import argparse
@@ -13,11 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import keep
+from common import keep, kept
 
 Record = dict[str, Any]
 EVALUATIONS = (0, 2, 20, 60)
 """Allowed to replay; with two the policy's plan and the borrowed rule's are told apart."""
+FOUR = {"vgg16": "0.25", "resnet20": "0.5", "resnet32": "0.5", "mobilenetv2": "0.35"}
+"""The networks of which one is left out, and their widths."""
+RANGE, ONE = "0.2:0.5", "0.3"
+"""What the policy is trained under, and what it walks under on the network left out."""
+LEFT_OUT = (0, 2, 20)
 SMALL = ["--data", "digits", "--train-epochs", "6", "--seed", "0"]
 
 
@@ -35,14 +43,20 @@ def main() -> None:
     """Make every journey, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="CIFAR-10: cifar10, or folder:PATH with train/ and test/")
-    parser.add_argument("--checkpoint", required=True, help="the dense network at home, vgg16 with width=0.25")
+    parser.add_argument("--checkpoint", help="the dense network at home, vgg16 with width=0.25")
+    parser.add_argument("--left-out", action="store_true", help="one policy of three networks on a fourth")
     parser.add_argument("--other", type=Path, help="another one, trained alike")
     parser.add_argument("--evaluations", type=int, default=300, help="of every search")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-replay"), help="where the runs lie")
     given = parser.parse_args()
-
-    rows = [measured(journey, given) for journey in journeys(given)]
-    keep("replay", {"evaluations": given.evaluations, "rows": rows})
+    if not given.left_out and given.checkpoint is None:
+        parser.error("--checkpoint is missing")
+    figures = {key: value for key, value in kept("replay").items() if key not in ("date", "machine")}
+    if given.left_out:
+        keep("replay", figures | {"left out": [left_out(name, given) for name in FOUR]})
+    else:
+        rows = [measured(journey, given) for journey in journeys(given)]
+        keep("replay", figures | {"evaluations": given.evaluations, "rows": rows})
 
 
 def journeys(given: argparse.Namespace) -> list[Journey]:
@@ -110,6 +124,43 @@ def measured(journey: Journey, given: argparse.Namespace) -> Record:
     }
 
 
+def left_out(name: str, given: argparse.Namespace) -> Record:
+    """One-shot accuracies and losses on a network by a policy of the three others, and by the rules measured there."""
+    others = [other for other in FOUR if other != name]
+    weights = {other: dense(other, given) for other in FOUR}
+    words = ["--model", ",".join(others), "--model-args", ";".join(f"width={FOUR[other]}" for other in others)]
+    words += ["--checkpoint", ",".join(str(weights[other]) for other in others), "--data", given.data]
+    words += ["--budget", RANGE, "--evaluations", str(2 * given.evaluations), "--finetune-epochs", "0"]
+    home = given.out / f"without-{name}"
+    done("search", words, home)
+    there = ["--model", name, "--model-args", f"width={FOUR[name]}", "--checkpoint", str(weights[name])]
+    there += ["--data", given.data, "--budget", ONE]
+    rivals = ["--methods", "uniform,sensitivity", "--seeds", "1"]
+    rules = done("compare", [*there, *rivals], given.out / f"{name}-rules")["methods"]
+    tries = {
+        number: done("replay", [str(home), *there, "--evaluations", str(number)], given.out / f"{name}-after-{number}")
+        for number in LEFT_OUT
+    }
+    losses = {row["method"]: row["search_loss"] for row in rules}
+    accuracies = {row["method"]: row["test_accuracy"] for row in rules}
+    losses |= {
+        "borrowed rule": tries[2]["base_loss"],
+        "policy": tries[2]["policy_loss"],
+        "20": tries[20]["search_loss"],
+    }
+    accuracies |= {"policy": tries[0]["oneshot_accuracy"], "20": tries[20]["oneshot_accuracy"]}
+    return {"network": f"{name} ×{FOUR[name]}", "home": tries[0]["home"], "loss": losses, "accuracy": accuracies}
+
+
+def dense(name: str, given: argparse.Namespace) -> Path:
+    """Weights of one of the four networks."""
+    path: Path = given.out / f"{name}.safetensors"
+    if not path.is_file():
+        words = ["--model", name, "--model-args", f"width={FOUR[name]}", "--data", given.data]
+        done("train", [*words, "--epochs", "10"], path)
+    return path
+
+
 def done(command: str, words: list[str], out: Path) -> Record:
     """The result of a command, from its folder where it is finished; with the seconds of the whole process."""
     told = out.with_name(f"{out.name}.told.json")
@@ -144,7 +195,34 @@ def replay_table(figures: Record) -> str:
         "`sensitivity` measures its curves there, the borrowed rule takes those from home; `policy` is what `replay` "
         "does without evaluations, `replay N` with N of them."
     )
-    return "\n".join([*lines, "", note])
+    after = ["", left_out_table(figures["left out"])] if "left out" in figures else []
+    return "\n".join([*lines, "", note, *after])
+
+
+def left_out_table(rows: list[Record]) -> str:
+    """One row a network that is left out, and the mean."""
+    names = ("uniform", "sensitivity", "borrowed rule", "policy", "20")
+    title = (
+        f"**One policy of three networks, trained for {RANGE} of the MACs, on a fourth at {ONE}: loss on the search "
+        "images / one-shot test accuracy in %** (`python scripts/benchmarks/replay.py --left-out`)"
+    )
+    lines = [title, "", "| left out | distance | uniform | sensitivity | borrowed rule | policy | replay 20 |"]
+    lines.append("|---" * 7 + "|")
+    for row in rows:
+        cells = [_pair(row["loss"][name], row["accuracy"].get(name)) for name in names]
+        lines.append(f"| {row['network']} | {row['home']['distance']:.2f} | " + " | ".join(cells) + " |")
+    means = [
+        _pair(
+            sum(row["loss"][name] for row in rows) / len(rows),
+            sum(row["accuracy"][name] for row in rows) / len(rows) if name in rows[0]["accuracy"] else None,
+        )
+        for name in names
+    ]
+    return "\n".join([*lines, "| mean | | " + " | ".join(means) + " |"])
+
+
+def _pair(loss: float, accuracy: float | None) -> str:
+    return f"{loss:.3f}" + ("" if accuracy is None else f" / {100 * accuracy:.1f}")
 
 
 if __name__ == "__main__":

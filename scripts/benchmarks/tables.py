@@ -13,6 +13,7 @@ from headline import cifar_table, digits_table
 from latency import latency_table
 from proxies import proxies_table
 from range import range_table
+from recovered import recovered_table
 from replay import replay_table
 from runtime import runtime_table
 from search import search_table
@@ -25,6 +26,7 @@ TABLES = ("<!-- benchmarks: written by scripts/benchmarks/tables.py -->", "<!-- 
 PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "digits": digits_table,
     "cifar": cifar_table,
+    "recovered": recovered_table,
     "search": search_table,
     "tuned": tuned_table,
     "proxies": proxies_table,
