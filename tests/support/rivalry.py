@@ -68,8 +68,9 @@ def make_workload(groups: int = 3, width: int = 8) -> Any:
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
     graph = build_graph(net, torch.zeros(1, 1, 1, 1))
     images = torch.randn(4, 1, 1, 1)
+    data = SimpleNamespace(search=images, classes=["one", "other"])
     return SimpleNamespace(
-        module=net, graph=graph, cost=build_cost(graph), calibration=lambda: (images, torch.zeros(4))
+        module=net, graph=graph, cost=build_cost(graph), data=data, calibration=lambda: (images, torch.zeros(4))
     )
 
 

@@ -39,7 +39,8 @@ def curves() -> Sensitivity:
 
 def make_spec(budget: str | None = "macs=0.5", names: tuple[str, ...] = ("channels", "blocks")) -> EpisodeSpec:
     projector = BudgetProjector(COST, parse_budget(budget))
-    features = Features(np.zeros((len(SIZES), 1)), ("nothing", *(f"dynamic_{i}" for i in range(DYNAMIC))))
+    names_of, groups = ("nothing", *(f"dynamic_{i}" for i in range(DYNAMIC))), len(SIZES)
+    features = Features(np.zeros((groups, 1)), names_of, np.zeros((2, groups, groups)))
     decisions = make_decisions(names)
     asked = features.asking(decisions, COST, curves())
     return EpisodeSpec(projector, asked, SIZES.astype(float), -1.0, np.zeros(2), decisions=decisions)
