@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from residual import EXAMPLE, basic, network
 from torch import nn
 
 from rlprune.agents import transfer as module
@@ -58,6 +59,35 @@ def test_the_same_groups_keep_their_curves(source: SourceNetwork) -> None:
     np.testing.assert_array_equal(source.borrow(graph, cost).rises[:, 1:], RISES)
     assert not source.is_same_architecture(chain(8, 16, 32, 31)[0])
     assert not source.is_same_architecture(chain(8, 16, 32)[0])
+
+
+def residual(blocks: int) -> tuple[Graph, Cost]:
+    graph = build_graph(network(*(basic() for _ in range(blocks))), EXAMPLE)
+    return graph, build_cost(graph)
+
+
+def test_what_blocks_cost_is_kept_and_borrowed() -> None:
+    """By depth: the three inner groups here are at 1/4, 2/4 and 3/4, those of one with four blocks at 1/5 to 4/5."""
+    graph, cost = residual(3)
+    plain = home_of(graph, cost, RISES)
+    measured = tuple(zip([block.groups for block in graph.blocks], (0.1, 0.2, 0.4), strict=True))
+    source = replace(plain, sensitivity=replace(plain.sensitivity, blocks=measured))
+    again = SourceNetwork.from_json(source.as_json(), source.names)
+    assert again.sensitivity.blocks == measured
+    assert again.borrow(graph, cost).blocks == measured
+    assert "blocks" not in plain.as_json()
+    assert SourceNetwork.from_json(plain.as_json(), plain.names).sensitivity.blocks == ()
+    larger = residual(4)
+    found = source.borrow(*larger).blocks
+    assert [groups for groups, _ in found] == [block.groups for block in larger[0].blocks]
+    assert [rise for _, rise in found] == pytest.approx([0.1, 0.16, 0.28, 0.4])
+    assert plain.borrow(*larger).blocks == ()
+
+
+@pytest.mark.parametrize(("groups", "rise"), [([9], 1.0), ([], 1.0), ([1], np.nan)])
+def test_blocks_that_cannot_be(source: SourceNetwork, groups: list[int], rise: float) -> None:
+    with pytest.raises(ValueError, match="blocks that do not belong"):
+        SourceNetwork.from_json(source.as_json() | {"blocks": [{"groups": groups, "rise": rise}]}, source.names)
 
 
 def test_others_borrow_from_the_nearest(source: SourceNetwork) -> None:

@@ -47,7 +47,8 @@ def one_threshold(graph: Graph, scores: np.ndarray, projector: BudgetProjector) 
     thresholds = np.unique(np.concatenate([[0.0, np.inf], *ranked]))
 
     def plan(threshold: float) -> np.ndarray:
-        kept = [len(values) - np.searchsorted(values, threshold) for values in ranked]
+        # One at least: a wish of 0 would take out a residual block, which no threshold on channels says.
+        kept = [max(len(values) - np.searchsorted(values, threshold), 1) for values in ranked]
         return projector.quantise(np.array(kept, dtype=float))
 
     # The lower the threshold, the more stays; above the last one only the minimum does, which always fits.

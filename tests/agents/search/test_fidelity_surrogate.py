@@ -34,6 +34,23 @@ def test_two_dozen_noisy_tunings_order_plans_that_were_not_tuned() -> None:
     assert (deviation > 0).all()
 
 
+def test_a_block_that_is_out_is_no_infinity() -> None:
+    """The last group goes with its block; without it a tuning is worth 1 less, which no cheap loss says."""
+    known, new = draw(40, 0), draw(40, 1)
+    for plans in (known, new):
+        plans[::2, 3] = 0
+
+    def cheap(plans: np.ndarray) -> np.ndarray:
+        return oneshot(np.maximum(plans, 1))
+
+    def tuned(plans: np.ndarray) -> np.ndarray:
+        return np.asarray(cheap(plans) - (plans[:, 3] == 0))
+
+    model = FidelitySurrogate(SIZES, cheap, blocks=((3,),))
+    model.fit([(known, tuned(known))])
+    np.testing.assert_allclose(model.mean(new), tuned(new), atol=0.1)
+
+
 def test_is_less_sure_far_away() -> None:
     model, known = FidelitySurrogate(SIZES, oneshot), draw(24, 0, low=0.6)
     model.fit([(known, truth(known))])

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from residual import EXAMPLE, basic
+from residual import network as residual
 from torch import nn
 from toys import macs, make_spec
 
@@ -35,6 +37,15 @@ def test_by_hand() -> None:
     # The next lower threshold, 0.8, would keep 6, 6 and 3: 6 + 36 + 18 + 6 = 66 MACs. One more channel anywhere is
     # above 51.68, too.
     assert one_threshold(graph_of(3, 8), scores, projector).tolist() == [6, 5, 2]
+
+
+def test_a_threshold_takes_out_no_block() -> None:
+    """All channels of a block's inner group are below it, and still the smallest number stays."""
+    graph = build_graph(residual(basic(), basic()), EXAMPLE)
+    projector = BudgetProjector(build_cost(graph), parse_budget("macs=0.1"))
+    # Flat scores: one threshold is above all of a group's at once.
+    scores = np.concatenate([np.linspace(0, 2, 8), np.full(6, 1.0), np.linspace(0, 2, 6)])
+    assert (one_threshold(graph, scores, projector) > 0).all()
 
 
 def test_only_ratios_to_the_mean_of_a_group_matter() -> None:
