@@ -7,25 +7,23 @@ input, and what comes out must be the input itself, or an activation of it. That
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlprune.graph.removal import FUNCTIONS, remains_of, take_out
+from rlprune.graph.removal import take_out
 from rlprune.graph.structure import WHOLE, Block, Graph
 from rlprune.graph.surgery import Slicer, install
 from rlprune.tracing.coupling import Coupling
 from rlprune.tracing.examples import Example, call, output_tensors
 from rlprune.tracing.selection import Choice
+from rlprune.tracing.silence import what_remains
 from rlprune.utils.modules import copy_sharing_weights, evaluating, named_tensors
 
 Shapes = list[tuple[int, ...]]
-SUMS = (torch.ops.aten.add, torch.ops.aten.add_)
-SPREAD = 4.0
-"""Deviation of the random inputs: wide enough to tell activations apart that are alike around 0."""
 REAL = 2
 """How many of the given inputs are looked at."""
 
@@ -120,123 +118,37 @@ def _calls(
     Returns:
         The inputs of every such module; and for every input of the network the shapes of what it gives.
     """
-    seen: dict[str, list[tuple[Any, ...]]] = {name: [] for name in names}
+    seen: dict[str, list[Tensor | None]] = {name: [] for name in names}
 
-    def note(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        plain = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and isinstance(output, Tensor)
-        same = plain and args[0].is_floating_point() and (args[0].shape, args[0].dtype) == (output.shape, output.dtype)
-        # As it is before the block runs, which may change it in place.
-        seen[name].append((before[name],) if same else ())
+    def before(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        plain = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].is_floating_point()
+        # As it is now: the module may change it in place.
+        seen[name].append(args[0].clone() if plain else None)
 
-    before: dict[str, Tensor] = {}
-
-    def keep(name: str, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], Tensor):
-            before[name] = args[0].clone()
+    def after(name: str, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        given = seen[name][-1]
+        same = isinstance(output, Tensor) and given is not None and (given.shape, given.dtype) == _kind(output)
+        seen[name][-1] = given if same else None
 
     hooks = []
     for name in names:
         part = trial.get_submodule(name)
-        hooks.append(part.register_forward_pre_hook(lambda _, args, name=name: keep(name, args)))
-        hooks.append(
-            part.register_forward_hook(
-                lambda _, args, kwargs, output, name=name: note(name, args, kwargs, output), with_kwargs=True
-            )
-        )
+        hooks.append(part.register_forward_pre_hook(partial(before, name), with_kwargs=True))
+        hooks.append(part.register_forward_hook(partial(after, name)))
     shapes = [_shapes(call(trial, example)) for example in inputs]
     for hook in hooks:
         hook.remove()
-    once = {name: mine for name, mine in seen.items() if len(mine) == len(inputs) and all(mine)}
-    return {name: [given for (given,) in mine] for name, mine in once.items()}, shapes
+    found = {name: [given for given in mine if given is not None] for name, mine in seen.items()}
+    once = {name: mine for name, mine in found.items() if len(mine) == len(seen[name]) == len(inputs)}
+    return once, shapes
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
 
 
 def _shapes(output: Any) -> Shapes:
     return [tuple(tensor.shape) for tensor in output_tensors(output)]
-
-
-def what_remains(block: nn.Module, inputs: Sequence[Tensor]) -> str | None:
-    """What a module leaves of its input when all that it adds to it is silent.
-
-    Args:
-        block: in eval mode.
-        inputs: real ones; random ones of the same shape are tried as well.
-
-    Returns:
-        As `rlprune.graph.structure.Block.remains`; None where neither the input nor an activation of it remains.
-    """
-    draws = torch.Generator().manual_seed(0)
-    noise = (SPREAD * torch.randn(inputs[0].shape, generator=draws)).to(inputs[0])
-    try:
-        pairs = [(given, _silenced(block, given)) for given in (noise, *inputs)]
-    # Anybody's code: a part may fail in any way on numbers that it never gets.
-    except Exception:
-        return None
-    leaves = [name for name, part in block.named_modules() if name and not any(True for _ in part.children())]
-    bare = [name for name in leaves if not named_tensors(block.get_submodule(name))]
-    for remains in ("", *bare, *FUNCTIONS):
-        if all(_gives(remains_of(block, remains), given, output) for given, output in pairs):
-            return remains
-    return None
-
-
-def _gives(part: nn.Module, given: Tensor, output: Any) -> bool:
-    if not isinstance(output, Tensor):
-        return False
-    try:
-        found = part.eval()(given.clone())
-    except Exception:
-        return False
-    return isinstance(found, Tensor) and found.shape == output.shape and torch.equal(found, output)
-
-
-def _silenced(block: nn.Module, given: Tensor) -> Any:
-    mine = given.clone()
-    with _Silent(mine):
-        return block(mine)
-
-
-class _Silent(TorchDispatchMode):
-    """Answers every sum of something with a tensor by that tensor."""
-
-    def __init__(self, own: Tensor) -> None:
-        super().__init__()
-        # They are held, so that no other tensor comes to lie where one of them was.
-        self.own, self.size, self.answered = [own], own.numel(), False
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func.overloadpacket in SUMS and len(args) > 1:
-            left, right = args[:2]
-            if self._is_own(left) != self._is_own(right):
-                self.answered = True
-                return left if self._is_own(left) else self._alone(func, left, right, kwargs)
-        if self.answered and func._schema.is_mutable and args and self._is_own(args[0]):
-            # What follows the sum in place: from now on it is no longer what came in.
-            self.own = [own for own in self.own if not _same_memory(own, args[0])]
-        return func(*args, **kwargs)
-
-    def _is_own(self, given: Any) -> bool:
-        """Whether it is the tensor, or another view of all of it."""
-        if not isinstance(given, Tensor) or given.numel() != self.size:
-            return False
-        return any(_same_memory(given, own) for own in self.own)
-
-    def _alone(self, func: Any, left: Any, right: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """What is left of ``left + alpha * right`` without the left."""
-        result = right if kwargs.get("alpha", 1) == 1 else right * kwargs["alpha"]
-        if func.overloadpacket is torch.ops.aten.add_ and isinstance(left, Tensor):
-            left.copy_(result)
-            self.own.append(left)
-            return left
-        return result
-
-
-def _same_memory(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _removable(

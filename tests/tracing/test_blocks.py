@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from rlprune.graph.structure import Graph
 from rlprune.models.registry import build_model
-from rlprune.tracing.blocks import what_remains
 from rlprune.tracing.build import build_graph
 from rlprune.tracing.selection import Choice
 
@@ -87,18 +86,6 @@ def test_what_leaves_more_than_the_skip_connection_is_no_block(forward: Any) -> 
     block = Block(forward, conv1=nn.Conv2d(8, 6, 1), conv2=nn.Conv2d(6, 8, 1), norm=nn.BatchNorm2d(8))
     nn.init.normal_(block.norm.bias)
     assert build_graph(network(block), EXAMPLE).blocks == ()
-
-
-def test_an_activation_is_told_from_one_that_is_alike_around_zero() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.low, self.high = nn.Conv2d(2, 2, 1), nn.ReLU6(), nn.ReLU()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.high(x + self.conv(self.low(x)))
-
-    assert what_remains(Net(), [torch.rand(1, 2, 4, 4)]) == "high"
 
 
 def test_a_block_that_runs_twice_is_none() -> None:
