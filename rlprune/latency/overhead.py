@@ -4,6 +4,7 @@ Every call takes its time however few channels there are. Where that is most of 
 plan with next to no channels: the budget is met, but nobody would want it.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -77,22 +78,27 @@ def find_overhead(projector: BudgetProjector, line: Line = EXACT) -> Overhead | 
     return None if kept >= LEAST * allowed else Overhead(least, allowed, kept)
 
 
-def overhead_words(found: Overhead, projector: BudgetProjector, backend: Backend, line: Line = EXACT) -> str:
+def overhead_words(
+    found: Overhead, projector: BudgetProjector, backend: Backend, line: Line = EXACT, more: Sequence[str] = ()
+) -> str:
     """What bounds the budget, and what to ask for instead.
 
     Args:
         found: the overhead.
         projector, line: where it was found.
         backend: how the network is run.
+        more: what helps besides.
     """
     return (
         f"overhead bounds {projector.budget}: with the fewest channels the network still takes {_percent(found.least)} "
         f"of the dense one's time, of {_percent(found.allowed)} allowed, so that even ratios keep "
-        f"{_percent(found.kept)} of the MACs; {what_helps(projector, projector.budget, backend, line)}"
+        f"{_percent(found.kept)} of the MACs; {what_helps(projector, projector.budget, backend, line, more)}"
     )
 
 
-def what_helps(projector: BudgetProjector, budget: Budget, backend: Backend, line: Line = EXACT) -> str:
+def what_helps(
+    projector: BudgetProjector, budget: Budget, backend: Backend, line: Line = EXACT, more: Sequence[str] = ()
+) -> str:
     """What to ask for instead of a latency that takes all channels, or more.
 
     Args:
@@ -100,9 +106,11 @@ def what_helps(projector: BudgetProjector, budget: Budget, backend: Backend, lin
         budget: that bounds the latency.
         backend: how the network is run.
         line: how far the model is from what was measured.
+        more: what helps besides.
     """
     macs = SENSIBLE * budget.limits[LATENCY]
     helps = [
+        *more,
         f"more images at once than {backend.batch} (--batch)",
         f"another backend than {backend.name} (--backend)",
         "a network with fewer layers",

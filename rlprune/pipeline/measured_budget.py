@@ -39,6 +39,7 @@ class MeasuredBudget:
         backend: how the network is run where its latency counts.
         facts: what was measured, as `latency.json` of a run folder keeps it; empty where nothing was.
         measured: of the final plan, once there is one.
+        helps: what would help, besides what always does, where overhead bounds a latency.
     """
 
     projectors: list[BudgetProjector]
@@ -46,6 +47,7 @@ class MeasuredBudget:
     network: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     measured: Measured = field(default_factory=dict)
+    helps: tuple[str, ...] = ()
     _corrections: int = field(default=0, init=False)
     _warned: bool = field(default=False, init=False)
 
@@ -102,7 +104,7 @@ class MeasuredBudget:
 
     def _overhead(self, projector: BudgetProjector, line: Line = EXACT) -> list[str]:
         found = find_overhead(projector, line)
-        return [] if found is None else [overhead_words(found, projector, self.backend, line)]
+        return [] if found is None else [overhead_words(found, projector, self.backend, line, self.helps)]
 
     def result(self) -> dict[str, Any]:
         """What a command's result says of the latency, where it was a budget."""
@@ -135,7 +137,7 @@ def open_budget(
         UserError: a budget that cannot be met, a backend that does not work here, a damaged file of measurements.
     """
     backend = backend_of(given, workload)
-    measured_budget = MeasuredBudget([], backend, workload.network)
+    measured_budget = MeasuredBudget([], backend, workload.network, helps=_helps(given, workload))
     timed = any(budget.timed for budget in budgets)
     if not timed and given.round_to != "auto":
         measured_budget.projectors = [
@@ -162,6 +164,12 @@ def open_budget(
     measured_budget.projectors = [_projector(cost, budget, round_to, given.min_channels, backend) for budget in budgets]
     measured_budget.warn(progress)
     return measured_budget
+
+
+def _helps(given: Search | Compare | Prune, workload: Workload) -> tuple[str, ...]:
+    """What nobody has asked for yet."""
+    asked = isinstance(given, Prune) or "blocks" in given.decisions
+    return () if asked or not workload.graph.blocks else ("residual blocks that may go (--decide channels,blocks)",)
 
 
 def _projector(cost: Cost, budget: Budget, round_to: int, min_channels: int, backend: Backend) -> BudgetProjector:

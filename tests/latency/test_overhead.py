@@ -81,3 +81,9 @@ def test_no_latency_is_named_where_none_would_do() -> None:
     projector = projector_of("latency=0.6", 0.0)
     helps = what_helps(projector, projector.budget, Backend(), Line(0.96, 0.04))
     assert helps.startswith("what helps: more images at once than 1 (--batch), ")
+
+
+def test_what_nobody_has_asked_for_yet_is_named_first() -> None:
+    projector = projector_of("latency=0.6", 0.0)
+    helps = what_helps(projector, projector.budget, Backend(), Line(0.96, 0.04), ("fewer blocks",))
+    assert helps.startswith("what helps: fewer blocks, more images at once than 1 (--batch), ")

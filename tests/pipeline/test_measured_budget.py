@@ -1,16 +1,19 @@
 """Budgets with what is measured for them; no clock is asked."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from costs import DENSE, chain, timed
 
+from rlprune.config.commands import Compare, Prune, Search
 from rlprune.cost.budget import Budget, parse_budget
 from rlprune.cost.projection import BudgetProjector
 from rlprune.errors import UserError
 from rlprune.latency.backends import Backend
-from rlprune.pipeline.measured_budget import MeasuredBudget
+from rlprune.pipeline.measured_budget import MeasuredBudget, _helps
 from rlprune.utils.progress import Progress
 
 
@@ -77,3 +80,18 @@ def test_a_budget_that_is_met_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) 
     budget, notes = measured_on(lambda share: 0.1 + 0.9 * share, "latency=0.6", monkeypatch), Notes()
     budget.settle(budget.projectors[0].sizes // 2, notes)
     assert budget.result()["latency"]["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "blocks", "told"),
+    [
+        (Search(model="resnet20", budget=0.3), 7, True),
+        (Compare(model="resnet20", budget=0.3), 7, True),
+        (Search(model="resnet20", budget=0.3, decide="channels,blocks"), 7, False),
+        (Search(model="vgg16", budget=0.3), 0, False),
+        (Prune(model="resnet20", plan=Path("plan.json")), 7, False),
+    ],
+)
+def test_blocks_are_named_where_they_may_go_and_nobody_has_asked(given: Any, blocks: int, told: bool) -> None:
+    workload: Any = SimpleNamespace(graph=SimpleNamespace(blocks=(None,) * blocks))
+    assert any("--decide channels,blocks" in words for words in _helps(given, workload)) == told
