@@ -103,7 +103,7 @@ class BatchedEpisodes:
         """Start all walks again; returns (walks, features) observations of the first step."""
         self.step_index = 0
         self.counts = np.tile(self.spec.projector.minimum, (self.number, 1))
-        self.base = np.tile(self.spec.base, (self.number, 1))
+        self.base = np.tile(self.spec.base.astype(float), (self.number, 1))
         self.action = np.zeros(self.number)
         self.factor = self._start
         return self.observe()
