@@ -32,6 +32,11 @@ OBSERVATIONS = {
     "budget_macs": "budget of MACs",
     "budget_params": "budget of parameters",
     "budget_latency": "budget of latency",
+    "asks_block": "whether a block is asked for",
+    "block_rise": "rise of the loss without the block",
+    "block_saves_macs": "MACs that go with the block",
+    "block_saves_params": "parameters that go with the block",
+    "block_saves_latency": "latency that goes with the block",
 }
 SPECTRA = {"static": "channel scores", "runtime": "channel activations", "variation": "variation of activations"}
 

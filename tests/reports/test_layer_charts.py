@@ -50,6 +50,15 @@ def test_bars_are_as_long_as_what_stays() -> None:
     assert "46.4 %" in chart.summary
 
 
+def test_a_block_that_is_out_is_told_as_such() -> None:
+    table = RATIOS.assign(kept=[4, 32, 0], macs_after=[100, 1_000_000, 0])
+    for make in (channels, macs):
+        chart = make([record(ratios=table)])
+        assert chart is not None
+        assert "block out" in texts(drawn(chart))
+        assert lengths(chart)["a<b>&$x$: block out"] == 0
+
+
 def test_the_dashed_line_is_where_all_groups_together_would_end() -> None:
     chart = macs([record(ratios=RATIOS)])
     assert chart is not None

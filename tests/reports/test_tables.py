@@ -105,3 +105,13 @@ def test_the_best_plans_of_a_range(tmp_path: Path) -> None:
     row = ["macs=0.2", "1.75", "1.5", "50.0 %", "20.0 %", "25.0 %"]
     assert tables(folder)["budgets"].rows == [row]
     assert tables(folder, write_run(tmp_path / "b"))["budgets"].rows == [["run", *row]]
+
+
+def test_a_block_that_is_out_is_told_as_such() -> None:
+    table = pd.DataFrame(
+        {"group": ["a", "b"], "tied": [0, 0], "channels": [8, 4], "kept": [2, 0], "keep_ratio": [0.25, 0]}
+    )
+    alone = {table.name: table for table in tables_of([record(ratios=table)])}["ratios"]
+    assert [row[3] for row in alone.rows] == ["2", "block out"]
+    side = {table.name: table for table in tables_of([record(ratios=table), record("other", ratios=table)])}["ratios"]
+    assert side.rows == [["a", "2 / 8", "2 / 8"], ["b", "block out", "block out"]]

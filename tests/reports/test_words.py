@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlprune.cost.budget import WORDS
 from rlprune.errors import UserError
-from rlprune.reports.words import closing
+from rlprune.reports.words import closing, observation_words
 from rlprune.utils.text import count, duration, milliseconds, percent, seconds
 
 RESULT = {
@@ -101,3 +102,9 @@ def test_seconds(text: str, expected: float) -> None:
 def test_no_time(text: str) -> None:
     with pytest.raises(UserError, match=r"such as 90s, 10m or 1\.5h"):
         seconds(text)
+
+
+def test_what_is_seen_of_blocks_is_told_in_words() -> None:
+    for name in ("asks_block", "block_rise", *(f"block_saves_{resource}" for resource in WORDS)):
+        assert observation_words(name) != name
+    assert observation_words("of_another_version") == "of_another_version"
