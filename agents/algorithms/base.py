@@ -30,6 +30,7 @@ class Agent(Allocator):
     """A Stable-Baselines3 algorithm; its fields are the settings that people may change."""
 
     needs: ClassVar[tuple[str, ...]] = ("sensitivities",)
+    decides: ClassVar[bool] = True
 
     def make(self, env: VecEnv, episode: int, seed: int) -> BaseAlgorithm:
         """An agent whose first policy is the base plan itself, with a little noise around it.

@@ -68,6 +68,11 @@ def check_decisions(text: str) -> None:
             raise UserError(f"--decide {text} names {name} twice: give it once")
 
 
+def _decides(name: str) -> bool:
+    """Whether an allocator takes other decisions than channels; those of other packages may not say."""
+    return bool(getattr(registry.find("allocator", name.partition(":")[0]), "decides", False))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train(Training, Run, Data, NewNetwork):
     """Settings of ``train``."""
@@ -230,8 +235,8 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
 
     @property
     def agents(self) -> list[str]:
-        """Those of them that are agents."""
-        return [name for name in self.names if name.partition(":")[0] in registry.names("agent")]
+        """Those of them that take other decisions than channels, too."""
+        return [name for name in self.names if _decides(name)]
 
     @property
     def decisions(self) -> list[str]:

@@ -202,3 +202,9 @@ def test_agents_of_a_comparison_decide_on_blocks(home: Any, run: Callable[..., A
     assert {"8 0 8 8", "8 8 0 8", "8 8 8 0"} <= counts
     code, _, err = run("compare", *flags(settings), "--methods", "sensitivity", "--out", tmp_path / "none")
     assert (code, "--methods sensitivity has none: add ppo" in " ".join(err.split())) == (2, True)
+    # Four curves of three points, the dense network, two base plans; three blocks alone, and a plan without some.
+    few = settings | {"evaluations": 18}
+    code, _, err = run("compare", *flags(few), "--methods", "ppo-frozen", "--out", tmp_path / "none")
+    assert code == 2
+    assert "too few for ppo-frozen" in " ".join(err.split())
+    assert "need 19" in " ".join(err.split())

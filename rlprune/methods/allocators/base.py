@@ -20,10 +20,12 @@ class Allocator(Protocol):
     Attributes:
         needs: what it asks for besides evaluations of plans inside the budget, in words.
         library: a library that it needs and the extra of rlprune that installs it.
+        decides: whether it takes all decisions that are switched on, or channels alone.
     """
 
     needs: ClassVar[tuple[str, ...]]
     library: ClassVar[tuple[str, str] | None] = None
+    decides: ClassVar[bool] = False
 
     @abstractmethod
     def allocate(self, problem: AllocationProblem) -> Allocation:
