@@ -8,10 +8,19 @@ fine-tuned accuracy on the test images is printed. All proxies are judged on the
 and as many training images as `rlprune.evaluation.finetuned` holds back, which nothing here learns from. A plan that
 has been measured is not measured again; the same command in several processes, best with one thread each, fills one
 file. With all of them measured the figures go to docs/benchmarks/proxies.json.
+
+With `--epochs`, `--distill` or `--seed` another fine-tuning is foretold, by fewer proxies, and the figures are only
+printed. `--supernet 4 12` adds those of `supernet.py`, tuned for as many steps as 4 and 12 plans take for an epoch:
+
+    python scripts/benchmarks/proxies.py --model vgg16 --model-args width=0.25 --checkpoint FILE --data folder:PATH \\
+        --images 10000 --budget 0.3 --epochs 3 --distill --supernet 4 12 --out vgg16-0.3.csv
 """
 
 import copy
+import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +28,7 @@ import pandas as pd
 import torch
 from common import grow, keep_cell, plan_arguments, unclaimed
 from scipy.stats import spearmanr
+from supernet import Supernet, shell, tune
 from torch import nn
 
 from rlprune.agents.algorithms.ppo import PPO
@@ -35,10 +45,12 @@ from rlprune.graph.structure import Graph
 from rlprune.graph.surgery import prune
 from rlprune.methods.allocators.global_l1 import one_threshold
 from rlprune.methods.allocators.uniform import uniform
+from rlprune.models.checkpoint import save_weights
 from rlprune.plans.counts import top_mask
 from rlprune.tasks.classification import calibrated
 from rlprune.training.config import TrainingConfig
 from rlprune.training.loop import evaluate, train
+from rlprune.utils.files import write_text
 from rlprune.utils.progress import Progress
 from rlprune.workloads.workload import Workload, open_workload
 
@@ -58,8 +70,39 @@ TUNED = {
     "1 epoch": Tuned(),
 }
 EPOCHS = 6
-FULL = Tuned(epochs=EPOCHS)
 PROXIES = ("as cut", "recalibrated", "merged", *TUNED)
+SANDWICH = 4
+"""Plans of a step of a supernet."""
+BRIEF = {"1 epoch": Tuned(), "1 epoch, distilled": Tuned(distilled=True)}
+"""What a shorter list tells beside one-shot scores."""
+
+
+class Truth(NamedTuple):
+    """The fine-tuning that is foretold, the brief ones that foretell it, by name, and the seed and teacher of all."""
+
+    full: Tuned
+    brief: dict[str, Tuned]
+    seed: int
+    teacher: "Remembering"
+
+
+class Remembering(nn.Module):
+    """A teacher that is asked once: with one seed and the same images, all fine-tunings see the same batches.
+
+    Args:
+        module: the dense network.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.lessons, self.place = module, list[torch.Tensor](), 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs for the next batch of a fine-tuning."""
+        if self.place == len(self.lessons):
+            self.lessons.append(self.module(inputs))
+        self.place += 1
+        return self.lessons[self.place - 1]
 
 
 class Images(NamedTuple):
@@ -73,26 +116,45 @@ def main() -> None:
     """Measure the plans that are left, then tell the correlations."""
     parser = plan_arguments(__doc__)
     parser.add_argument("--images", type=int, help="training images of every fine-tuning; all by default")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the fine-tuning that is foretold")
+    parser.add_argument("--distill", action="store_true", help="that one learns from the dense network, too")
+    parser.add_argument("--seed", type=int, default=0, help="of all fine-tunings")
+    parser.add_argument(
+        "--supernet", type=int, nargs="*", default=[], help="one-shot scores of supernets, tuned for so many tunings"
+    )
     given = parser.parse_args()
-    workload = open_workload(vars(given), Progress())
+    usual = (given.epochs, given.distill, given.seed) == (EPOCHS, False, 0)
+    workload = open_workload(vars(given) | {"seed": 0}, Progress())
+    full = Tuned(1, given.epochs, given.distill)
+    truth = Truth(full, TUNED if usual else BRIEF, given.seed, Remembering(workload.module))
     held, rest = parted(workload.data.train, HELD)
     images = Images(parted(rest, given.images or len(rest))[0], held)
     projector = BudgetProjector(workload.cost, parse_budget(given.budget))
     evaluator = make_evaluator(workload, "l1", 0)
-    chosen = plans(workload, projector, evaluator)
+    chosen = known_plans(given.out.with_suffix(".plans.json"), lambda: plans(workload, projector, evaluator))
     for name in unclaimed(given.out, chosen):
         if not given.out.is_file() or name not in pd.read_csv(given.out)["plan"].tolist():
-            row = {"plan": name, **measured(workload, images, chosen[name], evaluator)}
+            row = {"plan": name, **measured(workload, images, chosen[name], evaluator, truth)}
             grow(given.out, row)
             print(name, f"{100 * row['test accuracy']:.2f} %", flush=True)
     table = pd.read_csv(given.out)
+    for tunings in given.supernet:
+        path = given.out.with_suffix(f".supernet-{tunings}.csv")
+        table = table.merge(recovered(workload, images, chosen, evaluator, projector, tunings, path), on="plan")
     found = correlations(table)
     print(found.to_string(float_format="%.2f"))
-    if len(table) == len(chosen):
+    if len(table) == len(chosen) and usual:
         facts = {"plans": len(table), "epochs": EPOCHS, "spearman": found["Spearman"].to_dict()}
         accuracies = 100 * table["test accuracy"]
         facts |= {"low": accuracies.min(), "high": accuracies.max()}
         keep_cell("proxies", given, len(images.train), facts)
+
+
+def known_plans(path: Path, find: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The plans of a file, which is written where there is none: finding them takes a search."""
+    if not path.is_file():
+        write_text(path, json.dumps({name: counts.tolist() for name, counts in find().items()}))
+    return {name: np.array(counts) for name, counts in json.loads(path.read_text()).items()}
 
 
 def plans(workload: Workload, projector: BudgetProjector, evaluator: Evaluator) -> dict[str, np.ndarray]:
@@ -126,24 +188,63 @@ def landed(projector: BudgetProjector, base: np.ndarray, logs: np.ndarray) -> np
     return projector.project(np.minimum(base * np.exp(logs), projector.sizes)[None])[0]
 
 
-def measured(workload: Workload, images: Images, counts: np.ndarray, evaluator: Evaluator) -> dict[str, Any]:
+def measured(
+    workload: Workload, images: Images, counts: np.ndarray, evaluator: Evaluator, truth: Truth
+) -> dict[str, Any]:
     """Every proxy of one plan, and its fine-tuned accuracy on the test images."""
     mask = top_mask(workload.graph, counts, evaluator.scores)
     row: dict[str, Any] = {"counts": " ".join(str(int(count)) for count in counts)}
     row["macs_ratio"], row["params_ratio"] = workload.cost.ratios(counts)
     smaller = prune(workload.module, workload.graph, mask)
-    score(row, "as cut", smaller, workload, images)
+    if truth.brief is TUNED:
+        score(row, "as cut", smaller, workload, images)
     recalibrate(smaller, workload.calibration()[0])
     score(row, "recalibrated", smaller, workload, images)
-    merged = prune(compensated(workload, mask), workload.graph, mask)
-    recalibrate(merged, workload.calibration()[0])
-    score(row, "merged", merged, workload, images)
-    for name, tuned in TUNED.items():
-        score(row, name, fine_tuned(workload, images, mask, tuned, row, name), workload, images)
-    full = fine_tuned(workload, images, mask, FULL, row, "full")
-    score(row, "full", full, workload, images)
+    if truth.brief is TUNED:
+        merged = prune(compensated(workload, mask), workload.graph, mask)
+        recalibrate(merged, workload.calibration()[0])
+        score(row, "merged", merged, workload, images)
+    for name, tuned in truth.brief.items():
+        score(row, name, fine_tuned(workload, images, mask, tuned, row, name, truth), workload, images)
+    full = fine_tuned(workload, images, mask, truth.full, row, "full", truth)
+    if truth.brief is TUNED:
+        score(row, "full", full, workload, images)
     row["test accuracy"] = evaluate(full, workload.data.test, device=workload.device)[1]
     return row
+
+
+def recovered(
+    workload: Workload,
+    images: Images,
+    chosen: dict[str, np.ndarray],
+    evaluator: Evaluator,
+    projector: BudgetProjector,
+    tunings: int,
+    path: Path,
+) -> pd.DataFrame:
+    """What a supernet says of all plans, one pass each; kept in a file.
+
+    Args:
+        workload, images, chosen, evaluator, projector: as above; it is tuned on plans like those that are chosen.
+        tunings: how many plans could be tuned for an epoch in as many steps.
+        path: of the file; its weights are kept beside it.
+    """
+    if not path.is_file():
+        bases = [(chosen["uniform"], 0.5), (chosen["sensitivity"], 0.35)]
+        draw = shell(workload.graph, evaluator.scores, projector, bases, SANDWICH - 1)
+        config = TrainingConfig(epochs=round(tunings / SANDWICH), recovery=True, batch_size=128)
+        net, start = Supernet(workload.module, workload.graph), time.perf_counter()
+        tune(net, draw, images.train, config, workload.module, device=workload.device)
+        print(f"supernet: {time.perf_counter() - start:.0f} s", flush=True)
+        save_weights(net.module, path.with_suffix(".safetensors"))
+        rows = []
+        for name, counts in chosen.items():
+            smaller = prune(net.module, workload.graph, top_mask(workload.graph, counts, evaluator.scores))
+            recalibrate(smaller, workload.calibration()[0])
+            rows.append({"plan": name})
+            score(rows[-1], f"supernet, {tunings} tunings", smaller, workload, images)
+        write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    return pd.read_csv(path)
 
 
 def compensated(workload: Workload, mask: np.ndarray) -> nn.Module:
@@ -177,18 +278,19 @@ def redirect(graph: Graph, state: dict[str, nn.Parameter], gone: int, stand_in: 
 
 
 def fine_tuned(
-    workload: Workload, images: Images, mask: np.ndarray, tuned: Tuned, row: dict[str, Any], name: str
+    workload: Workload, images: Images, mask: np.ndarray, tuned: Tuned, row: dict[str, Any], name: str, truth: Truth
 ) -> nn.Module:
     """A pruned network after a fine-tuning; the seconds go into the row."""
     smaller, start = prune(workload.module, workload.graph, mask), time.perf_counter()
     seen = parted(images.train, len(images.train) // tuned.part)[0]
-    teacher = workload.module if tuned.distilled else None
+    truth.teacher.place = 0
+    teacher = truth.teacher if tuned.part == 1 else workload.module
     train(
         smaller,
         seen,
-        TrainingConfig(epochs=tuned.epochs, recovery=True, batch_size=128),
+        TrainingConfig(epochs=tuned.epochs, recovery=True, batch_size=128, seed=truth.seed),
         device=workload.device,
-        teacher=teacher,
+        teacher=teacher if tuned.distilled else None,
     )
     row[f"{name} seconds"] = time.perf_counter() - start
     return smaller
@@ -210,15 +312,23 @@ def score(row: dict[str, Any], name: str, module: nn.Module, workload: Workload,
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's correlation of every proxy with the fine-tuned test accuracy; losses count with their sign turned."""
-    rows = {}
+    """Spearman's correlation of every proxy with the fine-tuned test accuracy, over all plans and the better half.
+
+    Losses count with their sign turned.
+    """
+    ends = table["test accuracy"]
+    signed = {}
     for column in table.columns:
         told = table[column].nunique() > 1
         if told and column.endswith((" loss", " accuracy")) and column != "test accuracy":
-            sign = -1 if column.endswith("loss") else 1
-            rows[column] = spearmanr(sign * table[column], table["test accuracy"]).statistic
-    rows["parameters"] = spearmanr(table["params_ratio"], table["test accuracy"]).statistic
-    return pd.DataFrame({"Spearman": rows})
+            signed[column] = -table[column] if column.endswith("loss") else table[column]
+    signed["parameters"] = table["params_ratio"]
+    parts = {"Spearman": slice(None), "better half": ends.nlargest(len(ends) // 2).index}
+    found = {
+        part: {name: spearmanr(values[rows], ends[rows]).statistic for name, values in signed.items()}
+        for part, rows in parts.items()
+    }
+    return pd.DataFrame(found)
 
 
 def proxies_table(figures: dict[str, Any]) -> str:
