@@ -33,8 +33,10 @@ from rlprune.workloads.workload import Workload, open_workload
 
 EPOCHS, SEEDS, EVALUATIONS = 6, 3, 150
 OURS = ("uniform", "sensitivity", "additive-dp", "cma-es", "mutate", "ppo-frozen", "ppo")
-BLOCKS = "ppo with blocks"
-METHODS = (*OURS, BLOCKS, *PEERS, "FastNAS")
+BLOCKS, TUNED = "ppo with blocks", "ppo with tunings"
+TUNINGS = 24
+"""Brief fine-tunings of `ppo with tunings`, half as many four times as long."""
+METHODS = (*OURS, BLOCKS, TUNED, *PEERS, "FastNAS")
 CONTROLS = ("mutate", "ppo-frozen")
 LATENCY = ("--backend", "onnxruntime", "--threads", "1")
 
@@ -104,6 +106,14 @@ def blocks(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
         compare(cell, given, folder.with_name(f"{folder.name}-blocks"), "ppo", "--decide", "channels,blocks")
 
 
+def tunings(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
+    """PPO whose search goes on with what brief fine-tunings leave, as `rlprune search --tunings` does."""
+    for seed in range(SEEDS):
+        words = [*cell.words(given), "--tunings", str(TUNINGS), "--evaluations", str(EVALUATIONS)]
+        words += ["--finetune-epochs", str(EPOCHS), "--seed", str(seed)]
+        command("search", *words, "--out", str(folder.with_name(f"{folder.name}-tunings-{seed}")))
+
+
 def compare(cell: Cell, given: argparse.Namespace, folder: Path, methods: str, *more: str) -> None:
     """One comparison; one that has ended shows its result at once."""
     words = [*cell.words(given), "--methods", methods, "--seeds", str(SEEDS), "--evaluations", str(EVALUATIONS)]
@@ -145,7 +155,7 @@ def fine_tuned(
     return evaluate(smaller, workload.data.test, device=workload.device)[1]
 
 
-PARTS = {"ours": ours, "blocks": blocks, "theirs": theirs}
+PARTS = {"ours": ours, "blocks": blocks, "tunings": tunings, "theirs": theirs}
 
 
 def collected(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -156,6 +166,13 @@ def collected(cell: Cell, folder: Path) -> dict[str, Any]:
         if path.is_file():
             result = json.loads(path.read_text())
             records += [record | ({"method": name} if name else {}) for record in result["methods"]]
+    results = [folder.with_name(f"{folder.name}-tunings-{seed}") / "result.json" for seed in range(SEEDS)]
+    if all(path.is_file() for path in results):
+        found = pd.DataFrame([json.loads(path.read_text()) for path in results])
+        means = found[["macs_ratio", "search_loss", "oneshot_accuracy", "finetuned_accuracy"]].mean().tolist()
+        ends = ("macs_ratio", "search_loss", "test_accuracy", "tuned_accuracy")
+        spread = found["finetuned_accuracy"].std()
+        records.append({"method": TUNED, **dict(zip(ends, means, strict=True)), "tuned_accuracy_sd": spread})
     path = folder.with_name(f"{folder.name}-theirs.csv")
     if path.is_file():
         records += pd.read_csv(path).to_dict("records")
@@ -199,8 +216,8 @@ def said(known: list[dict[str, dict[str, Any]]], of: int) -> str:
             parts.append(f"`ppo` against `{rival}`: {_ahead(pairs)}.")
     pairs = []
     for records in known:
-        rivals = [record for name, record in records.items() if name not in (*CONTROLS, "ppo", BLOCKS)]
-        mine = [record for name, record in records.items() if name in ("ppo", BLOCKS)]
+        rivals = [record for name, record in records.items() if name not in (*CONTROLS, "ppo", BLOCKS, TUNED)]
+        mine = [record for name, record in records.items() if name in ("ppo", BLOCKS, TUNED)]
         if rivals and mine:
             pairs.append(tuple(max(some, key=lambda record: record["tuned_accuracy"]) for some in (mine, rivals)))
     if pairs:
