@@ -27,7 +27,7 @@ TOUCHED = (0.2, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Mutate(Allocator):
-    """Random mutations of the best plans, chosen by the surrogate that agents learn from: a search without a policy.
+    """Random mutations of the best plans, chosen by the surrogate that agents learn from: the control without a policy.
 
     What `ppo-frozen` does better than this the form of the policy does.
     """

@@ -17,7 +17,7 @@ class FrozenPPO(stable_baselines3.PPO):
 
 @dataclass(frozen=True)
 class PPOFrozen(PPO):
-    """`ppo` without its gradient: imitation of the best plans and noisy walks under the surrogate are all that is left.
+    """`ppo` without its gradient, a control: imitation of the best plans and noisy walks are all that is left.
 
     What `ppo` does better than this its learning does.
     """

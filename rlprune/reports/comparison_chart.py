@@ -13,7 +13,7 @@ from rlprune.reports.vega import Row, colour, save_picture
 # Colours that people with colour blindness tell apart (Okabe and Ito, 2008; Tol, 2021).
 COLOURS = (
     "#DDCC77", "#CC79A7", "#D55E00", "#882255", "#009E73", "#E69F00", "#0072B2", "#999999", "#56B4E9", "#000000",
-    "#332288", "#8C6D31",
+    "#332288", "#8C6D31", "#44AA99", "#AA4499",
 )  # fmt: skip
 DASHES = ([6, 3], [2, 3], [6, 3, 2, 3])
 """Of methods that name a single plan, one after the other."""

@@ -61,5 +61,5 @@ def test_every_agent_has_reactions(name: str) -> None:
     assert table["change"].iloc[0] > 0
     # A constant, and the budgets on parameters, which no spec has, move nothing.
     still = dict(zip(table["observation"], table["change"], strict=True))
-    assert still["nothing"] == still["dynamic_8"] == 0
+    assert still["nothing"] == still["dynamic_10"] == 0
     assert reactions(agent, specs).equals(table)

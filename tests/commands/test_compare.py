@@ -88,7 +88,11 @@ def test_curves_end_where_the_cells_do_and_every_evaluation_is_in_the_log_once(c
         assert int(mine[-1]["evaluation"]) == int(row["evaluations"])
 
 
-def test_the_agent_is_the_one_of_the_search(shop: Any, contest: Any, tmp_path: Path) -> None:
+def test_the_agent_is_the_one_of_the_search(
+    shop: Any, contest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the losses of base plans tell which is better; else a search tunes them, and a comparison does not."""
+    monkeypatch.setattr("rlprune.agents.search.base_choice.tells", lambda *given: True)
     ending = {"finetune_epochs": 1}
     settings = shop.search | {"evaluations": EVALUATIONS} | ending
     found = rlprune.search(**settings, out=tmp_path / "run")

@@ -18,7 +18,7 @@ from rlprune.tasks.base import Evaluation
 from rlprune.utils.progress import Progress
 from rlprune.workloads.workload import Workload, open_workload
 
-THERE: Any = SimpleNamespace(reward="loss")
+THERE: Any = SimpleNamespace(reward="loss", decisions=["channels"])
 POLICY: Any = SimpleNamespace(reach=1.0)
 
 

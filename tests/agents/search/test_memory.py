@@ -19,7 +19,7 @@ from rlprune.agents.search.rounds import imagined_episodes
 from rlprune.envs.channel_pruning import ChannelPruningEnv
 
 OFF_POLICY = ("sac", "td3", "ddpg")
-BUDGET = 8
+BUDGET = 10
 """The place of the bound on the MACs among the toys' observations: a fact, three of the walk, two used, two left."""
 
 
