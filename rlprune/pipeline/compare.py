@@ -19,9 +19,11 @@ from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
 from rlprune.methods.allocators.base import Allocator
 from rlprune.pipeline.decisions import decisions_for
 from rlprune.pipeline.measured_budget import open_budget
+from rlprune.pipeline.plans import plan_of
 from rlprune.pipeline.recover import recover
 from rlprune.pipeline.results import continuable, described
 from rlprune.plans.counts import counts_to_text, text_to_key, top_mask
+from rlprune.plans.plan import PruningPlan
 from rlprune.reports.comparison_chart import draw_comparison
 from rlprune.reports.words import heading
 from rlprune.runs.comparison import Cell, ComparisonTables, standings, verdict
@@ -146,8 +148,17 @@ def _run_all(
             if remark:
                 progress.note(f"{name}, seed {seed}: {remark}")
             state = tables.folder / "state" / f"{name}-{seed}.pt"
-            tables.add(_cell(given, workload, problem, remark, state, progress), problem.curve)
+            cell = _cell(given, workload, problem, remark, state, progress)
+            # Before the cell, so that whatever has ended has its plan.
+            _plan(given, workload, problem).save(tables.folder / "plans" / f"{name}-{seed}.json")
+            tables.add(cell, problem.curve)
             state.unlink(missing_ok=True)
+
+
+def _plan(given: Compare, workload: Workload, problem: AllocationProblem) -> PruningPlan:
+    """The plan that a run has ended with, for `rlprune prune`."""
+    assert problem.best is not None
+    return plan_of(workload, problem.best, problem.scores, _as_search(given, problem.seed))
 
 
 def _cell(

@@ -159,57 +159,75 @@ PARTS = {"ours": ours, "blocks": blocks, "tunings": tunings, "theirs": theirs}
 
 
 def collected(cell: Cell, folder: Path) -> dict[str, Any]:
-    """What is known of a cell."""
-    records = []
+    """What is known of a cell: of every method the means over the seeds that have ended."""
+    tables = []
     for part, name in (("ours", None), ("blocks", BLOCKS)):
-        path = folder.with_name(f"{folder.name}-{part}") / "comparison.json"
+        path = folder.with_name(f"{folder.name}-{part}") / "cells.csv"
         if path.is_file():
-            result = json.loads(path.read_text())
-            records += [record | ({"method": name} if name else {}) for record in result["methods"]]
+            tables.append(pd.read_csv(path).assign(**{"method": name} if name else {}))
     results = [folder.with_name(f"{folder.name}-tunings-{seed}") / "result.json" for seed in range(SEEDS)]
-    if all(path.is_file() for path in results):
-        found = pd.DataFrame([json.loads(path.read_text()) for path in results])
-        means = found[["macs_ratio", "search_loss", "oneshot_accuracy", "finetuned_accuracy"]].mean().tolist()
-        ends = ("macs_ratio", "search_loss", "test_accuracy", "tuned_accuracy")
-        spread = found["finetuned_accuracy"].std()
-        records.append({"method": TUNED, **dict(zip(ends, means, strict=True)), "tuned_accuracy_sd": spread})
+    found = [json.loads(path.read_text()) for path in results if path.is_file()]
+    if found:
+        names = {"oneshot_accuracy": "test_accuracy", "finetuned_accuracy": "tuned_accuracy"}
+        tables.append(pd.DataFrame(found).rename(columns=names).assign(method=TUNED))
+    if not tables:
+        return {}
+    grouped = pd.concat(tables).groupby("method", sort=False)
+    methods = grouped[["macs_ratio", "search_loss", "test_accuracy", "tuned_accuracy"]].mean()
+    methods["tuned_accuracy_sd"], methods["seeds"] = grouped["tuned_accuracy"].std(), grouped.size()
+    records = methods.reset_index().to_dict("records")
     path = folder.with_name(f"{folder.name}-theirs.csv")
     if path.is_file():
-        records += pd.read_csv(path).to_dict("records")
-    names = ("method", "macs_ratio", "search_loss", "test_accuracy", "tuned_accuracy", "tuned_accuracy_sd")
-    methods = [{key: record.get(key) for key in names} for record in records]
-    return {"network": cell.label, "budget": cell.budget, "methods": methods} if methods else {}
+        records += pd.read_csv(path).assign(seeds=SEEDS).to_dict("records")
+    known = [{key: None if value != value else value for key, value in record.items()} for record in records]
+    return {"network": cell.label, "budget": cell.budget, "methods": known}
+
+
+def readme_table(figures: dict[str, Any]) -> str:
+    """Test accuracy of every method after the same fine-tuning."""
+    known = [{record["method"]: record for record in cell["methods"]} for cell in figures["cells"]]
+    return "\n".join(_rows(figures["cells"], known, oneshot=False))
 
 
 def recovered_table(figures: dict[str, Any]) -> str:
-    """Test accuracy of every method after the same fine-tuning, one-shot accuracy below it, and what learning adds."""
+    """The same with the accuracy right after pruning below it, and what learning adds."""
     cells = figures["cells"]
     title = (
         f"**At equal cost and after the same {figures['epochs']} distilled epochs: test accuracy in %, mean ± sd of "
-        f"{figures['seeds']} seeds; below it right after pruning** (`python scripts/benchmarks/recovered.py`)"
+        f"{figures['seeds']} seeds, or of fewer (n) where not all have ended; below it right after pruning** "
+        "(`python scripts/benchmarks/recovered.py`)"
     )
+    known = [{record["method"]: record for record in cell["methods"]} for cell in cells]
+    return "\n".join([title, "", *_rows(cells, known, oneshot=True), "", said(known, figures["of"])])
+
+
+def _rows(cells: list[dict[str, Any]], known: list[dict[str, dict[str, Any]]], oneshot: bool) -> list[str]:
     lines = ["| method | " + " | ".join(f"{cell['network']}, {cell['budget']}" for cell in cells) + " |"]
     lines.append("|---|" + "---|" * len(cells))
-    known = [{record["method"]: record for record in cell["methods"]} for cell in cells]
     for method in METHODS:
         if any(method in records for records in known):
-            lines.append(f"| `{method}` | " + " | ".join(_text(records, method) for records in known) + " |")
-    return "\n".join([title, "", *lines, "", said(known, figures["of"])])
+            lines.append(f"| `{method}` | " + " | ".join(_text(records, method, oneshot) for records in known) + " |")
+    return lines
 
 
-def _text(records: dict[str, dict[str, Any]], method: str) -> str:
+def _text(records: dict[str, dict[str, Any]], method: str, oneshot: bool) -> str:
     if method not in records:
         return ""
     record = records[method]
     best = max(records, key=lambda name: records[name]["tuned_accuracy"])
     tuned = f"{100 * record['tuned_accuracy']:.1f}"
     tuned = f"**{tuned}**" if method == best else tuned
-    return f"{tuned} ± {100 * record['tuned_accuracy_sd']:.1f}<br>{100 * record['test_accuracy']:.1f}"
+    spread = f" ± {100 * record['tuned_accuracy_sd']:.1f}" if record["tuned_accuracy_sd"] is not None else ""
+    fewer = f" ({record['seeds']})" if record["seeds"] < SEEDS else ""
+    below = f"<br>{100 * record['test_accuracy']:.1f}" if oneshot else ""
+    return f"{tuned}{spread}{fewer}{below}"
 
 
 def said(known: list[dict[str, dict[str, Any]]], of: int) -> str:
     """In words: by how many points PPO is ahead of its controls and of the strongest rival of each cell."""
-    parts = [f"Measured so far: {len(known)} of {of} cells."]
+    whole = [records for records in known if all(record["seeds"] == SEEDS for record in records.values())]
+    parts = [f"Measured so far: {len(whole)} of {of} cells, on which the rest of this rests."]
+    known = [records for records in whole if "ppo" in records]
     for rival in (*CONTROLS, "sensitivity"):
         pairs = [(records["ppo"], records[rival]) for records in known if {"ppo", rival} <= set(records)]
         if pairs:

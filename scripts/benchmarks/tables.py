@@ -13,7 +13,7 @@ from headline import cifar_table, digits_table
 from latency import latency_table
 from proxies import proxies_table
 from range import range_table
-from recovered import recovered_table
+from recovered import readme_table, recovered_table
 from replay import replay_table
 from runtime import runtime_table
 from search import search_table
@@ -22,6 +22,7 @@ from tuned import tuned_table
 from tuning import tuning_table
 
 OUTPUT = ("<!-- output: written by scripts/benchmarks/tables.py -->", "<!-- end of output -->")
+RECOVERED = ("<!-- recovered: written by scripts/benchmarks/tables.py -->", "<!-- end of recovered -->")
 TABLES = ("<!-- benchmarks: written by scripts/benchmarks/tables.py -->", "<!-- end of benchmarks -->")
 PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "digits": digits_table,
@@ -50,6 +51,9 @@ def main() -> None:
     ]
     page, readme = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
     page.write_text(between(page.read_text(), TABLES, "\n\n".join(parts)))
+    if figures := kept("recovered"):
+        stamp = f"*{figures['machine']}, {figures['date']}*"
+        readme.write_text(between(readme.read_text(), RECOVERED, f"\n{readme_table(figures)}\n\n{stamp}\n"))
     if figures := kept("digits"):
         lines = "\n".join(line.rstrip() for line in figures["shown"].rstrip().splitlines())
         readme.write_text(between(readme.read_text(), OUTPUT, f"```text\n{lines}\n```"))

@@ -41,12 +41,23 @@ def cells(folder: Path) -> dict[tuple[str, int], dict[str, str]]:
 
 def test_a_folder_holds_everything(contest: Any) -> None:
     found = [path.relative_to(contest.folder).as_posix() for path in contest.folder.rglob("*") if path.is_file()]
+    plans = sorted(f"plans/{name}-{seed}.json" for name in METHODS.split(",") for seed in (0, 1))
     assert sorted(found) == [
         "cells.csv", "command.txt", "comparison.json", "comparison.png", "comparison.svg", "config.yaml", "curves.csv",
-        "environment.json", "episodes.csv", "state/inputs.json", "state/lock", "state/run.json",
+        "environment.json", "episodes.csv", *plans,
+        "state/inputs.json", "state/lock", "state/run.json",
     ]  # fmt: skip
     assert yaml.safe_load((contest.folder / "config.yaml").read_text())["methods"] == METHODS
     assert set(cells(contest.folder)) == {(name, seed) for name in METHODS.split(",") for seed in (0, 1)}
+
+
+def test_a_plan_of_a_comparison_can_be_cut_by(shop: Any, contest: Any, tmp_path: Path) -> None:
+    """As accurate as the comparison has measured it."""
+    plan = contest.folder / "plans" / "sensitivity-0.json"
+    found = rlprune.prune(plan=plan, checkpoint=shop.search["checkpoint"], device="cpu", out=tmp_path / "cut")
+    here = cells(contest.folder)["sensitivity", 0]
+    assert [row["kept"] for row in found["table"]] == [int(count) for count in here["counts"].split()]
+    assert found["oneshot_accuracy"] == float(here["test_accuracy"])
 
 
 def test_every_plan_is_inside_the_budget_and_no_method_had_more_evaluations(contest: Any) -> None:
