@@ -41,6 +41,11 @@ class Quick:
         Returns:
             (channels,) bool and (channels,) factors.
         """
+        # Products of so short vectors are computed in whole registers, whose rest may hold anything and warn of it.
+        with np.errstate(invalid="ignore"):
+            return self._decide(number, pooled)
+
+    def _decide(self, number: int, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if number == 0:
             self._begin()
         gate = self.gates[number]
