@@ -32,12 +32,14 @@ OBSERVATIONS = {
     "budget_macs": "budget of MACs",
     "budget_params": "budget of parameters",
     "budget_latency": "budget of latency",
+    "kept": "ratio that is kept",
     "asks_block": "whether a block is asked for",
     "block_rise": "rise of the loss without the block",
     "block_saves_macs": "MACs that go with the block",
     "block_saves_params": "parameters that go with the block",
     "block_saves_latency": "latency that goes with the block",
 }
+SIDES = ("before", "after")
 SPECTRA = {"static": "channel scores", "runtime": "channel activations", "variation": "variation of activations"}
 
 
@@ -48,6 +50,9 @@ def observation_words(name: str) -> str:
         return f"{SPECTRA[kind]}, {place} % quantile"
     if name.startswith("rise_at_"):
         return f"rise of the loss at {percent(float(name.removeprefix('rise_at_')), 0)} kept"
+    side, _, rest = name.partition("_")
+    if side in SIDES:
+        return f"{observation_words(rest)}, of the groups {side}"
     return OBSERVATIONS.get(name, name)
 
 

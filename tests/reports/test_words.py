@@ -1,12 +1,19 @@
 """Numbers in words: short, and true to what they round."""
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from rlprune.cost.budget import WORDS
+from rlprune.cost.exact import build_cost
+from rlprune.envs.observation import build_features
 from rlprune.errors import UserError
+from rlprune.evaluation.sensitivity import Sensitivity
 from rlprune.reports.words import closing, observation_words
+from rlprune.tracing.build import build_graph
 from rlprune.utils.text import count, duration, milliseconds, percent, seconds
 
 RESULT = {
@@ -102,6 +109,18 @@ def test_seconds(text: str, expected: float) -> None:
 def test_no_time(text: str) -> None:
     with pytest.raises(UserError, match=r"such as 90s, 10m or 1\.5h"):
         seconds(text)
+
+
+def test_all_that_is_seen_of_a_network_is_told_in_words() -> None:
+    """Every entry in its own."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    graph = build_graph(net.eval(), torch.zeros(1, 3, 4, 4))
+    scores, curves = np.ones(8), Sensitivity(np.array([1, 0.5]), np.zeros((2, 2)))
+    names = build_features(graph, build_cost(graph), scores, (scores, scores), curves, graph.sizes, tuple(WORDS)).names
+    assert len({observation_words(name) for name in names}) == len(names)
+    assert [name for name in names if observation_words(name) == name] == []
+    assert observation_words("after_rise_at_0.5") == "rise of the loss at 50 % kept, of the groups after"
+    assert observation_words("before_kept") == "ratio that is kept, of the groups before"
 
 
 def test_what_is_seen_of_blocks_is_told_in_words() -> None:
