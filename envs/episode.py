@@ -72,6 +72,12 @@ class EpisodeSpec:
         plan: np.ndarray = self.finish(self.base[None])[0]
         return plan
 
+    def vary(self, wished: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(plans, groups) wished counts -> plans like `finish`'s, with what else is decided changed here and there."""
+        for decision in self.decisions:
+            wished = decision.vary(self, wished, rng)
+        return self.finish(wished)
+
     def finish(self, wished: np.ndarray) -> np.ndarray:
         """(plans, groups) wished counts -> the plan that a walk with these wishes would end in, all at once.
 

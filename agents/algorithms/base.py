@@ -16,10 +16,9 @@ from rlprune.agents.diagnostics import collapse
 from rlprune.agents.search.archive import Target
 from rlprune.agents.search.engine import search
 from rlprune.agents.search.exploration import widen
-from rlprune.agents.search.setup import prepare
+from rlprune.agents.search.setup import prepare_for
 from rlprune.cost.budget import Budget
 from rlprune.envs.decisions.base import make_decisions
-from rlprune.envs.episode import EpisodeSpec
 from rlprune.evaluation.metered import AllocationProblem
 from rlprune.methods.allocators.base import Allocation, Allocator
 from rlprune.methods.allocators.base_plans import evaluations_before_search
@@ -61,24 +60,14 @@ class Agent(Allocator):
 
     def allocate(self, problem: AllocationProblem) -> Allocation:
         """Search as `rlprune search` does; remarks if the policy collapsed."""
-        probes = 0
-
-        def begin(spec: EpisodeSpec) -> None:
-            nonlocal probes
-            probes = len(problem.seen)
-            problem.begin()
-
-        decisions = make_decisions(problem.decisions)
-        prepared = prepare(
-            problem.workload, [problem.projector], problem, np.zeros(2), False, begin, decisions=decisions
-        )
+        prepared, evaluations = prepare_for(problem, make_decisions(problem.decisions))
         target = Target(
             prepared.specs,
             problem.losses,
             prepared.sensitivity.predict,
             prepared.starts,
         )
-        found = search([target], problem.evaluations - probes, self, problem.seed)
+        found = search([target], evaluations, self, problem.seed)
         return problem.allocation(collapse(found.agent, prepared.specs[0]))
 
 

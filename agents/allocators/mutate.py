@@ -9,7 +9,7 @@ from rlprune.agents.search.archive import PlanArchive, fit
 from rlprune.agents.search.engine import PICKS, begin
 from rlprune.agents.search.picks import batch
 from rlprune.agents.search.rounds import ELITES, PATIENCE, ROLLOUTS, WALKS, one_thread, unknown
-from rlprune.agents.search.setup import prepare
+from rlprune.agents.search.setup import prepare_for
 from rlprune.agents.search.surrogate import OneShotSurrogate
 from rlprune.cost.budget import Budget
 from rlprune.envs.episode import EpisodeSpec
@@ -41,15 +41,8 @@ class Mutate(Allocator):
     def allocate(self, problem: AllocationProblem) -> Allocation:
         """See `Allocator.allocate`. Begins as the agents do, and mutates until the evaluations are spent."""
         rng = np.random.default_rng(problem.seed)
-        probes = 0
-
-        def start(spec: EpisodeSpec) -> None:
-            nonlocal probes
-            probes = len(problem.seen)
-            problem.begin()
-
-        prepared = prepare(problem.workload, [problem.projector], problem, np.zeros(2), False, start)
-        (spec,), evaluations = prepared.specs, problem.evaluations - probes
+        prepared, evaluations = prepare_for(problem)
+        (spec,) = prepared.specs
         surrogate = OneShotSurrogate(spec.projector.sizes, prepared.sensitivity.predict)
         archive, fruitless = PlanArchive(spec, problem.losses, surrogate), 0
         begin([archive], prepared.starts, 1, evaluations, rng)

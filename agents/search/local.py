@@ -56,7 +56,5 @@ def refine(
 def _around(spec: EpisodeSpec, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     touched = rng.random(len(counts)) < TOUCHED
     wished = counts * np.exp(rng.normal(0, SPREAD, len(counts)) * touched)
-    wished = np.minimum(wished, spec.projector.sizes)[None]
-    for decision in spec.decisions:
-        wished = decision.vary(spec, wished, rng)
-    return spec.finish(wished)[0]
+    varied: np.ndarray = spec.vary(np.minimum(wished, spec.projector.sizes)[None], rng)[0]
+    return varied

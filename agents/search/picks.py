@@ -9,7 +9,6 @@ OPTIMISM = 1.5
 """Doubts by which the last plan of a batch is taken to be better than forecast; the first one is taken as forecast."""
 TWINS = 0.05
 """Root mean square difference of the log keep ratios up to which two plans are twins."""
-
 OUT = 0.05
 """Channels that stand for none: a plan without a block is no twin of one with little of it."""
 

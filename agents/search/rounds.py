@@ -86,10 +86,7 @@ def perturbed_plans(
     """Plans around a start or the base plan, drawn wide enough for a model to see which groups matter."""
     start = spec.base if start is None else start
     noise = rng.normal(0, width * spec.reach, (number, len(start)))
-    wished = np.minimum(start * np.exp(noise), spec.projector.sizes)
-    for decision in spec.decisions:
-        wished = decision.vary(spec, wished, rng)
-    return spec.finish(wished)
+    return spec.vary(np.minimum(start * np.exp(noise), spec.projector.sizes), rng)
 
 
 def _promising(

@@ -13,6 +13,7 @@ from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.observation import build_features
 from rlprune.evaluation.activity import channel_activity
 from rlprune.evaluation.evaluator import Evaluator, PlanEvaluator
+from rlprune.evaluation.metered import AllocationProblem
 from rlprune.evaluation.network import PreparedNetwork
 from rlprune.evaluation.sensitivity import Sensitivity, measure
 from rlprune.methods.allocators.base_plans import KINDS, base_wishes
@@ -101,6 +102,25 @@ def prepare(
             [*plans, without_blocks(kinds[best], sensitivity)] for plans, kinds in zip(starts, specs, strict=True)
         ]
     return Prepared([kinds[best] for kinds in specs], starts, sensitivity, KINDS[best])
+
+
+def prepare_for(problem: AllocationProblem, decisions: tuple[Decision, ...] = (Channels(),)) -> tuple[Prepared, int]:
+    """What an allocator's search starts from, and how many plans it may measure, its first ones among them.
+
+    Args:
+        problem: counts the evaluations; what is measured from the base plans on may be its result.
+        decisions: what is asked in a walk.
+    """
+    probes = 0
+
+    def begin(spec: EpisodeSpec) -> None:
+        nonlocal probes
+        probes = len(problem.seen)
+        problem.begin()
+
+    facts = (problem.workload, [problem.projector], problem, np.zeros(2), False, begin)
+    prepared = prepare(*facts, decisions=decisions)
+    return prepared, problem.evaluations - probes
 
 
 def without_blocks(spec: EpisodeSpec, sensitivity: Sensitivity) -> np.ndarray:

@@ -59,13 +59,13 @@ def decisions_in(text: str) -> list[str]:
     return list(dict.fromkeys([CHANNELS_ALONE, *registry.split(text)]))
 
 
-def check_decisions(text: str) -> None:
-    """Raise UserError unless there are such decisions."""
+def check_each(option: str, text: str, kind: str) -> None:
+    """Raise UserError unless there are all methods of a kind that an option names, and it names each once."""
     names = registry.split(text)
     for number, name in enumerate(names):
-        registry.check("decision", name)
+        registry.check(kind, name)
         if name in names[:number]:
-            raise UserError(f"--decide {text} names {name} twice: give it once")
+            raise UserError(f"{option} {text} names {name} twice: give it once")
 
 
 def _decides(name: str) -> bool:
@@ -142,7 +142,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(
                 f"--agent {RECURRENT} is for --mode runtime: take one of {', '.join(registry.names('agent'))}"
             )
-        check_decisions(self.decide)
+        check_each("--decide", self.decide, "decision")
         kind = self.reward.partition(":")[0]
         if kind not in ("loss", "balance"):
             raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
@@ -218,11 +218,8 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
 
     def __post_init__(self) -> None:
         self.check_schedule()
-        check_decisions(self.decide)
-        for number, name in enumerate(self.names):
-            registry.check("allocator", name)
-            if name in self.names[:number]:
-                raise UserError(f"--methods {self.methods} names {name} twice: give it once")
+        check_each("--decide", self.decide, "decision")
+        check_each("--methods", self.methods or USUAL_METHODS, "allocator")
         if self.seed + self.seeds > 2**32:
             raise UserError(f"--seed {self.seed} and {self.seeds} runs go beyond the largest seed, {2**32 - 1}")
         if self.decisions != [CHANNELS_ALONE] and not self.agents:

@@ -22,7 +22,7 @@ from rlprune.config.networks import each_network, folder_names
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budgets
 from rlprune.cost.projection import BudgetProjector
-from rlprune.envs.decisions.base import Decision
+from rlprune.envs.decisions.base import Decision, make_decisions, measured_blocks
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
 from rlprune.evaluation.evaluator import Evaluator
@@ -110,7 +110,8 @@ def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress:
     workloads = [open_workload(as_dict(networks[0]), progress)]
     workloads += [open_workload(as_dict(one), progress, workloads[0].data) for one in networks[1:]]
     graphs = [workload.graph for workload in workloads]
-    blocks = [len(graph.blocks) if "blocks" in networks[0].decisions else 0 for graph in graphs]
+    decisions = make_decisions(networks[0].decisions)
+    blocks = [len(measured_blocks(decisions, workload.cost)) for workload in workloads]
     _require_enough(networks[0].evaluations, [len(graph.groups) for graph in graphs], budgets, blocks)
     folders = [folder] if len(networks) == 1 else [folder / name for name in folder_names(networks)]
     opened = []
