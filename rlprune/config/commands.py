@@ -51,12 +51,19 @@ USUAL_METHODS = "uniform,global-l1,sensitivity,additive-dp,random,evolution,cma-
 """That a comparison is of."""
 CHANNELS_ALONE = "channels"
 """What agents have always decided."""
+BLOCKS_TOO = "channels,blocks"
 DECIDE = "what agents decide: channels, or channels,blocks, where residual blocks may be taken out whole"
+DECIDE_UNSET = "channels, under a bound on the latency channels,blocks"
 
 
 def decisions_in(text: str) -> list[str]:
     """The decisions that a setting names, one by one; channels go without saying."""
     return list(dict.fromkeys([CHANNELS_ALONE, *registry.split(text)]))
+
+
+def usual_decisions(budget: str | float | None) -> str:
+    """What agents decide where nobody says: under a latency thin blocks cost time and do little work."""
+    return BLOCKS_TOO if "latency" in str(budget) else CHANNELS_ALONE
 
 
 def check_each(option: str, text: str, kind: str) -> None:
@@ -106,7 +113,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     reward: str = setting(
         "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"
     )
-    decide: str = setting(CHANNELS_ALONE, help=DECIDE)
+    decide: str | None = setting(None, help=DECIDE, unset=DECIDE_UNSET)
     evaluations: int = setting(300, help="plans that are scored on the search images", minimum=1)
     tunings: int | None = setting(
         None,
@@ -142,7 +149,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(
                 f"--agent {RECURRENT} is for --mode runtime: take one of {', '.join(registry.names('agent'))}"
             )
-        check_each("--decide", self.decide, "decision")
+        check_each("--decide", self.decide or CHANNELS_ALONE, "decision")
         kind = self.reward.partition(":")[0]
         if kind not in ("loss", "balance"):
             raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
@@ -181,7 +188,12 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     @property
     def decisions(self) -> list[str]:
         """What the agent decides, one by one."""
-        return decisions_in(self.decide)
+        return decisions_in(self.usual_decide if self.decide is None else self.decide)
+
+    @property
+    def usual_decide(self) -> str:
+        """What it decides where nobody says."""
+        return usual_decisions(self.budget) if self.mode == "static" else CHANNELS_ALONE
 
     @property
     def mixes(self) -> list[float]:
@@ -209,7 +221,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         None, help="allocators that take part, see `rlprune methods allocator`", unset=USUAL_METHODS
     )
     seeds: int = setting(3, help="runs of every method, from --seed upwards", minimum=1)
-    decide: str = setting(CHANNELS_ALONE, help=f"{DECIDE}; other methods decide channels alone")
+    decide: str | None = setting(None, help=f"{DECIDE}; other methods decide channels alone", unset=DECIDE_UNSET)
     evaluations: int = setting(300, help="plans that a run may score on the search images", minimum=1)
     finetune_epochs: int = setting(0, help="epochs of every final network", minimum=0)
     out: Path | None = setting(
@@ -218,11 +230,11 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
 
     def __post_init__(self) -> None:
         self.check_schedule()
-        check_each("--decide", self.decide, "decision")
+        check_each("--decide", self.decide or CHANNELS_ALONE, "decision")
         check_each("--methods", self.methods or USUAL_METHODS, "allocator")
         if self.seed + self.seeds > 2**32:
             raise UserError(f"--seed {self.seed} and {self.seeds} runs go beyond the largest seed, {2**32 - 1}")
-        if self.decisions != [CHANNELS_ALONE] and not self.agents:
+        if self.decide and self.decisions != [CHANNELS_ALONE] and not self.agents:
             raise UserError(f"--decide {self.decide} is for agents, and --methods {self.methods} has none: add ppo")
 
     @property
@@ -238,7 +250,12 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     @property
     def decisions(self) -> list[str]:
         """What agents decide, one by one."""
-        return decisions_in(self.decide)
+        return decisions_in(self.usual_decide if self.decide is None else self.decide)
+
+    @property
+    def usual_decide(self) -> str:
+        """What they decide where nobody says."""
+        return usual_decisions(self.budget) if self.agents else CHANNELS_ALONE
 
 
 @dataclass(frozen=True, kw_only=True)

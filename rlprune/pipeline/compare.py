@@ -52,6 +52,7 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
     start = time.perf_counter()
     budget = parse_budget(given.budget)
     folder = given.out or folder_of(given, "compare", given.model, given.data, given.budget)
+    asked = progress if given.decide else None
     given = as_begun(folder, given, progress.note)
     RunFolder.check(folder, given)
     if (folder / "comparison.json").is_file():
@@ -59,7 +60,7 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
         return COMPARISON_FORMAT.read(folder / "comparison.json")
     allocators: Allocators = {name: registry.make("allocator", name) for name in given.names}
     workload = open_workload(as_dict(given), progress)
-    decide = [name for name in given.decisions if decisions_for([name], [workload.cost], progress)]
+    decide = [name for name in given.decisions if decisions_for([name], [workload.cost], asked)]
     blocks = len(measured_blocks(make_decisions(decide), workload.cost))
     _require_enough(given, allocators, len(workload.graph.groups), budget, blocks)
     measured_budget = open_budget(given, workload, [budget], progress, folder)

@@ -28,8 +28,10 @@ from rlprune.errors import UserError
 from rlprune.evaluation.evaluator import Evaluator
 from rlprune.evaluation.finetuned import FineTunedEvaluator
 from rlprune.evaluation.pareto import front
-from rlprune.evaluation.sensitivity import Sensitivity, number_of_evaluations
+from rlprune.evaluation.sensitivity import number_of_evaluations
+from rlprune.methods.allocators.additive_dp import additive_optimum
 from rlprune.methods.allocators.base_plans import number_of_kinds
+from rlprune.pipeline.choice import best_first, candidates, tuner_for
 from rlprune.pipeline.decisions import decisions_for
 from rlprune.pipeline.gated_search import run_gated_search
 from rlprune.pipeline.measured_budget import MeasuredBudget, open_budget
@@ -64,6 +66,7 @@ def run_search(given: Search, progress: Progress) -> dict[str, Any]:
     if given.mode == "runtime":
         return run_gated_search(given, progress)
     folder = given.out or default_folder(given)
+    asked = progress if given.decide else None
     given = as_begun(folder, given, progress.note)
     networks, budgets, reward = each_network(given), parse_budgets(given.budget), parse_reward(given.reward)
     if len(budgets) > 1 and reward[1]:
@@ -73,7 +76,7 @@ def run_search(given: Search, progress: Progress) -> dict[str, Any]:
     if (known := known_result(folder, given, progress)) is not None:
         return known
     opened = _open(networks, budgets, folder, progress)
-    decisions = decisions_for(given.decisions, [one.workload.cost for one in opened], progress)
+    decisions = decisions_for(given.decisions, [one.workload.cost for one in opened], asked)
     # Only now, when nothing in the settings can be wrong any more, is a folder made.
     RunFolder(folder, given)
     with locked(folder), room_for(folder):
@@ -156,9 +159,10 @@ def _end(
     one: Opened, log: SearchLog, found: "Found", budgets: list[Budget], start: float, progress: Progress
 ) -> dict[str, Any]:
     """Turn what was found for a network into smaller ones, or into a front."""
+    found, choice = _choose(one, log, found) if len(budgets) == 1 else (found, {})
     found = _settle(found, one.measured_budget, one.evaluator, progress)
     after = (_finish if len(budgets) == 1 else _front)(one, found, progress)
-    result = {"run": str(one.folder), "agent": one.given.agent, "evaluations": len(one.evaluator.seen)}
+    result = {"run": str(one.folder), "agent": one.given.agent, "evaluations": len(one.evaluator.seen), **choice}
     # Those of the base plans alone are no search for what tunings leave.
     tuned = _tunings(one, log.tuners, found) if one.given.tunes else {}
     result |= {**tuned, **described(budgets, one.workload, time.perf_counter() - start)}
@@ -182,21 +186,23 @@ def _tunings(one: Opened, tuners: Sequence[FineTunedEvaluator], found: "Found") 
         return {}
     # A plan that was projected anew after its latency was measured has not been tuned.
     losses = [getattr(used[-1].seen.get(plan_key(plan)), "loss", None) for plan in (found.counts[0], found.bases[0])]
-    facts = {"tunings": sum(len(tuner.seen) for tuner in used), "tuned_on": used[-1].length}
-    facts |= {"held_images": len(used[-1].held), "held_from_dense": one.unseen}
+    facts = {"tunings": sum(len(tuner.seen) for tuner in used), **_tuned_on(one, used[-1])}
     return facts | dict(zip(("tuned_loss", "base_tuned_loss"), losses, strict=True))
 
 
 @dataclass(frozen=True)
 class Found:
-    """For every budget the base plan, the best plan, and the losses of both; and the measured curves."""
+    """What a search started from; and for every budget the best plan, its loss, and that of the sensitivity rule's."""
 
-    projectors: list[BudgetProjector]
-    bases: list[np.ndarray]
+    prepared: Prepared
     counts: list[np.ndarray]
     losses: list[float]
     base_losses: list[float]
-    sensitivity: Sensitivity
+
+    @property
+    def bases(self) -> list[np.ndarray]:
+        """The plans of the sensitivity rule."""
+        return [starts[0] for starts in self.prepared.starts]
 
 
 def _require_enough(evaluations: int, groups: list[int], budgets: list[Budget], blocks: list[int]) -> None:
@@ -248,7 +254,7 @@ def _find(
             registry.make("agent", given.agent),
             given.seed,
             folder / "tensorboard" / given.agent.partition(":")[0],
-            Tuning(measures, given.tunings or ENDLESS, targets[0].starts[0]) if given.tunes else None,
+            Tuning(measures, given.tunings or ENDLESS, _tuned_first(opened[0], prepared[0])) if given.tunes else None,
             first.over,
         )
     except KeyboardInterrupt:
@@ -260,6 +266,14 @@ def _find(
     save_agent(found.agent, policy_of(found.agent, given, trained), folder / "policy")
     plans = iter(found.counts)
     return [_found(*each, found.agent, plans) for each in zip(opened, logs, prepared, strict=True)]
+
+
+def _tuned_first(one: Opened, prepared: Prepared) -> list[np.ndarray]:
+    """The base plans and, under a hard budget, the optimum of the additive model: no simple plan shall be missed."""
+    starts = prepared.starts[0]
+    if one.given.reward != "loss":
+        return starts
+    return [*starts, additive_optimum(prepared.sensitivity, one.measured_budget.projectors[0])]
 
 
 def _correct(one: Opened, log: SearchLog) -> Correct | None:
@@ -283,9 +297,31 @@ def _found(one: Opened, log: SearchLog, prepared: Prepared, agent: BaseAlgorithm
     log.end()
     counts = [next(plans) for _ in prepared.specs]
     losses = [one.evaluator(each).loss for each in counts]
-    rules = [starts[0] for starts in prepared.starts]
-    base_losses = [one.evaluator(rule).loss for rule in rules]
-    return Found(one.measured_budget.projectors, rules, counts, losses, base_losses, prepared.sensitivity)
+    base_losses = [one.evaluator(starts[0]).loss for starts in prepared.starts]
+    return Found(prepared, counts, losses, base_losses)
+
+
+def _choose(one: Opened, log: SearchLog, found: Found) -> tuple[Found, dict[str, Any]]:
+    """The same with the plan that is to be fine-tuned, and what the result says of the choice.
+
+    Where plans were fine-tuned all along, nothing is fine-tuned, or the agent decides how much goes, it stays the best.
+    """
+    given, workload = one.given, one.workload
+    if given.tunes or given.reward != "loss" or given.finetune_epochs == 0:
+        return found, {}
+    if (tuner := tuner_for(log.tuners, _epochs(given, workload) * len(workload.data.train))) is None:
+        return found, {}
+    name = given.agent.partition(":")[0]
+    plans = candidates(name, found.counts[0], found.prepared, one.measured_budget.projectors[0])
+    losses = dict(zip(plans, log.final_tunings(tuner, list(plans.values())), strict=True))
+    best = plans[min(losses, key=losses.__getitem__)]
+    facts = {"choice": best_first(losses), **_tuned_on(one, tuner)}
+    return replace(found, counts=[best], losses=[one.evaluator(best).loss]), facts
+
+
+def _tuned_on(one: Opened, tuner: FineTunedEvaluator) -> dict[str, Any]:
+    """How long plans were tuned, and on what they were scored."""
+    return {"tuned_on": tuner.length, "held_images": len(tuner.held), "held_from_dense": one.unseen}
 
 
 def _epochs(given: Search, workload: Workload) -> int:
@@ -304,7 +340,7 @@ def _settle(found: Found, measured_budget: MeasuredBudget, evaluator: Evaluator,
 def _finish(one: Opened, found: Found, progress: Progress) -> dict[str, Any]:
     """Prune to the one plan, and fine-tune."""
     given, workload, folder = one.given, one.workload, one.folder
-    plan = plan_of(workload, found.counts[0], one.evaluator.scores, given, found.sensitivity)
+    plan = plan_of(workload, found.counts[0], one.evaluator.scores, given, found.prepared.sensitivity)
     epochs = 0 if given.finetune_epochs == 0 else _epochs(given, workload)
     after = prune_and_recover(workload, plan, folder, epochs, given, progress)
     losses = {"search_loss": found.losses[0], "base_loss": found.base_losses[0]}
@@ -314,13 +350,12 @@ def _finish(one: Opened, found: Found, progress: Progress) -> dict[str, Any]:
 def _front(one: Opened, found: Found, progress: Progress) -> dict[str, Any]:
     """Write `front.csv`; which plan of it is pruned is for `replay` to say."""
     workload, evaluator, folder = one.workload, one.evaluator, one.folder
-    low, high = found.projectors[0].budget.limits, found.projectors[-1].budget.limits
+    projectors = one.measured_budget.projectors
+    low, high = projectors[0].budget.limits, projectors[-1].budget.limits
     table = front(evaluator.seen, workload.cost, next(name for name in low if low[name] < high[name]))
     write_text(folder / "front.csv", table.to_csv(index=False, lineterminator="\n"))
     plans = []
-    for projector, counts, loss, base in zip(
-        found.projectors, found.counts, found.losses, found.base_losses, strict=True
-    ):
+    for projector, counts, loss, base in zip(projectors, found.counts, found.losses, found.base_losses, strict=True):
         ratios = workload.cost.ratios(counts)
         plans.append(
             {

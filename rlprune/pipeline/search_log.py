@@ -60,8 +60,8 @@ class SearchLog:
         network: tuple[str, Callable[[], int]] | None = None,
     ) -> None:
         self.alone, self.stage, self.best = alone, "sensitivity", BestPlan()
-        # Of the base plans, where these are tuned before the search.
-        self._best_base = BestPlan()
+        # Of the plans that are tuned apart from the search.
+        self._best_apart = BestPlan()
         self.run, self.workload, self.progress, self.given = run, workload, progress, given
         self.evaluator, self.tuners = evaluator, tuners
         evaluator.seen |= run.episodes.known()
@@ -91,11 +91,12 @@ class SearchLog:
         self.stage = "search"
         if self.alone:
             self.best.count(spec, self._searched())
-            self._best_base.count(spec, self.tuners[0].seen.items())
+            self._best_apart.count(spec, self.tuners[0].seen.items())
 
     def project(self, projector: BudgetProjector) -> None:
         """Budget and cost are these from now on."""
         self.best.project(projector, self._searched())
+        self._best_apart.project(projector, self.tuners[0].seen.items())
 
     def end(self) -> None:
         """Evaluations from now on are of what the search has found."""
@@ -115,16 +116,23 @@ class SearchLog:
         They are no part of the search: the best plan so far is one of those that were measured before any.
         """
         tuner = self.tuners[0]
-        if not_in(tuner.seen, plans):
-            self.progress.stage(f"tuning base plans on {tuner.length}", len(plans))
-            tuner(plans)
-            self.progress.stage("searching", self.given.evaluations, len(self.evaluator.seen))
-        losses = self._losses(tuner(plans), plans, self._known[1])
+        losses = self._tuned_apart(tuner, plans, f"tuning base plans on {tuner.length}")
+        self.progress.stage("searching", self.given.evaluations, len(self.evaluator.seen))
         oneshot = [evaluation.loss for evaluation in self.evaluator.evaluate(plans)]
         told = ", ".join(f"{KINDS[kind]} {loss:.3f}" for kind, loss in enumerate(oneshot))
         after = ", ".join(f"{loss:.3f}" for loss in losses)
         self.progress.note(f"losses of base plans say too little ({told}): {after} after brief fine-tunings")
         return losses
+
+    def final_tunings(self, tuner: FineTunedEvaluator, plans: Sequence[np.ndarray]) -> list[float]:
+        """Losses after brief fine-tunings of the plans that a search may end on; no part of it either."""
+        self._best_apart.restart(tuner.seen.items())
+        return self._tuned_apart(tuner, plans, f"choosing between {len(plans)} plans, tuned on {tuner.length}")
+
+    def _tuned_apart(self, tuner: FineTunedEvaluator, plans: Sequence[np.ndarray], stage: str) -> list[float]:
+        if new := not_in(tuner.seen, plans):
+            self.progress.stage(stage, len(plans), len(plans) - len(new))
+        return self._losses(tuner(plans), plans, self._known[self.tuners.index(tuner) + 1])
 
     def tuned(self, fidelity: int, plans: Sequence[np.ndarray]) -> list[float]:
         """Losses of plans after a fine-tuning, of which that of fidelity 1 is the briefest."""
@@ -158,7 +166,7 @@ class SearchLog:
 
     def _tuned(self, tuner: FineTunedEvaluator, counts: np.ndarray, evaluation: Evaluation) -> None:
         ratios = self.workload.cost.ratios(counts)
-        best = self.best if self._fidelity else self._best_base
+        best = self.best if self._fidelity else self._best_apart
         self._tell(MeasuredPlan(counts, evaluation, ratios, tuner.length, len(tuner.seen)), best)
 
     def _tell(self, plan: MeasuredPlan, best: BestPlan) -> None:

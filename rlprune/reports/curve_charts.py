@@ -218,7 +218,12 @@ def _steps(name: str, plans: pd.DataFrame, baselines: dict[str, float]) -> list[
 
 
 def _tuned_steps(record: Record) -> list[Row]:
-    """The best loss after fine-tunings of every length; the baselines have had the brief one."""
+    """The best loss after fine-tunings of every length; the baselines have had the brief one.
+
+    A few that only choose between plans make no curve.
+    """
+    if "choice" in record.result:
+        return []
     lengths = record.tuned.groupby("stage", sort=False)
     baselines: list[dict[str, float]] = [record.tuned_baselines(), *[{}] * (len(lengths) - 1)]
     return [

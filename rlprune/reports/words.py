@@ -92,7 +92,16 @@ def closing(result: Result) -> list[Fact]:
         f"kept {percent(kept)}, removed {percent(1 - kept)}; "
         f"params {count(result['dense_params'])} → {count(result['pruned_params'])}",
     )
-    return [*accuracy, cost, *_footprint(result), _where(result)]
+    return [*_choice(result), *accuracy, cost, *_footprint(result), _where(result)]
+
+
+def _choice(result: Result) -> list[Fact]:
+    """Which plan was taken where several were tuned briefly: 'ppo (loss 1.05 after 12800 images; rule 1.07)'."""
+    plans = result.get("choice")
+    if not plans:
+        return []
+    best, *others = (f"{row['plan']} {row['loss']:.3f}" for row in plans)
+    return [("plan", plans[0]["plan"], f"loss after {result['tuned_on']}: {', '.join([best, *others])}")]
 
 
 def _footprint(result: Result) -> list[Fact]:

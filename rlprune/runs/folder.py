@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlprune.config.commands import USUAL_METHODS, Search
+from rlprune.config.commands import USUAL_METHODS, Compare, Search
 from rlprune.config.options import Settings
 from rlprune.config.resolve import as_dict, differences, to_yaml
 from rlprune.errors import UserError
@@ -46,7 +46,7 @@ NEWER: dict[str, tuple[object, ...]] = {
 }
 # What went without saying then, where it is not what goes without saying now.
 OLDER: dict[str, object] = {"weight_decay": 5e-4}
-# What it comes to where a run that is begun now leaves a setting open.
+# What it comes to where a run that is begun now leaves a setting open; what agents decide also depends on the budget.
 OPEN: dict[str, object] = {"distill": True, "methods": USUAL_METHODS}
 MARKER = Path("state") / "run.json"
 INPUTS = Path("state") / "inputs.json"
@@ -119,13 +119,21 @@ def as_begun(folder: Path, config: T, tell: Callable[[str], None] = lambda text:
         tell: hears where that is not what a new run would have.
     """
     there = _stored(folder / MARKER, "settings") if (folder / MARKER).is_file() else {}
-    begun = {key: there.get(key, usual) for key, usual in OPEN.items()} | _unsaid(folder)
+    usuals = _usuals(config)
+    before = {key: NEWER[key][0] for key in usuals if there and key in NEWER}
+    begun = {key: there.get(key, before.get(key, usual)) for key, usual in usuals.items()} | _unsaid(folder)
     begun = {key: value for key, value in begun.items() if getattr(config, key, "") is None}
-    for key, usual in OPEN.items():
+    for key, usual in usuals.items():
         if (value := begun.get(key, usual)) != usual:
             how = f"--no-{key}" if value is False else f"--{key} {value}"
             tell(f"{folder} was begun with {how} and goes on so; for another run choose another --out")
     return replace(config, **begun)
+
+
+def _usuals(config: Settings) -> dict[str, object]:
+    """What `OPEN` comes to with these settings."""
+    decide = {"decide": config.usual_decide} if isinstance(config, Search | Compare) else {}
+    return {**OPEN, **decide}
 
 
 def _unsaid(folder: Path) -> dict[str, Any]:
@@ -192,7 +200,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 def identity(config: Settings) -> dict[str, Any]:
     """The settings that make a run the run it is."""
     settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
-    settings |= {key: value for key, value in OPEN.items() if key in settings and settings[key] is None}
+    settings |= {key: value for key, value in _usuals(config).items() if key in settings and settings[key] is None}
     return {key: value for key, value in settings.items() if value not in NEWER.get(key, ())}
 
 

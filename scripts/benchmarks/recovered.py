@@ -33,11 +33,12 @@ from rlprune.workloads.workload import Workload, open_workload
 
 EPOCHS, SEEDS, EVALUATIONS = 6, 3, 150
 OURS = ("uniform", "sensitivity", "additive-dp", "cma-es", "mutate", "ppo-frozen", "ppo")
-BLOCKS, TUNED = "ppo with blocks", "ppo with tunings"
+BLOCKS, TUNED, SEARCH = "ppo with blocks", "ppo with tunings", "rlprune search"
 TUNINGS = 24
 """Brief fine-tunings of `ppo with tunings`, half as many four times as long."""
-METHODS = (*OURS, BLOCKS, TUNED, *PEERS, "FastNAS")
+METHODS = (*OURS, BLOCKS, TUNED, SEARCH, *PEERS, "FastNAS")
 CONTROLS = ("mutate", "ppo-frozen")
+MINE = ("ppo", BLOCKS, TUNED, SEARCH)
 LATENCY = ("--backend", "onnxruntime", "--threads", "1")
 
 
@@ -97,7 +98,7 @@ def main() -> None:
 
 def ours(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
     """Our methods under the budget."""
-    compare(cell, given, folder.with_name(f"{folder.name}-ours"), ",".join(OURS))
+    compare(cell, given, folder.with_name(f"{folder.name}-ours"), ",".join(OURS), "--decide", "channels")
 
 
 def blocks(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
@@ -108,10 +109,20 @@ def blocks(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
 
 def tunings(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
     """PPO whose search goes on with what brief fine-tunings leave, as `rlprune search --tunings` does."""
+    search(cell, given, folder, "tunings", "--tunings", str(TUNINGS))
+
+
+def searches(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
+    """What `rlprune search` ends on by default, which is the best of several plans after a brief fine-tuning."""
+    search(cell, given, folder, "searches")
+
+
+def search(cell: Cell, given: argparse.Namespace, folder: Path, part: str, *more: str) -> None:
+    """One search a seed."""
     for seed in range(SEEDS):
-        words = [*cell.words(given), "--tunings", str(TUNINGS), "--evaluations", str(EVALUATIONS)]
-        words += ["--finetune-epochs", str(EPOCHS), "--seed", str(seed)]
-        command("search", *words, "--out", str(folder.with_name(f"{folder.name}-tunings-{seed}")))
+        words = [*cell.words(given), "--evaluations", str(EVALUATIONS), "--finetune-epochs", str(EPOCHS)]
+        words += ["--seed", str(seed), *more]
+        command("search", *words, "--out", str(folder.with_name(f"{folder.name}-{part}-{seed}")))
 
 
 def compare(cell: Cell, given: argparse.Namespace, folder: Path, methods: str, *more: str) -> None:
@@ -155,7 +166,7 @@ def fine_tuned(
     return evaluate(smaller, workload.data.test, device=workload.device)[1]
 
 
-PARTS = {"ours": ours, "blocks": blocks, "tunings": tunings, "theirs": theirs}
+PARTS = {"ours": ours, "blocks": blocks, "searches": searches, "tunings": tunings, "theirs": theirs}
 
 
 def collected(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -165,11 +176,11 @@ def collected(cell: Cell, folder: Path) -> dict[str, Any]:
         path = folder.with_name(f"{folder.name}-{part}") / "cells.csv"
         if path.is_file():
             tables.append(pd.read_csv(path).assign(**{"method": name} if name else {}))
-    results = [folder.with_name(f"{folder.name}-tunings-{seed}") / "result.json" for seed in range(SEEDS)]
-    found = [json.loads(path.read_text()) for path in results if path.is_file()]
-    if found:
-        names = {"oneshot_accuracy": "test_accuracy", "finetuned_accuracy": "tuned_accuracy"}
-        tables.append(pd.DataFrame(found).rename(columns=names).assign(method=TUNED))
+    for part, name in (("tunings", TUNED), ("searches", SEARCH)):
+        results = [folder.with_name(f"{folder.name}-{part}-{seed}") / "result.json" for seed in range(SEEDS)]
+        if found := [json.loads(path.read_text()) for path in results if path.is_file()]:
+            names = {"oneshot_accuracy": "test_accuracy", "finetuned_accuracy": "tuned_accuracy"}
+            tables.append(pd.DataFrame(found).rename(columns=names).assign(method=name))
     if not tables:
         return {}
     grouped = pd.concat(tables).groupby("method", sort=False)
@@ -234,8 +245,8 @@ def said(known: list[dict[str, dict[str, Any]]], of: int) -> str:
             parts.append(f"`ppo` against `{rival}`: {_ahead(pairs)}.")
     pairs = []
     for records in known:
-        rivals = [record for name, record in records.items() if name not in (*CONTROLS, "ppo", BLOCKS, TUNED)]
-        mine = [record for name, record in records.items() if name in ("ppo", BLOCKS, TUNED)]
+        mine = [record for name, record in records.items() if name in MINE]
+        rivals = [record for name, record in records.items() if name not in (*MINE, *CONTROLS)]
         if rivals and mine:
             pairs.append(tuple(max(some, key=lambda record: record["tuned_accuracy"]) for some in (mine, rivals)))
     if pairs:

@@ -41,7 +41,7 @@ def test_a_setting_that_is_newer_leaves_older_runs_as_they_were(tmp_path: Path) 
 
 def test_a_run_that_an_older_version_began_goes_on_as_it_was_begun(tmp_path: Path) -> None:
     """It does not mention how weights decay, and all images had the same decay then."""
-    run, newer = tmp_path / "run", replace(CONFIG, distill=True)
+    run, newer = tmp_path / "run", replace(CONFIG, distill=True, decide="channels")
     older = replace(newer, weight_decay=5e-4)
     assert as_begun(run, CONFIG) == newer
     RunFolder(run, CONFIG)
@@ -62,7 +62,8 @@ def test_a_run_that_an_older_version_began_goes_on_as_it_was_begun(tmp_path: Pat
 def test_a_run_without_a_teacher_goes_on_without_one_unless_somebody_asks_for_it(tmp_path: Path) -> None:
     """Such are all of version 0.1.0 whose command did not say --distill."""
     run, told = tmp_path / "run", list[str]()
-    without, taught = replace(CONFIG, distill=False), replace(CONFIG, distill=True)
+    usual = replace(CONFIG, decide="channels")
+    without, taught = replace(usual, distill=False), replace(usual, distill=True)
     RunFolder(run, without)
     assert as_begun(run, CONFIG, told.append) == without
     assert told == [f"{run} was begun with --no-distill and goes on so; for another run choose another --out"]
@@ -77,7 +78,7 @@ def test_a_run_without_a_teacher_goes_on_without_one_unless_somebody_asks_for_it
 def test_a_comparison_of_the_methods_that_were_usual_once_goes_on_with_these(tmp_path: Path) -> None:
     run, told = tmp_path / "run", list[str]()
     here = Compare(model="vgg16", budget=0.3)
-    once = replace(here, methods="uniform,ppo", distill=True)
+    once = replace(here, methods="uniform,ppo", distill=True, decide="channels")
     RunFolder(run, once)
     assert as_begun(run, here, told.append) == once
     assert told == [f"{run} was begun with --methods uniform,ppo and goes on so; for another run choose another --out"]
@@ -86,8 +87,28 @@ def test_a_comparison_of_the_methods_that_were_usual_once_goes_on_with_these(tmp
     assert names[names.index("sensitivity") + 1] == "additive-dp"
 
 
+@pytest.mark.parametrize("make", [Search, Compare])
+def test_under_a_latency_blocks_may_go_but_in_runs_that_were_begun_without(tmp_path: Path, make: Any) -> None:
+    given, told = make(model="resnet20", budget="latency=0.3"), list[str]()
+    usual = as_begun(tmp_path / "new", given)
+    assert usual.decisions == given.decisions == ["channels", "blocks"]
+    RunFolder(tmp_path / "new", usual)
+    assert as_begun(tmp_path / "new", given, told.append) == usual
+    assert not told
+    alone = replace(given, decide="channels")
+    RunFolder(tmp_path / "old", alone)
+    assert "decide" not in json.loads((tmp_path / "old" / "state" / "run.json").read_text())["settings"]
+    assert as_begun(tmp_path / "old", given, told.append).decisions == ["channels"]
+    assert told == [
+        f"{tmp_path / 'old'} was begun with --decide channels and goes on so; for another run choose another --out"
+    ]
+    with pytest.raises(UserError, match="decide"):
+        RunFolder.check(tmp_path / "old", usual)
+    assert make(model="resnet20", budget="macs=0.3").decisions == ["channels"]
+
+
 def test_who_leaves_the_teacher_open_has_one(tmp_path: Path) -> None:
-    taught, told = replace(CONFIG, distill=True), list[str]()
+    taught, told = replace(CONFIG, distill=True, decide="channels"), list[str]()
     assert CONFIG.distills
     assert as_begun(tmp_path / "run", CONFIG, told.append) == taught
     assert default_folder(CONFIG) == default_folder(taught) != default_folder(replace(CONFIG, distill=False))
