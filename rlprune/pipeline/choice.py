@@ -42,7 +42,7 @@ def candidates(name: str, counts: np.ndarray, prepared: Prepared, projector: Bud
         prepared: base plans and sensitivities under the only budget.
         projector: budget and cost as they are now.
     """
-    kinds = KINDS[: number_of_kinds(projector.budget)]
+    kinds = [kind.replace("rule", "sensitivity") for kind in KINDS[: number_of_kinds(projector.budget)]]
     plans = dict(zip((*kinds, "without blocks"), prepared.starts[0], strict=False))
     plans |= {"additive-dp": additive_optimum(prepared.sensitivity, projector), name: counts}
     spec, found = replace(prepared.specs[0], projector=projector), dict[tuple[int, ...], tuple[str, np.ndarray]]()

@@ -31,7 +31,7 @@ def test_the_plan_with_the_lowest_loss_after_tuning_is_pruned(chosen: Any) -> No
     assert sorted(table["loss"]) == pytest.approx([row["loss"] for row in choice], abs=1e-6)
     best = table.loc[table["loss"].idxmin()]
     assert best["counts"] == kept_counts(chosen.folder)
-    assert {"rule", "additive-dp"} <= {row["plan"] for row in choice}
+    assert {"sensitivity", "additive-dp"} <= {row["plan"] for row in choice}
     assert (table["macs_ratio"] <= 0.15).all()
     # Its one-shot loss, which may have been measured for this report alone.
     known = {row["counts"]: float(row["loss"]) for row in episodes(chosen.folder)}

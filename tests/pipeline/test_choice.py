@@ -47,13 +47,14 @@ def test_every_plan_is_there_once_under_its_first_name() -> None:
     projector = ready.specs[0].projector
     found = candidates("ppo", np.array([7, 4, 5]), ready, projector)
     assert {name: tuple(plan) for name, plan in found.items()} == {
-        "rule": (8, 4, 4),
+        "sensitivity": (8, 4, 4),
         "uniform": (6, 6, 4),
         "additive-dp": (8, 3, 8),
         "ppo": (7, 4, 5),
     }
-    assert list(candidates("ppo", np.array([6, 6, 4]), ready, projector)) == ["rule", "uniform", "additive-dp"]
-    assert list(candidates("ppo", np.array([8, 4, 4]), prepared((8, 4, 4)), projector)) == ["rule", "additive-dp"]
+    names = ["sensitivity", "uniform", "additive-dp"]
+    assert list(candidates("ppo", np.array([6, 6, 4]), ready, projector)) == names
+    assert list(candidates("ppo", np.array([8, 4, 4]), prepared((8, 4, 4)), projector)) == [names[0], names[2]]
 
 
 def test_what_the_budget_no_longer_admits_is_projected_anew() -> None:
