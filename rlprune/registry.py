@@ -170,14 +170,12 @@ def split(text: str) -> list[str]:
 
 
 def describe(kind: str) -> list[dict[str, str]]:
-    """What people want to know of every method of a kind: name, kind, settings, needs, paper, summary, example."""
+    """What people want to know of every method of a kind: name, settings, needs, paper, claim, summary, example."""
     rows = []
     for name in names(kind):
         method = find(kind, name)
         summary, _, rest = inspect.getdoc(method).partition("\n")  # type: ignore[union-attr]
-        paper = next(
-            (line.removeprefix("Paper: ") for line in rest.strip().split("\n\n") if line.startswith("Paper: ")), ""
-        )
+        parts = rest.strip().split("\n\n")
         defaults = {entry.name: entry.default for entry in fields(method) if entry.default is not MISSING}
         rows.append(
             {
@@ -185,9 +183,15 @@ def describe(kind: str) -> list[dict[str, str]]:
                 "kind": kind,
                 "settings": ",".join(f"{key}={value}" for key, value in defaults.items()),
                 "needs": ", ".join(method.needs),
-                "paper": " ".join(paper.split()),
+                "paper": _part(parts, "Paper: "),
+                "claim": _part(parts, "Claim: "),
                 "summary": summary,
                 "example": KINDS[kind].example.format(name),
             }
         )
     return rows
+
+
+def _part(parts: list[str], label: str) -> str:
+    """What a docstring says in a paragraph with a label."""
+    return next((" ".join(part.removeprefix(label).split()) for part in parts if part.startswith(label)), "")

@@ -74,6 +74,13 @@ def test_every_method_tells_what_people_want_to_know(kind: str, name: str) -> No
     assert registry.make(kind, f"{name}:{row['settings']}") == registry.make(kind, name)
 
 
+def test_what_a_paper_claims_is_told_apart_from_the_paper() -> None:
+    rows = {row["name"]: row for row in registry.describe("criterion")}
+    assert rows["l1"]["paper"].endswith("arXiv 1608.08710")
+    assert rows["l1"]["claim"].startswith("VGG-16 and ResNet-110 on CIFAR-10 with 34 and 38 % fewer MACs")
+    assert not rows["random"]["claim"]
+
+
 def test_settings_have_the_types_of_their_fields(elsewhere: None) -> None:
     assert registry.make("criterion", "mine") == Elsewhere()
     given = registry.make("criterion", "mine:times=3,rate=1e-2, deep=true,how=down")

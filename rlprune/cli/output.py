@@ -246,7 +246,8 @@ def _methods(result: Result, console: Console) -> None:
         for row in rows:
             settings = f":{row['settings']}" if row["settings"] else ""
             console.print(Text.assemble("  ", (row["name"], "bold cyan"), (settings, "dim")))
-            facts = [row["summary"], *([f"needs {row['needs']}"] if row["needs"] else []), row["paper"], row["example"]]
+            needs, claim = f"needs {row['needs']}" * bool(row["needs"]), f"claimed: {row['claim']}" * bool(row["claim"])
+            facts = [row["summary"], needs, row["paper"], claim, row["example"]]
             for fact in filter(None, facts):
                 console.print(Padding(Text(fact, "dim" if fact == row["example"] else ""), (0, 0, 0, 6)))
         console.print()

@@ -15,6 +15,8 @@ class L1(Criterion):
     """Sum over a group's producing layers of ‖filter‖₁, each layer scaled to mean 1.
 
     Paper: Li et al., Pruning Filters for Efficient ConvNets, 2017, arXiv 1608.08710
+
+    Claim: VGG-16 and ResNet-110 on CIFAR-10 with 34 and 38 % fewer MACs at close to their accuracy, after retraining.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

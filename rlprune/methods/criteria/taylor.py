@@ -25,6 +25,8 @@ class Taylor(Criterion):
 
     Paper: Molchanov et al., Importance Estimation for Neural Network Pruning, 2019, arXiv 1906.10771
 
+    Claim: ResNet-101 on ImageNet with 40 % fewer MACs loses 0.02 points, pruned step by step while it is fine-tuned.
+
     Attributes:
         order: 1, a weight adds g w (equation 8 of the paper); 2, it adds g w - w (H w) / 2 (equation 7), where the
             product of the Hessian with all weights takes a second backward pass. Each layer is scaled to mean 1.
