@@ -95,21 +95,26 @@ def filters(graph: Graph, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def filter_norms(module: nn.Module, graph: Graph, order: int) -> np.ndarray:
+def filters_of(module: nn.Module, graph: Graph) -> dict[str, Tensor]:
+    """Layer -> (output channels, weights of each) as they are; see `filters`."""
+    return filters(graph, dict(module.named_parameters(remove_duplicate=False)))
+
+
+def filter_norms(module: nn.Module, graph: Graph, order: float) -> np.ndarray:
     """(all groups' channels,) norms of the given order of the filters that produce a channel."""
-    rows = filters(graph, dict(module.named_parameters(remove_duplicate=False)))
+    rows = filters_of(module, graph)
     norms = {name: torch.linalg.vector_norm(row, order, dim=1).cpu().numpy() for name, row in rows.items()}
     return sum_over_producers(graph, norms)
 
 
-def sum_over_producers(graph: Graph, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Add up one number per output channel of every producing layer, each layer scaled to mean 1.
-
-    The scaling lets layers that are tied by a residual sum speak with equal weight.
+def sum_over_producers(graph: Graph, values: dict[str, np.ndarray], scaled: bool = True) -> np.ndarray:
+    """Add up one number per output channel of every producing layer.
 
     Args:
         graph: structure of the network.
         values: layer -> (its output channels,) non-negative numbers.
+        scaled: scale each layer to mean 1, so that layers that are tied by a residual sum speak with equal weight;
+            not where the numbers have a unit of their own, such as that of the loss.
 
     Returns:
         (all groups' channels,) sums.
@@ -127,5 +132,5 @@ def sum_over_producers(graph: Graph, values: dict[str, np.ndarray]) -> np.ndarra
                     "scores: its weights are too large, use a checkpoint from before it diverged"
                 )
             mine = axis.slots >= 0
-            np.add.at(total, axis.slots[mine], value[mine] / max(value.mean(), 1e-12))
+            np.add.at(total, axis.slots[mine], value[mine] / (max(value.mean(), 1e-12) if scaled else 1))
     return total
