@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scoring import BATCH as IMAGES
+from scoring import coupled, scores_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlprune import registry
 from rlprune.errors import UserError
 from rlprune.graph.structure import Graph
-from rlprune.methods.criteria import taylor
+from rlprune.methods.criteria import base_gradients
 from rlprune.methods.criteria.base import score_channels
 from rlprune.tracing.build import build_graph
 
@@ -129,7 +131,7 @@ def test_taylor_of_the_second_order() -> None:
 def test_taylor_in_parts_is_taylor_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six images, four at a time: the mean loss is 4/6 of the first part's and 2/6 of the second's."""
     whole, seen = score_channels(name, NET, graph(), BATCH), []
-    monkeypatch.setattr(taylor, "PIXELS", 4 * 2 * 2)
+    monkeypatch.setattr(base_gradients, "PIXELS", 4 * 2 * 2)
     hook = NET.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     parts = score_channels(name, NET, graph(), BATCH)
     hook.remove()
@@ -145,16 +147,54 @@ def test_taylor_of_the_second_order_needs_second_derivatives() -> None:
     assert len(score_channels("taylor", net, found, BATCH)) == 4
 
 
-def test_taylor_leaves_the_network_alone() -> None:
-    net = copy.deepcopy(NET).train()
-    net.two.requires_grad_(False)
+@pytest.mark.parametrize("name", registry.names("criterion"))
+def test_the_network_is_left_alone(name: str) -> None:
+    if name == "bn-scale":
+        pytest.skip("has groups without batch norm")
+    net, other = coupled().train(), coupled()
+    net.get_submodule("wide").requires_grad_(False)
     before = copy.deepcopy(net.state_dict())
-    scores = score_channels("taylor", net, graph(), BATCH)
-    assert scores == pytest.approx(score_channels("taylor", NET, graph(), BATCH))
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    for group, scores in scores_of(name, net).items():
+        assert scores == pytest.approx(scores_of(name, other)[group])
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
-    assert net.training
-    assert not net.two.weight.requires_grad
+    assert all(parameter.requires_grad != key.startswith("wide") for key, parameter in net.named_parameters())
+    assert all(layer.training and not layer._forward_pre_hooks and not layer._forward_hooks for layer in net.modules())
+
+
+ORDERS = {"stem": [2, 0, 3, 1], "wide": [5, 3, 1, 0, 2, 4], "left": [2, 0, 1], "hidden": [1, 2, 0]}
+
+
+def reordered() -> nn.Module:
+    """`coupled` with the channels of some groups in another order, and otherwise the same."""
+    net: Any = coupled()
+    stem, wide, left, hidden = (torch.tensor(order) for order in ORDERS.values())
+    both = torch.cat([left, torch.tensor([3, 4])])
+    made = {"stem": stem, "stem_norm": stem, "body": stem, "wide": wide, "depth": wide, "left": left, "hidden": hidden}
+    read = {"body": stem, "wide": stem, "left": wide, "right": wide, "grouped": both, "last": hidden}
+    with torch.no_grad():
+        for name, order in made.items():
+            for key, tensor in net.get_submodule(name).state_dict().items():
+                tensor.copy_(tensor[order] if key != "num_batches_tracked" else tensor)
+        for name, order in read.items():
+            weight = net.get_submodule(name).weight
+            weight.copy_(weight[:, order])
+    torch.testing.assert_close(net(IMAGES[0]), coupled()(IMAGES[0]))
+    return net  # type: ignore[no-any-return]
+
+
+WITHOUT_DRAWING = [
+    {"pfp": "pfp:positions=0"}.get(name, name) for name in registry.names("criterion") if name not in ("random", "obd")
+]
+
+
+@pytest.mark.parametrize("name", [*WITHOUT_DRAWING, "obd:second=exact", "norm:p=3", "activation:of=std"])
+def test_scores_go_with_their_channels(name: str) -> None:
+    if name == "bn-scale":
+        pytest.skip("has groups without batch norm")
+    scores, others = scores_of(name, coupled()), scores_of(name, reordered())
+    for group in scores:
+        assert others[group] == pytest.approx(scores[group][ORDERS.get(group, slice(None))], rel=1e-4, abs=1e-8)
 
 
 def test_random_is_the_seeds() -> None:
