@@ -85,6 +85,17 @@ class Train(Training, Run, Data, NewNetwork):
     """Settings of ``train``."""
 
     out: Path | None = setting(None, help="file for the weights", unset="MODEL-DATA.safetensors")
+    snapshots: int | None = setting(
+        None,
+        help="how often the weights on the way are written, evenly spaced, to a folder beside that file, for the "
+        "criteria kmp and kgp",
+        unset="never",
+        minimum=3,
+    )
+
+    def __post_init__(self) -> None:
+        if self.snapshots is not None and self.epochs == 0:
+            raise UserError(f"--snapshots {self.snapshots}: there is nothing on the way of --epochs 0")
 
 
 @dataclass(frozen=True, kw_only=True)

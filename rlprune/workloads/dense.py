@@ -1,7 +1,7 @@
 """The dense network: trained, or taken from the user's cache."""
 
 import hashlib
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ def fit(
     stage: str = "",
     teacher: nn.Module | None = None,
     images: ImageSet | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train a module on a workload's training images.
 
@@ -109,6 +110,7 @@ def fit(
         stage: what this is called to whoever watches.
         teacher: see `rlprune.training.loop.train`.
         images: those of the training images that it learns from; all of them by default.
+        on_step: called after every step with the steps done and the steps in all.
 
     Returns:
         One record an epoch.
@@ -128,6 +130,8 @@ def fit(
             name = stage or ("fine-tuning" if recovery else "training the dense network")
             progress.stage(name, total, done - 1)
         progress.update(done, **facts)
+        if on_step:
+            on_step(done, total)
 
     state.parent.mkdir(parents=True, exist_ok=True)
     schedule = (recovery and getattr(given, "schedule", None)) or USUAL
