@@ -1,9 +1,11 @@
 """Networks of a few channels for criteria, and what they are scored by."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rlprune.methods.criteria.base import score_channels
@@ -87,3 +89,26 @@ def conv(weight: Any, **settings: Any) -> nn.Conv2d:
 def head(channels: int, classes: int = 2) -> list[nn.Module]:
     """What makes classes of so many channels."""
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+
+
+def write_snapshots(net: nn.Module, folder: Path) -> Path:
+    """Snapshots of a training that ends near the weights of a network, with a change that dies out."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(5)
+    weights = {name: value for name, value in net.state_dict().items() if value.is_floating_point()}
+    change = {name: torch.randn_like(value) for name, value in weights.items()}
+    for step in range(6):
+        moved = {name: (weights[name] + 0.5**step * change[name]).contiguous() for name in weights}
+        save_file(moved, folder / f"{step}.safetensors")
+    return folder
+
+
+NEEDED = {"kmp": "kmp:snapshots={snapshots}", "kgp": "kgp:snapshots={snapshots}"}
+"""Criteria that do not work without settings."""
+
+
+def with_needs(name: str, net: nn.Module, folder: Path) -> str:
+    """A criterion with the settings that it does not work without, for a network."""
+    if name not in NEEDED:
+        return name
+    return NEEDED[name].format(snapshots=write_snapshots(net, folder / "snapshots"))
