@@ -107,6 +107,11 @@ def peak(case: Case, side: str) -> float:
         runner = SliceRunner(module, graph, images[: case.calibration], CHUNK)
         for kept in plans:
             runner.logits(kept, images[case.calibration :])
+    return peak_memory()
+
+
+def peak_memory() -> float:
+    """MiB that this process has held at its peak."""
     # Unlike getrusage this does not know of the process that started this one.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 1024
