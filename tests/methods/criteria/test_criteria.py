@@ -19,6 +19,8 @@ from rlprune.methods.criteria import base_gradients
 from rlprune.methods.criteria.base import score_channels
 from rlprune.tracing.build import build_graph
 
+NEED_BATCH_NORM = ("bn-scale", "scop")
+
 
 class Residual(nn.Module):
     """One group of two channels from two layers, and one of three channels."""
@@ -150,7 +152,7 @@ def test_taylor_of_the_second_order_needs_second_derivatives() -> None:
 
 @pytest.mark.parametrize("name", registry.names("criterion"))
 def test_the_network_is_left_alone(name: str, tmp_path: Path) -> None:
-    if name == "bn-scale":
+    if name in NEED_BATCH_NORM:
         pytest.skip("has groups without batch norm")
     net, other = coupled().train(), coupled()
     name = with_needs(name, other, tmp_path)
@@ -195,7 +197,7 @@ WITHOUT_DRAWING = [
 
 @pytest.mark.parametrize("name", [*WITHOUT_DRAWING, "obd:second=exact", "norm:p=3", "activation:of=std"])
 def test_scores_go_with_their_channels(name: str, tmp_path: Path) -> None:
-    if name == "bn-scale":
+    if name in NEED_BATCH_NORM:
         pytest.skip("has groups without batch norm")
     scores, others = (scores_of(with_needs(name, net, tmp_path), net) for net in (coupled(), reordered()))
     for group in scores:
@@ -212,7 +214,7 @@ def test_random_is_the_seeds() -> None:
 @pytest.mark.parametrize("name", registry.names("criterion"))
 def test_scores_of_real_networks(network: nn.Module, name: str, tmp_path: Path) -> None:
     found = build_graph(network, torch.zeros(1, 3, 32, 32))
-    if name == "bn-scale" and not hasattr(network, "conv1") and not hasattr(network, "features"):
+    if name in NEED_BATCH_NORM and not hasattr(network, "conv1") and not hasattr(network, "features"):
         pytest.skip("has groups without batch norm")
     name = with_needs(name, network, tmp_path)
     scores = score_channels(name, network, found, (torch.randn(4, 3, 32, 32), torch.arange(4)))

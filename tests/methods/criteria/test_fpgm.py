@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from scoring import conv, coupled, head, scores_of
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ def test_distances_are_those_of_the_filters_and_not_of_their_norms() -> None:
     assert layer_scores(filters) == pytest.approx(sums / sums.mean())
 
 
+@settings(deadline=None, max_examples=15)
 @given(some.floats(-100, 100), some.integers(0, 100))
 def test_moving_all_filters_changes_nothing(step: float, seed: int) -> None:
     filters = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
