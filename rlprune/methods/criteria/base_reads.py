@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rlprune.errors import UserError
 from rlprune.graph.structure import WHOLE, Graph
 from rlprune.methods.criteria.base_gradients import chunks, slices
+from rlprune.utils.modules import CONVOLUTIONS, TRANSPOSED
 
 Look = Callable[[nn.Module, Tensor, np.ndarray], Tensor | None]
 """A layer, its input, and the (inputs,) positions of what it reads in the list of all groups' channels -> another
@@ -48,27 +49,28 @@ def by_image(layer: nn.Module, features: Tensor, images: int) -> Tensor:
     return last.reshape(images, -1, last.shape[-1])
 
 
-def read_slots(graph: Graph) -> dict[str, np.ndarray]:
+def read_slots(module: nn.Module, graph: Graph) -> dict[nn.Module, np.ndarray]:
     """Layer -> (inputs,) positions in the list of all groups' channels, or `WHOLE`, for the layers that read any."""
-    return {axis.layer: axis.slots for axis in graph.axes if axis.side == "in"}
+    # What is no layer is a parameter of its own, which nobody can be seen to read for.
+    layers = dict(module.named_modules())
+    return {layers[axis.layer]: axis.slots for axis in graph.axes if axis.side == "in" and axis.layer in layers}
 
 
-def tied_slots(module: nn.Module, graph: Graph) -> dict[str, np.ndarray]:
+def tied_slots(module: nn.Module, graph: Graph) -> dict[nn.Module, np.ndarray]:
     """The same for grouped and depthwise layers whose inputs are channels of the group that they make."""
-    read, tied = read_slots(graph), {}
-    for axis in graph.axes:
-        if axis.side == "out" and axis.layer in graph.weights and axis.layer not in read:
-            layer = module.get_submodule(axis.layer)
-            if (groups := getattr(layer, "groups", 1)) > 1:
-                # All outputs of a group of filters go together, and with them all that these read.
-                firsts = axis.slots.reshape(groups, -1)[:, 0]
-                tied[axis.layer] = np.repeat(firsts, layer.in_channels // groups)  # type: ignore[operator, arg-type]
-    return tied
+    read, layers = read_slots(module, graph), dict(module.named_modules())
+    made = {layers[axis.layer]: axis.slots for axis in graph.axes if axis.side == "out" and axis.layer in layers}
+    return {
+        # All outputs of a group of filters go together, and with them all that these read.
+        layer: np.repeat(slots.reshape(layer.groups, -1)[:, 0], layer.in_channels // layer.groups)
+        for layer, slots in made.items()
+        if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)) and layer.groups > 1 and layer not in read
+    }
 
 
 @contextmanager
 def watching(
-    module: nn.Module, graph: Graph, look: Look, name: str, more: dict[str, np.ndarray] | None = None
+    module: nn.Module, graph: Graph, look: Look, name: str, more: dict[nn.Module, np.ndarray] | None = None
 ) -> Iterator[None]:
     """Within, what layers read of groups' channels is looked at, or changed.
 
@@ -95,9 +97,8 @@ def watching(
         return called
 
     with ExitStack() as stack:
-        for layer, slots in (read_slots(graph) | (more or {})).items():
-            handle = module.get_submodule(layer).register_forward_pre_hook(hook(slots))
-            stack.callback(handle.remove)
+        for layer, slots in (read_slots(module, graph) | (more or {})).items():
+            stack.callback(layer.register_forward_pre_hook(hook(slots)).remove)
         yield
     for group in graph.groups:
         if not seen[group.start : group.start + group.channels].all():

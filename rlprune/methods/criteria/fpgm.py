@@ -24,8 +24,10 @@ class GeometricMedian(Criterion):
 
     def score(self, module: nn.Module, graph: Graph, context: ScoringContext) -> np.ndarray:
         """See `Criterion.score`."""
+        layers = dict(module.named_modules())
         distances = {
-            layer: _distances(rows, getattr(module.get_submodule(layer), "groups", 1)).sum(1).numpy()
+            # What is no layer is a parameter of its own.
+            layer: _distances(rows, getattr(layers.get(layer), "groups", 1)).sum(1).numpy()
             for layer, rows in filters_of(module, graph).items()
         }
         return sum_over_producers(graph, distances)

@@ -235,6 +235,24 @@ def test_layers_whose_weight_is_computed_do_not_count() -> None:
         assert len(score_channels(name, net, found, BATCH)) == 2
 
 
+class Bare(nn.Module):
+    """Its first filters are a parameter of the network itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.two, self.last = nn.Parameter(torch.randn(4, 3, 1, 1)), nn.Conv2d(4, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.two(F.conv2d(x, self.kernel).relu()).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["l1", "fpgm", "activation", "pfp", "taylor", "snip", "obd", "group-fisher"])
+def test_filters_without_a_layer(name: str) -> None:
+    scores = scores_of(name, Bare().eval())
+    assert {group: len(mine) for group, mine in scores.items()} == {"kernel": 4, "two": 3}
+    assert all((mine > 0).any() for mine in scores.values())
+
+
 def test_unknown_name() -> None:
     with pytest.raises(UserError, match="unknown criterion 'tailor': did you mean 'taylor'"):
         score_channels("tailor", NET, graph(), BATCH)
