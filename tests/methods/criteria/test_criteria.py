@@ -15,8 +15,10 @@ from torch.nn import functional as F
 from rlprune import registry
 from rlprune.errors import UserError
 from rlprune.graph.structure import Graph
+from rlprune.graph.surgery import prune
 from rlprune.methods.criteria import base_gradients
 from rlprune.methods.criteria.base import score_channels
+from rlprune.plans.counts import top_mask
 from rlprune.tracing.build import build_graph
 
 NEED_BATCH_NORM = ("bn-scale", "scop")
@@ -164,6 +166,19 @@ def test_the_network_is_left_alone(name: str, tmp_path: Path) -> None:
     assert all(parameter.grad is None for parameter in net.parameters())
     assert all(parameter.requires_grad != key.startswith("wide") for key, parameter in net.named_parameters())
     assert all(layer.training and not layer._forward_pre_hooks and not layer._forward_hooks for layer in net.modules())
+
+
+@pytest.mark.parametrize("name", registry.names("criterion"))
+def test_the_channels_that_score_highest_are_left(name: str, tmp_path: Path) -> None:
+    if name in NEED_BATCH_NORM:
+        pytest.skip("has groups without batch norm")
+    net = coupled()
+    found = build_graph(net, IMAGES[0][:1])
+    scores = score_channels(with_needs(name, net, tmp_path), net, found, IMAGES)
+    smaller: Any = prune(net, found, top_mask(found, found.sizes - 1, scores))
+    assert smaller(IMAGES[0]).shape == (6, 2)
+    stay = np.sort(np.argsort(-found.split(scores)[0], kind="stable")[:3])
+    assert torch.equal(smaller.stem_norm.weight, net.get_parameter("stem_norm.weight")[torch.from_numpy(stay)])
 
 
 ORDERS = {"stem": [2, 0, 3, 1], "wide": [5, 3, 1, 0, 2, 4], "left": [2, 0, 1], "hidden": [1, 2, 0]}
