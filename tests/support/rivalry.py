@@ -60,6 +60,35 @@ def make_problem(
     return AllocationProblem(cache or make_cache(loss, groups, width), workload, projector, method, seed, evaluations)
 
 
+def problem_of(
+    net: nn.Module,
+    example: torch.Tensor,
+    budget: Any,
+    *,
+    scores: np.ndarray | None = None,
+    batch: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> AllocationProblem:
+    """What a method gets to see of a network, where the loss of every plan is the share of channels that go.
+
+    Args:
+        net: in eval mode.
+        example: an input.
+        budget: as `parse_budget` reads it.
+        scores: (all groups' channels,) of the criterion; of no account by default.
+        batch: calibration images and labels; the example and a label 0 by default.
+    """
+    graph = build_graph(net.eval(), example)
+    cost = build_cost(graph)
+    images, labels = batch or (example, torch.zeros(len(example), dtype=torch.long))
+    workload: Any = SimpleNamespace(module=net, graph=graph, cost=cost, calibration=lambda: (images, labels))
+    known = Known(
+        lambda counts: 1 - counts.sum() / graph.sizes.sum(), np.zeros(graph.sizes.sum()) if scores is None else scores
+    )
+    return AllocationProblem(
+        EvaluationCache(known), workload, BudgetProjector(cost, parse_budget(budget)), "method", 0, 99
+    )
+
+
 @cache
 def make_workload(groups: int = 3, width: int = 8) -> Any:
     """A chain of 1x1 convolutions of `width` channels; for three of 8 it is the toy network of `toys.py`."""
