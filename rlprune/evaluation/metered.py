@@ -15,6 +15,10 @@ from rlprune.tasks.base import Evaluation
 Logged = Callable[[np.ndarray, Evaluation, float], None]
 
 
+def _unscored(criterion: str) -> np.ndarray:
+    raise RuntimeError(f"nobody has said how to score by {criterion}: EvaluationCache(..., score=...)")
+
+
 @dataclass
 class EvaluationCache:
     """Every plan that anybody has measured: run once, and charged in full to everyone who asks for it.
@@ -23,11 +27,16 @@ class EvaluationCache:
         evaluator: scores plans, and remembers them.
         seconds: how long each of them took, by kept counts.
         on_new: told the counts, the evaluation and the seconds of every plan that had to be run.
+        score: a criterion by its name, maybe with settings -> (all groups' channels,) scores of the dense network, for
+            methods that share out by another criterion than the one that says which channels stay.
+        scored: scores by criterion, with the seconds that they took.
     """
 
     evaluator: Evaluator
     seconds: dict[tuple[int, ...], float] = field(default_factory=dict)
     on_new: Logged = lambda counts, evaluation, seconds: None
+    score: Callable[[str], np.ndarray] = _unscored
+    scored: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
 
     def __call__(self, counts: np.ndarray) -> tuple[Evaluation, float]:
         """The evaluation of (groups,) kept counts, and the seconds it takes."""
@@ -87,7 +96,7 @@ class AllocationProblem:
         self.result = Evaluation(np.inf, 0.0)
         self.curve: dict[int, float] = {}
         self._choosing = False
-        self._charged = self._waited = 0.0
+        self._charged = self._waited = self._borrowed = 0.0
         self._start = time.perf_counter()
 
     @property
@@ -130,6 +139,23 @@ class AllocationProblem:
             self.best, self.result = np.array(counts), evaluation
         self.curve[len(self.seen)] = self.result.loss
 
+    def scores_by(self, criterion: str) -> np.ndarray:
+        """(all groups' channels,) scores by a criterion of the method's own, whatever says which channels stay.
+
+        Args:
+            criterion: its name, maybe with settings.
+
+        Raises:
+            UserError: it does not apply to this network.
+        """
+        start = time.perf_counter()
+        if criterion not in self.cache.scored:
+            scores = self.cache.score(criterion)
+            self.cache.scored[criterion] = scores, time.perf_counter() - start
+        scores, seconds = self.cache.scored[criterion]
+        self._borrowed += seconds - (time.perf_counter() - start)
+        return scores
+
     def evaluate(self, plans: Sequence[np.ndarray]) -> list[Evaluation]:
         """Evaluate plans, each (groups,) kept channels, in their order."""
         return [self(counts) for counts in plans]
@@ -163,7 +189,7 @@ class AllocationProblem:
     def times(self) -> tuple[float, float]:
         """Seconds the method takes on its own, and seconds of it that are not spent in evaluations.
 
-        An evaluation that another method paid for before counts as if it had been run again.
+        What another method paid for before, an evaluation or scores, counts as if it had been run again.
         """
-        own = time.perf_counter() - self._start - self._waited
+        own = time.perf_counter() - self._start - self._waited + self._borrowed
         return own + self._charged, own

@@ -17,6 +17,7 @@ from rlprune.envs.decisions.base import make_decisions, measured_blocks
 from rlprune.errors import UserError
 from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
 from rlprune.methods.allocators.base import Allocator
+from rlprune.methods.criteria.base import score_channels
 from rlprune.pipeline.decisions import decisions_for
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.plans import plan_of
@@ -66,7 +67,11 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
     measured_budget = open_budget(given, workload, [budget], progress, folder)
     projector = measured_budget.projectors[0]
     train_dense(workload, _as_search(given, given.seed), progress)
-    cache = EvaluationCache(make_evaluator(workload, given.criterion, given.seed, tell=progress.note))
+    cache = EvaluationCache(
+        make_evaluator(workload, given.criterion, given.seed, tell=progress.note),
+        score=lambda name: score_channels(name, workload.module, workload.graph, workload.calibration(), given.seed),
+    )
+    _require_applicable(given, allocators, workload, projector, cache)
     run = RunFolder(folder, given)
     with locked(folder), room_for(folder):
         run.same_inputs(inputs_of(workload))
@@ -101,6 +106,16 @@ def _require_enough(given: Compare, allocators: Allocators, groups: int, budget:
             f"--evaluations {given.evaluations} is too few for {hungriest}: the sensitivities of {groups} groups and "
             f"the first plans need {least}"
         )
+
+
+def _require_applicable(
+    given: Compare, allocators: Allocators, workload: Workload, projector: BudgetProjector, cache: EvaluationCache
+) -> None:
+    for name, allocator in allocators.items():
+        try:
+            allocator.check(AllocationProblem(cache, workload, projector, name, given.seed, given.evaluations))
+        except UserError as error:
+            raise UserError(f"--methods: leave out {name}, which does not apply to this network: {error}") from None
 
 
 def _as_search(given: Compare, seed: int) -> Search:

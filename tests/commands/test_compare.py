@@ -228,6 +228,8 @@ def test_the_default_folder_is_found_again(
     [
         ({"methods": "ppo,cmaes"}, "unknown allocator 'cmaes': did you mean 'cma-es'?"),
         ({"methods": "ppo, uniform,ppo"}, "names ppo twice: give it once"),
+        ({"methods": "uniform,histogram-valley"}, "--methods: leave out histogram-valley, which does not apply to this "
+                                                  "network: the channels of 'last' pass no batch norm"),
         ({"methods": ""}, "methods is '': expected text"),
         ({"seeds": 0}, "seeds is 0: expected at least 1"),
         ({"seed": 2**32 - 1}, "go beyond the largest seed, 4294967295"),

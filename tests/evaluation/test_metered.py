@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rivalry import cheap, make_cache, make_problem
 from toys import macs
 
+from rlprune.evaluation.metered import EvaluationCache
 from rlprune.evaluation.sensitivity import number_of_evaluations
 from rlprune.methods.allocators.base import around
 from rlprune.methods.allocators.base_plans import base_plan
@@ -89,6 +90,26 @@ def test_time_that_another_method_waited_is_charged_and_is_not_ones_own() -> Non
     seconds, own = problem.times()
     assert 0 <= own < 50
     assert seconds - own == pytest.approx(103)
+
+
+def test_scores_are_made_once_and_whoever_asks_for_them_pays() -> None:
+    cache = make_cache(cheap)
+    asked: list[str] = []
+    cache.score = lambda name: asked.append(name) or np.arange(24.0)  # type: ignore[func-returns-value]
+    for _ in range(2):
+        assert make_problem("any", cheap, 1, cache=cache).scores_by("taylor:order=2").tolist() == list(range(24))
+    assert asked == ["taylor:order=2"]
+    cache.scored["l1"] = np.ones(24), 100.0
+    problem = make_problem("any", cheap, 1, cache=cache)
+    problem.scores_by("l1")
+    seconds, own = problem.times()
+    assert 100 <= own == seconds < 150
+
+
+def test_without_criteria_there_are_no_scores() -> None:
+    cache = EvaluationCache(make_cache(cheap).evaluator)
+    with pytest.raises(RuntimeError, match="nobody has said how to score by snip"):
+        make_problem("any", cheap, 1, cache=cache).scores_by("snip")
 
 
 def test_the_base_plan_takes_the_sensitivities_and_two_plans() -> None:

@@ -53,9 +53,10 @@ def make_problem(
     groups: int = 3,
     width: int = 8,
     cache: EvaluationCache | None = None,
+    norms: bool = False,
 ) -> AllocationProblem:
-    """What a method gets to see, on a known loss."""
-    workload = make_workload(groups, width)
+    """What a method gets to see, on a known loss; `norms` adds batch norms, which cost no MACs."""
+    workload = make_workload(groups, width, norms)
     projector = BudgetProjector(workload.cost, parse_budget(budget))
     return AllocationProblem(cache or make_cache(loss, groups, width), workload, projector, method, seed, evaluations)
 
@@ -90,17 +91,20 @@ def problem_of(
 
 
 @cache
-def make_workload(groups: int = 3, width: int = 8) -> Any:
+def make_workload(groups: int = 3, width: int = 8, norms: bool = False) -> Any:
     """A chain of 1x1 convolutions of `width` channels; for three of 8 it is the toy network of `toys.py`."""
     torch.manual_seed(0)
-    layers = [nn.Conv2d(1 if first else width, width, 1) for first in [True] + [False] * (groups - 1)]
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
+    layers: list[nn.Module] = []
+    for inputs in [1] + [width] * (groups - 1):
+        layers.append(nn.Conv2d(inputs, width, 1))
+        if norms:
+            layers.append(nn.BatchNorm2d(width))
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2)).eval()
     graph = build_graph(net, torch.zeros(1, 1, 1, 1))
-    images = torch.randn(4, 1, 1, 1)
+    images, labels = torch.randn(4, 1, 1, 1), torch.zeros(4, dtype=torch.long)
     data = SimpleNamespace(search=images, classes=["one", "other"])
-    return SimpleNamespace(
-        module=net, graph=graph, cost=build_cost(graph), data=data, calibration=lambda: (images, torch.zeros(4))
-    )
+    cost = build_cost(graph)
+    return SimpleNamespace(module=net, graph=graph, cost=cost, data=data, calibration=lambda: (images, labels))
 
 
 def cheap(counts: np.ndarray) -> float:

@@ -35,6 +35,13 @@ class Allocator(Protocol):
             problem: counts the evaluations; the best plan that it has seen is the result.
         """
 
+    def check(self, problem: AllocationProblem) -> None:
+        """Raise UserError where it does not apply to a network; asked of all methods before the first of them begins.
+
+        Args:
+            problem: the one that it will be given, or one like it.
+        """
+
     def evaluations_needed(self, groups: int, budget: Budget) -> int:
         """How many evaluations it cannot do without.
 

@@ -14,6 +14,7 @@ from rlprune.cost.projection import BudgetProjector
 from rlprune.evaluation.metered import Allocation, AllocationProblem
 from rlprune.graph.structure import Graph
 from rlprune.methods.allocators.base import Allocator
+from rlprune.methods.allocators.base_threshold import threshold_plan
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,4 @@ def one_threshold(graph: Graph, scores: np.ndarray, projector: BudgetProjector) 
     Returns:
         (groups,) kept counts.
     """
-    ranked = [np.sort(piece / max(float(piece.mean()), 1e-12)) for piece in graph.split(scores)]
-    thresholds = np.unique(np.concatenate([[0.0, np.inf], *ranked]))
-
-    def plan(threshold: float) -> np.ndarray:
-        # One at least: a wish of 0 would take out a residual block, which no threshold on channels says.
-        kept = [max(len(values) - np.searchsorted(values, threshold), 1) for values in ranked]
-        return projector.quantise(np.array(kept, dtype=float))
-
-    # The lower the threshold, the more stays; above the last one only the minimum does, which always fits.
-    low, high = 0, len(thresholds) - 1
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if projector.fits(plan(thresholds[middle])) else (middle + 1, high)
-    return projector.fill(plan(thresholds[low])[None])[0]
+    return threshold_plan([piece / max(float(piece.mean()), 1e-12) for piece in graph.split(scores)], projector)

@@ -19,7 +19,7 @@ from rlprune.methods.allocators.sensitivity import sensitivity_rule
 from rlprune.methods.allocators.uniform import uniform
 
 SEARCHERS = ("random", "evolution", "cma-es", "amc")
-SINGLE = ("uniform", "global-l1", "er", "erk", "erk-plus")
+SINGLE = ("uniform", "global-l1", "er", "erk", "erk-plus", "histogram-valley")
 """Rules that measure nothing but their plan."""
 
 
@@ -30,7 +30,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finished(method: str, evaluations: int, seed: int = 0, budget: str = "macs=0.5") -> AllocationProblem:
-    problem = make_problem(method, cheap, evaluations, seed=seed, budget=budget)
+    problem = make_problem(method, cheap, evaluations, seed=seed, budget=budget, norms=method == "histogram-valley")
     registry.make("allocator", method).allocate(problem)
     return problem
 

@@ -30,9 +30,7 @@ def test_every_side_that_can_be_cut_gets_an_equal_part_of_a_density(network: nn.
     graph = build_graph(network, torch.zeros(1, 3, 32, 32))
     names = [tensor.name.removesuffix(".weight") for tensor in layer_weights(graph)]
     log = dict(zip(names, np.log(np.linspace(0.1, 0.9, len(names))), strict=True))
-    found = dict(
-        zip([group.name for group in graph.groups], shares(graph) @ np.array(list(log.values())), strict=True)
-    )
+    found = dict(zip([group.name for group in graph.groups], shares(graph) @ np.array(list(log.values())), strict=True))
     assert found == pytest.approx(
         {
             # The stem's inputs are an image, the body's both sides are this group.
