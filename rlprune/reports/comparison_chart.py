@@ -13,8 +13,9 @@ from rlprune.reports.vega import Row, colour, save_picture
 # Colours that people with colour blindness tell apart (Okabe and Ito, 2008; Tol, 2021), but for some of the rules that
 # name a single plan, whose lines are dashed.
 COLOURS = (
-    "#DDCC77", "#CC79A7", "#D55E00", "#882255", "#117733", "#661100", "#6699CC", "#009E73", "#E69F00", "#999933",
-    "#0072B2", "#999999", "#56B4E9", "#000000", "#332288", "#8C6D31", "#44AA99", "#AA4499",
+    "#DDCC77", "#CC79A7", "#D55E00", "#882255", "#117733", "#661100", "#6699CC", "#009E73", "#F781BF", "#E69F00",
+    "#999933", "#0072B2", "#7F3FBF", "#999999", "#56B4E9", "#000000", "#332288", "#8C6D31", "#FF6F61", "#44AA99",
+    "#AA4499",
 )  # fmt: skip
 DASHES = ([6, 3], [2, 3], [6, 3, 2, 3])
 """Of methods that name a single plan, one after the other."""

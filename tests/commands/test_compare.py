@@ -11,6 +11,7 @@ from workshop import NET, Interrupting, flags, macs
 
 import rlprune
 from rlprune.errors import UserError
+from rlprune.methods.criteria.base import score_channels
 from rlprune.tasks import classification
 from rlprune.utils.progress import Progress
 
@@ -84,6 +85,32 @@ def rebuilt(layer: Any, *sizes: int) -> Any:
     if hasattr(layer, "kernel_size"):
         return kind(*sizes, layer.kernel_size, layer.stride, layer.padding, bias=layer.bias is not None)
     return kind(*sizes)
+
+
+def test_rules_that_score_by_criteria_of_their_own(
+    contest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which are asked once for all seeds, and have no say in which channels stay: one plan has one loss."""
+    asked: list[str] = []
+    score = score_channels
+
+    def counted(name: str, *args: Any) -> Any:
+        asked.append(name)
+        return score(name, *args)
+
+    monkeypatch.setattr("rlprune.pipeline.compare.score_channels", counted)
+    methods = ["er", "erk", "erk-plus", "snip-ratio", "pfp", "fisher-global", "uniform"]
+    settings = contest.settings | {"methods": ",".join(methods), "evaluations": 1}
+    result = rlprune.compare(**settings, out=tmp_path / "run")
+    assert sorted(asked) == ["group-fisher", "pfp", "snip"]
+    assert {record["method"] for record in result["methods"]} == set(methods)
+    found = cells(tmp_path / "run")
+    assert all(float(row["macs_ratio"]) <= 0.15 for row in found.values())
+    assert len({row["counts"] for row in found.values()}) == len({row["search_loss"] for row in found.values()}) > 3
+    for name in methods:
+        assert found[name, 0] == found[name, 1] | {"seed": "0"}
+    here = cells(contest.folder)["uniform", 0]
+    assert found["uniform", 0] == here
 
 
 def test_curves_end_where_the_cells_do_and_every_evaluation_is_in_the_log_once(contest: Any) -> None:

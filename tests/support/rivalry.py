@@ -15,6 +15,7 @@ from rlprune.cost.exact import build_cost
 from rlprune.cost.projection import BudgetProjector
 from rlprune.evaluation.evaluator import Evaluator
 from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
+from rlprune.methods.criteria.base import score_channels
 from rlprune.tasks.base import Evaluation
 from rlprune.tracing.build import build_graph
 
@@ -40,7 +41,8 @@ class Known(Evaluator):
 
 def make_cache(loss: Loss, groups: int = 3, width: int = 8) -> EvaluationCache:
     """Measures by a formula; the scores of the channels are drawn."""
-    return EvaluationCache(Known(loss, np.random.default_rng(0).random(groups * width)))
+    known = Known(loss, np.random.default_rng(0).random(groups * width))
+    return EvaluationCache(known, score=scoring(make_workload(groups, width)))
 
 
 def make_problem(
@@ -85,9 +87,13 @@ def problem_of(
     known = Known(
         lambda counts: 1 - counts.sum() / graph.sizes.sum(), np.zeros(graph.sizes.sum()) if scores is None else scores
     )
-    return AllocationProblem(
-        EvaluationCache(known), workload, BudgetProjector(cost, parse_budget(budget)), "method", 0, 99
-    )
+    cache = EvaluationCache(known, score=scoring(workload))
+    return AllocationProblem(cache, workload, BudgetProjector(cost, parse_budget(budget)), "method", 0, 99)
+
+
+def scoring(workload: Any) -> Callable[[str], np.ndarray]:
+    """Criterion -> scores of the network's channels."""
+    return lambda name: score_channels(name, workload.module, workload.graph, workload.calibration())
 
 
 @cache

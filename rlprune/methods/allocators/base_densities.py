@@ -7,15 +7,11 @@ convolution, for all of it. A group has several layers, and its keep ratio is th
 Most layers then have other densities than they were given, as no channels give every layer its own.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from rlprune.cost.projection import BudgetProjector
 from rlprune.graph.structure import WHOLE, Graph, TensorMap
-
-HALVINGS = 50
-"""Of the interval in which the scale of a rule is looked for; the plan does not change any more long before."""
+from rlprune.methods.allocators.base_scale import largest_plan
 
 
 def layer_weights(graph: Graph) -> list[TensorMap]:
@@ -90,29 +86,3 @@ def random_graph_plan(
     # From where no group wishes for more than one channel, as it is asked for the root of a density or less, to all.
     logs = np.log(strengths)
     return largest_plan(projector, wished, -logs.max() - 2 * np.log(sizes.max()), -logs.min())
-
-
-def largest_plan(
-    projector: BudgetProjector, wished: Callable[[float], np.ndarray], low: float, high: float
-) -> np.ndarray:
-    """The plan of a rule with one scale that is largest inside the budget; what is left is filled up.
-
-    Args:
-        projector: cost and budget.
-        wished: scale -> (groups,) wished counts, which never fall as it rises.
-        low, high: between which it is. Where not even the lowest fits, its plan is made smaller in proportion.
-
-    Returns:
-        (groups,) kept counts.
-    """
-
-    def fits(scale: float) -> bool:
-        return bool(projector.fits(projector.quantise(wished(scale))))
-
-    if not fits(low):
-        return projector.project(wished(low)[None])[0]
-    low = high if fits(high) else low
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return projector.fill(projector.quantise(wished(low))[None])[0]

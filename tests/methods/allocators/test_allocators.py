@@ -19,7 +19,9 @@ from rlprune.methods.allocators.sensitivity import sensitivity_rule
 from rlprune.methods.allocators.uniform import uniform
 
 SEARCHERS = ("random", "evolution", "cma-es", "amc")
-SINGLE = ("uniform", "global-l1", "er", "erk", "erk-plus", "histogram-valley")
+SINGLE = (
+    "uniform", "global-l1", "er", "erk", "erk-plus", "fisher-global", "histogram-valley", "pfp", "snip-ratio"
+)  # fmt: skip
 """Rules that measure nothing but their plan."""
 
 
