@@ -231,6 +231,9 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     methods: str | None = setting(
         None, help="allocators that take part, see `rlprune methods allocator`", unset=USUAL_METHODS
     )
+    criteria: str | None = setting(
+        None, help="every method with every one of these criteria, such as l1,taylor", unset="--criterion alone"
+    )
     seeds: int = setting(3, help="runs of every method, from --seed upwards", minimum=1)
     decide: str | None = setting(None, help=f"{DECIDE}; other methods decide channels alone", unset=DECIDE_UNSET)
     evaluations: int = setting(300, help="plans that a run may score on the search images", minimum=1)
@@ -243,6 +246,10 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         self.check_schedule()
         check_each("--decide", self.decide or CHANNELS_ALONE, "decision")
         check_each("--methods", self.methods or USUAL_METHODS, "allocator")
+        if self.criteria is not None:
+            check_each("--criteria", self.criteria, "criterion")
+            if self.criterion != type(self).criterion:
+                raise UserError(f"--criterion {self.criterion} and --criteria {self.criteria}: give one of them")
         if self.seed + self.seeds > 2**32:
             raise UserError(f"--seed {self.seed} and {self.seeds} runs go beyond the largest seed, {2**32 - 1}")
         if self.decide and self.decisions != [CHANNELS_ALONE] and not self.agents:
@@ -252,6 +259,11 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     def names(self) -> list[str]:
         """The methods one by one."""
         return registry.split(self.methods or USUAL_METHODS)
+
+    @property
+    def grid(self) -> list[str]:
+        """The criteria that every method is combined with, one by one; none where --criterion goes without saying."""
+        return registry.split(self.criteria or "")
 
     @property
     def agents(self) -> list[str]:

@@ -2,13 +2,11 @@
 
 import time
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlprune import registry
-from rlprune.agents.search.setup import make_evaluator
 from rlprune.config.commands import Compare, Search
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budget
@@ -17,19 +15,18 @@ from rlprune.envs.decisions.base import make_decisions, measured_blocks
 from rlprune.errors import UserError
 from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
 from rlprune.methods.allocators.base import Allocator
-from rlprune.methods.criteria.base import score_channels
 from rlprune.pipeline.decisions import decisions_for
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.plans import plan_of
+from rlprune.pipeline.rankings import Ranking, rankings
 from rlprune.pipeline.recover import recover
 from rlprune.pipeline.results import continuable, described
-from rlprune.plans.counts import counts_to_text, text_to_key, top_mask
+from rlprune.plans.counts import counts_to_text, top_mask
 from rlprune.plans.plan import PruningPlan
 from rlprune.reports.comparison_chart import draw_comparison
 from rlprune.reports.words import heading
 from rlprune.runs.comparison import Cell, ComparisonTables, standings, verdict
 from rlprune.runs.folder import RunFolder, as_begun, folder_of
-from rlprune.tasks.base import Evaluation
 from rlprune.utils.files import FileFormat, room_for
 from rlprune.utils.lock import locked
 from rlprune.utils.progress import Progress
@@ -67,20 +64,19 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
     measured_budget = open_budget(given, workload, [budget], progress, folder)
     projector = measured_budget.projectors[0]
     train_dense(workload, _as_search(given, given.seed), progress)
-    cache = EvaluationCache(
-        make_evaluator(workload, given.criterion, given.seed, tell=progress.note),
-        score=lambda name: score_channels(name, workload.module, workload.graph, workload.calibration(), given.seed),
-    )
-    _require_applicable(given, allocators, workload, projector, cache)
+    columns = rankings(given, workload, progress.note)
+    _require_applicable(given, allocators, workload, projector, columns[0].cache)
     run = RunFolder(folder, given)
     with locked(folder), room_for(folder):
         run.same_inputs(inputs_of(workload))
         measured_budget.save(folder)
-        _remember(run, workload, cache)
+        for column in columns:
+            column.remember(run, workload)
         tables = ComparisonTables(folder)
-        start -= sum(cache.seconds.values()) + sum(cell.own_seconds for cell in tables.cells)
+        start -= sum(sum(column.cache.seconds.values()) for column in columns)
+        start -= sum(cell.own_seconds for cell in tables.cells)
         with continuable(f"what has ended so far is in {folder}", progress):
-            _run_all(given, decide, allocators, workload, projector, cache, tables, progress)
+            _run_all(given, decide, allocators, workload, projector, columns, tables, progress)
         result = {"run": str(folder), **described([budget], workload, time.perf_counter() - start)}
         result |= _outcome(given, workload, tables)
         draw_comparison(tables.curves, given.evaluations, heading(result), folder)
@@ -124,51 +120,40 @@ def _as_search(given: Compare, seed: int) -> Search:
     return Search(**shared | {"seed": seed})
 
 
-def _remember(run: RunFolder, workload: Workload, cache: EvaluationCache) -> None:
-    """Take every evaluation to the log of the run folder, and those of the log to the cache."""
-    cache.evaluator.seen |= run.episodes.known()
-    cache.seconds |= {text_to_key(row["counts"]): float(row["seconds"]) for row in run.episodes.rows}
-
-    def log(counts: np.ndarray, evaluation: Evaluation, seconds: float) -> None:
-        run.episodes.add(counts, evaluation, workload.cost.ratios(counts), "compare", None, seconds)
-
-    cache.on_new = log
-
-
 def _run_all(
     given: Compare,
     decide: list[str],
     allocators: Allocators,
     workload: Workload,
     projector: BudgetProjector,
-    cache: EvaluationCache,
+    columns: list[Ranking],
     tables: ComparisonTables,
     progress: Progress,
 ) -> None:
-    """Every method with every seed; those that have ended in an earlier run are in the tables already."""
-    if cache.seconds:
-        total = len(given.names) * given.seeds
+    """Every method with every criterion and seed; those that have ended in an earlier run are in the tables already."""
+    if any(column.cache.seconds for column in columns):
+        total = len(given.names) * len(columns) * given.seeds
         progress.note(f"continuing {tables.folder}: {len(tables.cells)} of {total} runs have ended")
 
     def told(problem: AllocationProblem) -> None:
         best = {} if problem.best is None else {"best_loss": f"{problem.result.loss:.3f}"}
         progress.update(len(problem.seen), **best)
 
-    for seed in range(given.seed, given.seed + given.seeds):
-        for name in given.names:
-            if (name, seed) in tables:
-                continue
-            progress.stage(f"{name}, seed {seed}", given.evaluations)
-            problem = AllocationProblem(cache, workload, projector, name, seed, given.evaluations, told, decide)
-            remark = allocators[name].allocate(problem).remark
-            if remark:
-                progress.note(f"{name}, seed {seed}: {remark}")
-            state = tables.folder / "state" / f"{name}-{seed}.pt"
-            cell = _cell(given, workload, problem, remark, state, progress)
-            # Before the cell, so that whatever has ended has its plan.
-            _plan(given, workload, problem).save(tables.folder / "plans" / f"{name}-{seed}.json")
-            tables.add(cell, problem.curve)
-            state.unlink(missing_ok=True)
+    for seed, name, column in product(range(given.seed, given.seed + given.seeds), given.names, columns):
+        label, cache = column.label(name), column.cache
+        if (label, seed) in tables:
+            continue
+        progress.stage(f"{label}, seed {seed}", given.evaluations)
+        problem = AllocationProblem(cache, workload, projector, label, seed, given.evaluations, told, decide)
+        remark = allocators[name].allocate(problem).remark
+        if remark:
+            progress.note(f"{label}, seed {seed}: {remark}")
+        state = tables.folder / "state" / f"{label}-{seed}.pt"
+        cell = _cell(column.given, workload, problem, remark, state, progress)
+        # Before the cell, so that whatever has ended has its plan.
+        _plan(column.given, workload, problem).save(tables.folder / "plans" / f"{label}-{seed}.json")
+        tables.add(cell, problem.curve)
+        state.unlink(missing_ok=True)
 
 
 def _plan(given: Compare, workload: Workload, problem: AllocationProblem) -> PruningPlan:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlprune import registry
 from rlprune.reports.vega import Row, colour, save_picture
+from rlprune.runs.comparison import name_of
 
 # Colours that people with colour blindness tell apart (Okabe and Ito, 2008; Tol, 2021), but for some of the rules that
 # name a single plan, whose lines are dashed.
@@ -74,7 +75,7 @@ def colours(methods: Sequence[str]) -> list[str]:
     known = registry.names("allocator")
     chosen: list[str] = []
     for method in methods:
-        name = method.partition(":")[0]
+        name = name_of(method)
         place = known.index(name) if name in known else len(known)
         order = [COLOURS[(place + shift) % len(COLOURS)] for shift in range(len(COLOURS))]
         chosen.append(next((colour for colour in order if colour not in chosen), order[0]))

@@ -20,7 +20,7 @@ class Cell:
     """What one method with one seed ended with.
 
     Attributes:
-        method, seed: which run it was.
+        method, seed: which run it was; see `label_of`.
         search_loss, search_accuracy: of its best plan, on the search images.
         test_accuracy: of the same plan, one-shot after recalibration.
         tuned_accuracy: after fine-tuning, on the test images, or None.
@@ -45,6 +45,16 @@ class Cell:
     params_ratio: float
     remark: str
     counts: str
+
+
+def label_of(method: str, criterion: str | None) -> str:
+    """What the runs of a method are called, in the grid of methods and criteria with the criterion: ``uniform@l1``."""
+    return method if criterion is None else f"{method}@{criterion}"
+
+
+def name_of(label: str) -> str:
+    """The method's name without its settings and its criterion."""
+    return label.partition("@")[0].partition(":")[0]
 
 
 READ: dict[Any, Callable[[str], Any]] = {
@@ -138,7 +148,7 @@ def verdict(records: Sequence[Standing]) -> str:
     Args:
         records: as `standings` returns them.
     """
-    agents = [record for record in records if record["method"].partition(":")[0] in registry.names("agent")]
+    agents = [record for record in records if name_of(record["method"]) in registry.names("agent")]
     others = [record for record in records if record not in agents]
     if not (agents and others):
         agents, others = list(records[:1]), list(records[1:])

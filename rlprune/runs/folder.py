@@ -43,6 +43,7 @@ NEWER: dict[str, tuple[object, ...]] = {
     "augment": (None, "standard"),
     "schedule": (None, "usual"),
     "decide": ("channels",),
+    "criteria": (None,),
 }
 # What went without saying then, where it is not what goes without saying now.
 OLDER: dict[str, object] = {"weight_decay": 5e-4}

@@ -98,7 +98,7 @@ def test_rules_that_score_by_criteria_of_their_own(
         asked.append(name)
         return score(name, *args)
 
-    monkeypatch.setattr("rlprune.pipeline.compare.score_channels", counted)
+    monkeypatch.setattr("rlprune.pipeline.rankings.score_channels", counted)
     methods = ["er", "erk", "erk-plus", "snip-ratio", "pfp", "fisher-global", "uniform"]
     settings = contest.settings | {"methods": ",".join(methods), "evaluations": 1}
     result = rlprune.compare(**settings, out=tmp_path / "run")
@@ -111,6 +111,57 @@ def test_rules_that_score_by_criteria_of_their_own(
         assert found[name, 0] == found[name, 1] | {"seed": "0"}
     here = cells(contest.folder)["uniform", 0]
     assert found["uniform", 0] == here
+
+
+@pytest.fixture(scope="session")
+def grid(shop: Any) -> Any:
+    """A finished comparison of three methods under three criteria: its `folder`, `settings` and `result`."""
+    settings = shop.search | {"methods": "uniform,sensitivity,random", "seeds": 2, "evaluations": 14}
+    settings |= {"finetune_epochs": 0, "criteria": "l1,taylor:order=1,random"}
+    folder = shop.root / "grid"
+    return SimpleNamespace(folder=folder, settings=settings, result=rlprune.compare(**settings, out=folder))
+
+
+@pytest.mark.parametrize("criterion", ["l1", "taylor:order=1", "random"])
+def test_a_column_of_the_grid_is_the_comparison_under_its_criterion(grid: Any, tmp_path: Path, criterion: str) -> None:
+    alone = grid.settings | {"criterion": criterion, "criteria": None}
+    rlprune.compare(**alone, out=tmp_path / "run")
+    expected = cells(tmp_path / "run")
+    found = {
+        (name.partition("@")[0], seed): row | {"method": name.partition("@")[0]}
+        for (name, seed), row in cells(grid.folder).items()
+        if name.partition("@")[2] == criterion
+    }
+    assert found == expected
+    plan = "plans/sensitivity{}-1.json"
+    here, there = (json.loads((root / plan.format(name)).read_text()) for root, name in
+                   ((grid.folder, f"@{criterion}"), (tmp_path / "run", "")))  # fmt: skip
+    assert here == there
+    assert here["provenance"]["criterion"] == criterion
+    log = {row["counts"]: row["loss"] for row in table(grid.folder / f"episodes-{criterion}.csv")}
+    assert log == {row["counts"]: row["loss"] for row in table(tmp_path / "run" / "episodes.csv")}
+
+
+def test_the_tables_of_a_grid_name_method_and_criterion(grid: Any) -> None:
+    names = [f"{method}@{criterion}" for method in ("uniform", "sensitivity", "random")
+             for criterion in ("l1", "taylor:order=1", "random")]  # fmt: skip
+    assert set(cells(grid.folder)) == {(name, seed) for name in names for seed in (0, 1)}
+    assert {record["method"] for record in grid.result["methods"]} == set(names)
+    assert {row["method"] for row in table(grid.folder / "curves.csv")} == set(names)
+    assert all(name in (grid.folder / "comparison.svg").read_text() for name in names)
+    # The same counts are another network under another criterion.
+    assert len({row["search_loss"] for (name, _), row in cells(grid.folder).items() if "uniform" in name}) == 3
+
+
+def test_an_interrupted_grid_ends_like_one_that_was_not(grid: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "grid"
+    with pytest.raises(KeyboardInterrupt, match="the same command continues"):
+        rlprune.compare(**grid.settings, out=folder, progress=Interrupting("random@taylor:order=1, seed 0", 5))
+    assert 0 < len(cells(folder)) < 18
+    assert rlprune.compare(**grid.settings, out=folder)["verdict"] == grid.result["verdict"]
+    assert cells(folder) == cells(grid.folder)
+    for path in grid.folder.glob("episodes-*.csv"):
+        assert len(table(path)) == len(table(folder / path.name))
 
 
 def test_curves_end_where_the_cells_do_and_every_evaluation_is_in_the_log_once(contest: Any) -> None:
@@ -258,6 +309,10 @@ def test_the_default_folder_is_found_again(
         ({"methods": "uniform,histogram-valley"}, "--methods: leave out histogram-valley, which does not apply to this "
                                                   "network: the channels of 'last' pass no batch norm"),
         ({"methods": ""}, "methods is '': expected text"),
+        ({"criteria": "l1,tailor"}, "unknown criterion 'tailor': did you mean 'taylor'?"),
+        ({"criteria": "l1,taylor,l1"}, "--criteria l1,taylor,l1 names l1 twice: give it once"),
+        ({"criterion": "taylor", "criteria": "l1,l2"}, "--criterion taylor and --criteria l1,l2: give one of them"),
+        ({"criteria": "l1,bn-scale"}, "criterion bn-scale does not apply"),
         ({"seeds": 0}, "seeds is 0: expected at least 1"),
         ({"seed": 2**32 - 1}, "go beyond the largest seed, 4294967295"),
         ({"evaluations": 11}, "--evaluations 11 is too few for evolution: the sensitivities of 3 groups and the first "

@@ -85,3 +85,4 @@ def test_every_method_has_a_colour_of_its_own() -> None:
     # Wherever it is drawn, and whatever its settings.
     assert colours(["random", "ppo:epochs=2"]) == [colours(methods)[methods.index(name)] for name in ("random", "ppo")]
     assert len(set(colours(["ppo", "ppo:epochs=2", "ppo:epochs=3"]))) == 3
+    assert colours(["ppo@l1", "ppo:epochs=2@l1"])[0] == colours(["ppo"])[0]

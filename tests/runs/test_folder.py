@@ -8,7 +8,7 @@ import pytest
 from rlprune.config.commands import Compare, Search
 from rlprune.config.resolve import as_dict
 from rlprune.errors import UserError
-from rlprune.runs.folder import RunFolder, as_begun, default_folder, finished, read_result, write_result
+from rlprune.runs.folder import RunFolder, as_begun, default_folder, finished, folder_of, read_result, write_result
 
 CONFIG = Search(model="vgg16", budget=0.3)
 
@@ -105,6 +105,14 @@ def test_under_a_latency_blocks_may_go_but_in_runs_that_were_begun_without(tmp_p
     with pytest.raises(UserError, match="decide"):
         RunFolder.check(tmp_path / "old", usual)
     assert make(model="resnet20", budget="macs=0.3").decisions == ["channels"]
+
+
+def test_a_comparison_without_a_grid_is_the_one_that_it_was_before_there_were_grids() -> None:
+    """The name is that of version 0.1.0 with the methods of today."""
+    here = Compare(model="vgg16", budget=0.3)
+    names = [folder_of(each, "compare") for each in (here, replace(here, criteria="l1"), replace(here, criteria="l2"))]
+    assert names[0].name == "compare-94c067"
+    assert len(set(names)) == 3
 
 
 def test_who_leaves_the_teacher_open_has_one(tmp_path: Path) -> None:

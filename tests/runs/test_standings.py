@@ -103,6 +103,16 @@ def test_the_closing_sentence(tests: dict[str, list[float]], sentence: str) -> N
     assert verdict(standings(cells(**tests))) == sentence
 
 
+def test_in_the_grid_agents_are_agents_under_every_criterion() -> None:
+    names = {"random@l1": 0.4, "sac:epochs=2@taylor:order=2": 0.5, "ppo@l1": 0.3, "uniform@taylor:order=2": 0.45}
+    (one,) = cells(uniform=[0.5])
+    found = [replace(one, method=name, test_accuracy=test, search_loss=1 - test) for name, test in names.items()]
+    assert verdict(standings(found)) == (
+        "sac:epochs=2@taylor:order=2 is 5.0 points of test accuracy ahead of the best rival (uniform@taylor:order=2); "
+        "one seed tells no spread"
+    )
+
+
 def test_after_fine_tuning_the_tuned_accuracy_decides() -> None:
     tuned: dict[str, Any] = {"uniform": 0.8, "ppo": 0.9}
     both = [replace(cell, tuned_accuracy=tuned[cell.method]) for cell in cells(uniform=[0.6, 0.6], ppo=[0.5, 0.5])]
