@@ -47,6 +47,9 @@ KINDS = {
     "decision": Kind(
         ("rlprune.envs.decisions",), "rlprune.decisions", "rlprune search --model resnet20 --budget 0.3 --decide {}"
     ),
+    "recovery": Kind(
+        ("rlprune.methods.recovery",), "rlprune.recoveries", "rlprune search --model vgg16 --budget 0.3 --repair {}"
+    ),
 }
 
 

@@ -12,14 +12,17 @@ from rlprune.envs.decisions.channels import Channels
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.observation import build_features
 from rlprune.evaluation.activity import channel_activity
-from rlprune.evaluation.evaluator import Evaluator, PlanEvaluator
+from rlprune.evaluation.evaluator import Evaluator, PlanEvaluator, Runner
 from rlprune.evaluation.metered import AllocationProblem
 from rlprune.evaluation.network import PreparedNetwork
+from rlprune.evaluation.repaired import RepairedRunner
 from rlprune.evaluation.sensitivity import Sensitivity, measure
 from rlprune.methods.allocators.base_plans import KINDS, base_wishes
 from rlprune.methods.criteria.base import score_channels
+from rlprune.methods.recovery.base import USUAL, Repairs
 from rlprune.tasks.base import Evaluation
 from rlprune.tasks.classification import CLASSIFICATION
+from rlprune.utils.device import evaluation_dtype
 from rlprune.workloads.workload import Workload
 
 
@@ -47,10 +50,18 @@ def make_evaluator(
     seed: int,
     seen: dict[tuple[int, ...], Evaluation] | None = None,
     tell: Callable[[str], None] = lambda text: None,
+    repair: str = USUAL,
 ) -> Evaluator:
-    """The evaluator of a workload: slices by a criterion, scored on the search split; `tell` as for the runner."""
+    """The evaluator of a workload: cut by a criterion, scored on the search split; `tell` as for the runner.
+
+    Where batch norm alone is repaired, slices are run; with other repairs the network is cut for every plan.
+    """
     scores = score_channels(criterion, workload.module, workload.graph, workload.calibration(), seed)
-    return Evaluator(workload.runner(tell), scores, *workload.search(), seen)
+    runner: Runner = workload.runner(tell)
+    if repair != USUAL:
+        repairs = Repairs(repair, workload.module, workload.graph, workload.calibration()[0])
+        runner = RepairedRunner(repairs.cut, workload.graph, dtype=evaluation_dtype(workload.device), tell=tell)
+    return Evaluator(runner, scores, *workload.search(), seen)
 
 
 def prepare(

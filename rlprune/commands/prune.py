@@ -10,14 +10,14 @@ import pandas as pd
 from rlprune import registry
 from rlprune.artifacts.pruned import save_pruned
 from rlprune.commands.base import command
-from rlprune.config.commands import Prune, Search
+from rlprune.config.commands import Prune, Search, check_repair
+from rlprune.config.options import USUAL_REPAIR
 from rlprune.config.resolve import as_dict, resolve
 from rlprune.cost.budget import Budget, parse_budget
 from rlprune.errors import UserError
-from rlprune.evaluation.sliced import recalibrate
-from rlprune.graph.surgery import prune as cut
 from rlprune.latency.timing import quick_latency
 from rlprune.methods.criteria.base import score_channels
+from rlprune.methods.recovery.base import Repairs
 from rlprune.models.trust import require_named
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.plans import plan_of
@@ -37,13 +37,13 @@ from rlprune.workloads.workload import DATA_SETTINGS, Workload, open_workload
 def prune(given: Prune, progress: Progress) -> dict[str, Any]:
     """Cut a dense checkpoint by a plan, a run's plan or a table of ratios; writes a pruned folder to `out`.
 
-    Batch norm is recalibrated on the calibration images; nothing is trained.
+    It is repaired as the plan says, else batch norm alone is recalibrated; nothing is trained.
     """
     start = time.perf_counter()
     budget = parse_budget(given.budget)
     source = _read_plan(given.plan) if given.plan is not None else _read_table(given)
     run = _run_of(given)
-    wanted = as_dict(given) | _network_settings(source, given)
+    wanted = as_dict(given) | _network_settings(source, given) | {"repair": _repair(source, given)}
     if wanted["checkpoint"] is None:
         if run is None:
             raise UserError("--checkpoint is missing: name the file with the dense network's weights")
@@ -55,8 +55,8 @@ def prune(given: Prune, progress: Progress) -> dict[str, Any]:
     plan, latency = _plan(given, source, workload, budget, wanted, progress)
     if not isinstance(source, PruningPlan) and (stale := stale_counts(source)):
         progress.note(f"{given.ratios}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")
-    smaller = cut(workload.module, workload.graph, plan.mask(workload.graph))
-    recalibrate(smaller, workload.calibration()[0])
+    repairs = Repairs(wanted["repair"], workload.module, workload.graph, workload.calibration()[0])
+    smaller = repairs.cut(plan.mask(workload.graph))
     facts = costs(workload, plan.counts())
     save_pruned(smaller, plan, new_folder(out), facts)
     latency = latency or quick_latency(workload.module, smaller, workload.data.shape)
@@ -88,7 +88,10 @@ def _plan(
                 workload, told if told.partition(":")[0] in registry.names("criterion") else given.criterion, given.seed
             )
             # What was cut may be another checkpoint than the plan was made for.
-            provenance = {**source.provenance, "dense_weights": workload.weights()}
+            own = {key: value for key, value in source.provenance.items() if key != "repair"}
+            provenance = {**own, "dense_weights": workload.weights()}
+            if wanted["repair"] != USUAL_REPAIR:
+                provenance["repair"] = wanted["repair"]
             return make_plan(graph, mask, network, provenance, scores), {}
         wished = np.array([float(mine.sum()) for mine in graph.split(mask)])
     else:
@@ -101,6 +104,18 @@ def _plan(
     return plan_of(
         workload, counts, _scores(workload, given.criterion, given.seed), Prune(**wanted)
     ), measured_budget.measured
+
+
+def _repair(source: PruningPlan | pd.DataFrame, given: Prune) -> str:
+    """The repairs that are asked for, or those of the plan."""
+    if given.repair is not None or not isinstance(source, PruningPlan):
+        return given.repair or USUAL_REPAIR
+    told = str(source.provenance.get("repair", USUAL_REPAIR))
+    try:
+        check_repair(told)
+    except UserError as error:
+        raise UserError(f"the plan was made with other repairs than there are here, say --repair bn: {error}") from None
+    return told
 
 
 def _scores(workload: Workload, criterion: str, seed: int) -> np.ndarray:

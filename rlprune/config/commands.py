@@ -19,6 +19,8 @@ from rlprune.config.options import (
     IMAGE_SIZE,
     MODEL,
     MODEL_ARGS,
+    REPAIR,
+    USUAL_REPAIR,
     BothTrainings,
     Channels,
     Data,
@@ -75,6 +77,18 @@ def check_each(option: str, text: str, kind: str) -> None:
             raise UserError(f"{option} {text} names {name} twice: give it once")
 
 
+def check_repair(text: str) -> None:
+    """Raise UserError unless there are all repairs that an option names, and it names each once."""
+    names = registry.split(text)
+    if not names:
+        raise UserError(f"--repair is empty: expected some of {', '.join(registry.names('recovery'))}")
+    for number, name in enumerate(names):
+        registry.check("recovery", name, "repair")
+        kind = name.partition(":")[0]
+        if kind in (other.partition(":")[0] for other in names[:number]):
+            raise UserError(f"--repair {text} names {kind} twice: give it once")
+
+
 def _decides(name: str) -> bool:
     """Whether an allocator takes other decisions than channels; those of other packages may not say."""
     return bool(getattr(registry.find("allocator", name.partition(":")[0]), "decides", False))
@@ -125,6 +139,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         "loss", help="loss, under the budget, or balance:macs=A,params=B, where the agent decides how much goes"
     )
     decide: str | None = setting(None, help=DECIDE, unset=DECIDE_UNSET)
+    repair: str = setting(USUAL_REPAIR, help=REPAIR)
     evaluations: int = setting(300, help="plans that are scored on the search images", minimum=1)
     tunings: int | None = setting(
         None,
@@ -154,6 +169,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
 
     def __post_init__(self) -> None:
         self.check_schedule()
+        check_repair(self.repair)
         if self.mode == "runtime":
             self._check_runtime()
         elif self.agent == RECURRENT:
@@ -179,7 +195,9 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(f"--model {self.model}: --mode runtime works for a single network")
         reward = None if self.reward == "loss" else self.reward
         decide = None if self.decide == CHANNELS_ALONE else self.decide
+        repair = None if self.repair == USUAL_REPAIR else self.repair
         given = {"--tunings": self.tunings, "--time": self.time, "--reward": reward, "--decide": decide}
+        given["--repair"] = repair
         for name, value in given.items():
             if value is not None:
                 raise UserError(f"{name} {value} is for --mode static")
@@ -236,6 +254,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     )
     seeds: int = setting(3, help="runs of every method, from --seed upwards", minimum=1)
     decide: str | None = setting(None, help=f"{DECIDE}; other methods decide channels alone", unset=DECIDE_UNSET)
+    repair: str = setting(USUAL_REPAIR, help=REPAIR)
     evaluations: int = setting(300, help="plans that a run may score on the search images", minimum=1)
     finetune_epochs: int = setting(0, help="epochs of every final network", minimum=0)
     out: Path | None = setting(
@@ -244,6 +263,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
 
     def __post_init__(self) -> None:
         self.check_schedule()
+        check_repair(self.repair)
         check_each("--decide", self.decide or CHANNELS_ALONE, "decision")
         check_each("--methods", self.methods or USUAL_METHODS, "allocator")
         if self.criteria is not None:
@@ -293,12 +313,15 @@ class Prune(Timing, Pruning, Run, RunData, Network):
     budget: str | float | None = setting(
         None, help="land the ratios on what may be KEPT, such as macs=0.3 or latency=8ms", unset="taken as they are"
     )
+    repair: str | None = setting(None, help=REPAIR, unset="that of the plan")
 
     def __post_init__(self) -> None:
         if self.plan is None and self.ratios is None:
             raise UserError("--plan is missing: name plan.json or a run folder, or a table of ratios with --ratios")
         if self.plan is not None and self.ratios is not None:
             raise UserError(f"--plan {self.plan} and --ratios {self.ratios} are two plans: give one of them")
+        if self.repair is not None:
+            check_repair(self.repair)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,6 +356,7 @@ class Replay(BothTrainings, Timing, Structure, Run, RunData, Network):
     budget: str | float | None = setting(None, help=BUDGET, unset="the run's")
     evaluations: int = setting(0, help="plans that may be scored on the search images, to refine", minimum=0)
     criterion: str | None = setting(None, help=CRITERION, unset="the run's", method="criterion")
+    repair: str | None = setting(None, help=REPAIR, unset="the run's")
     seed: int | None = setting(  # type: ignore[assignment]
         None, help="of everything random", unset="the run's", minimum=0, maximum=2**32 - 1
     )
@@ -342,6 +366,8 @@ class Replay(BothTrainings, Timing, Structure, Run, RunData, Network):
 
     def __post_init__(self) -> None:
         self.check_schedule()
+        if self.repair is not None:
+            check_repair(self.repair)
 
 
 @dataclass(frozen=True, kw_only=True)

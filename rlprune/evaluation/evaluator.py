@@ -6,11 +6,24 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from rlprune.evaluation.sliced import SliceRunner
 from rlprune.execution.executor import Executor, SerialExecutor
+from rlprune.graph.structure import Graph
 from rlprune.plans.counts import not_in, plan_key, top_mask
 from rlprune.tasks.base import Evaluation, Task
 from rlprune.tasks.classification import CLASSIFICATION
+
+
+class Runner(Protocol):
+    """Runs a network with some of its channels.
+
+    Attributes:
+        graph: structure of the dense network.
+    """
+
+    graph: Graph
+
+    def logits(self, kept: np.ndarray, images: Tensor) -> Tensor:
+        """(N, classes) outputs for (N, C, H, W) images with the (all groups' channels,) kept ones."""
 
 
 class PlanEvaluator(Protocol):
@@ -35,7 +48,7 @@ class Evaluator:
     """Scores kept counts on the search split and remembers what it has seen.
 
     Args:
-        runner: runs the sliced network.
+        runner: runs the network that is left.
         scores: (all groups' channels,) from a criterion; decides which channels stay.
         images: (N, C, H, W) of the search split.
         labels: (N,).
@@ -47,7 +60,7 @@ class Evaluator:
 
     def __init__(
         self,
-        runner: SliceRunner,
+        runner: Runner,
         scores: np.ndarray,
         images: Tensor,
         labels: Tensor,

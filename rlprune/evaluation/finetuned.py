@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class FineTunedEvaluator:
             of it that the longest still fits in, but one epoch at least.
         seen: what is known already, by kept counts.
         on_new: told the counts and the evaluation of every plan that had to be tuned.
+        cut: (all groups' channels,) bool, True where a channel stays -> the smaller network, maybe repaired.
         recipe: attributes of `rlprune.training.config.TrainingConfig`; the seed also decides which images are chosen.
 
     Attributes:
@@ -69,6 +71,7 @@ class FineTunedEvaluator:
         whole: int = 1,
         seen: dict[tuple[int, ...], Evaluation] | None = None,
         on_new: Callable[[np.ndarray, Evaluation], None] = lambda counts, evaluation: None,
+        cut: Callable[[np.ndarray], nn.Module] | None = None,
         **recipe: Any,
     ) -> None:
         self.workload, self.scores = workload, scores
@@ -76,6 +79,7 @@ class FineTunedEvaluator:
         self.teacher = workload.module if distill else None
         self.seen = {} if seen is None else seen
         self.on_new = on_new
+        self.cut = cut or partial(prune, workload.module, workload.graph)
         train = workload.data.train
         learned, self.held = hold_back(train, config.seed)
         free = len(learned)
@@ -97,7 +101,7 @@ class FineTunedEvaluator:
         Args:
             workload, scores: as above.
             epochs: of that fine-tuning.
-            settings: distill and the recipe, as above.
+            settings: distill, cut and the recipe, as above.
         """
         brief, *longer = (
             FineTunedEvaluator(workload, scores, times=times, whole=epochs, **settings) for times in LENGTHS
@@ -118,7 +122,7 @@ class FineTunedEvaluator:
     def _tune(self, plans: Sequence[np.ndarray]) -> None:
         workload = self.workload
         masks = [top_mask(workload.graph, counts, self.scores) for counts in plans]
-        modules = [prune(workload.module, workload.graph, mask) for mask in masks]
+        modules = [self.cut(mask) for mask in masks]
         recover_together(modules, self.images, self.config, device=workload.device, teacher=self.teacher)
         for counts, module in zip(plans, modules, strict=True):
             evaluation = self._judge(module)

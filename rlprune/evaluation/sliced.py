@@ -49,7 +49,7 @@ class SliceRunner:
         self.slicer = Slicer(graph, named_tensors(module))
         self.module = copy_sharing_weights(module).eval()
         self._whole = {block.name: self.module.get_submodule(block.name) for block in graph.blocks}
-        self.norms = _norms(self.module)
+        self.norms = norms_of(self.module)
         require_variance(self.module, calibration)
         self.calibration = calibration
         self.chunks = Chunks(chunk, tell)
@@ -96,7 +96,7 @@ def recalibrating(norms: Sequence[_BatchNorm]) -> Iterator[None]:
             layer.eval()
 
 
-def _norms(module: nn.Module) -> list[_BatchNorm]:
+def norms_of(module: nn.Module) -> list[_BatchNorm]:
     """The batch norms with statistics to set; those without always use the batch's own."""
     return [layer for layer in module.modules() if isinstance(layer, NORMS) and layer.running_mean is not None]
 
@@ -108,6 +108,6 @@ def recalibrate(module: nn.Module, images: Tensor) -> None:
         UserError: a batch norm has no variance to take from them, or there is no memory for them.
     """
     require_variance(module.eval(), images)
-    if norms := _norms(module.eval()):
+    if norms := norms_of(module.eval()):
         with recalibrating(norms), all_at_once(images), torch.no_grad():
             module(images)

@@ -42,7 +42,7 @@ def open_environment(
     workload = open_workload(as_dict(given), progress)
     measured_budget = open_budget(given, workload, [budget], progress)
     train_dense(workload, given, progress)
-    evaluator = make_evaluator(workload, given.criterion, given.seed, tell=progress.note)
+    evaluator = make_evaluator(workload, given.criterion, given.seed, tell=progress.note, repair=given.repair)
     decisions = decisions_for(given.decisions, [workload.cost], progress if given.decide else None)
     needed = evaluations_before_search(len(workload.graph.groups), budget)
     needed += len(measured_blocks(decisions, workload.cost))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlprune.config.options import Settings
+from rlprune.config.options import USUAL_REPAIR, Settings
 from rlprune.config.resolve import as_dict
 from rlprune.evaluation.sensitivity import Sensitivity
 from rlprune.plans.counts import top_mask
@@ -37,11 +37,14 @@ def provenance_of(workload: Workload, given: Settings) -> dict[str, Any]:
     """Where a plan comes from, and what it needs to be used without its run."""
     settings = as_dict(given)
     data = {key: settings[key] for key in KEPT if settings.get(key) not in (None, False)}
+    repair = settings.get("repair")
     return {
         "budget": str(settings.get("budget")),
         "criterion": settings.get("criterion"),
         "dense_weights": workload.weights(),
         "data_settings": data,
+        # Where it is what goes without saying the file is as it always was.
+        **({} if repair in (None, USUAL_REPAIR) else {"repair": repair}),
     }
 
 

@@ -70,8 +70,7 @@ def rankings(given: Compare, workload: Workload, tell: Callable[[str], None]) ->
     names: list[str | None] = [*given.grid] or [None]
     for criterion in names:
         mine = replace(given, criterion=criterion or given.criterion, criteria=None)
-        cache = EvaluationCache(
-            make_evaluator(workload, mine.criterion, given.seed, tell=tell), score=score, scored=scored
-        )
+        evaluator = make_evaluator(workload, mine.criterion, given.seed, tell=tell, repair=given.repair)
+        cache = EvaluationCache(evaluator, score=score, scored=scored)
         found.append(Ranking(mine, cache, criterion))
     return found

@@ -1,4 +1,4 @@
-"""Prune for real, recalibrate, fine-tune, measure on the test images, save."""
+"""Prune for real, repair, fine-tune, measure on the test images, save."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,8 @@ from torch import nn
 
 from rlprune.artifacts.pruned import save_pruned
 from rlprune.config.commands import Search
-from rlprune.evaluation.sliced import recalibrate
-from rlprune.graph.surgery import prune
 from rlprune.latency.timing import quick_latency
+from rlprune.methods.recovery.base import Repairs
 from rlprune.pipeline.plans import save_plan
 from rlprune.pipeline.results import costs, sizes
 from rlprune.plans.plan import PruningPlan
@@ -38,18 +37,17 @@ class Recovered:
 def recover(
     workload: Workload, mask: np.ndarray, epochs: int, options: Search, state: Path, progress: Progress
 ) -> Recovered:
-    """Prune, recalibrate and fine-tune; the test images are looked at here and nowhere else.
+    """Prune, repair and fine-tune; the test images are looked at here and nowhere else.
 
     Args:
         workload: the dense network and its images.
         mask: (all groups' channels,) bool, True where a channel stays.
         epochs: of fine-tuning; 0 leaves it out.
-        options: learning rate, batch size, seed and teacher of the fine-tuning.
+        options: repairs; learning rate, batch size, seed and teacher of the fine-tuning.
         state: file from which an interrupted fine-tuning continues; whoever has kept the result removes it.
         progress: told how far the fine-tuning is.
     """
-    smaller = prune(workload.module, workload.graph, mask)
-    recalibrate(smaller, workload.calibration()[0])
+    smaller = Repairs(options.repair, workload.module, workload.graph, workload.calibration()[0]).cut(mask)
     _, oneshot = evaluate(smaller, workload.data.test, device=workload.device)
     if not epochs:
         return Recovered(smaller, oneshot, None, [])
@@ -69,7 +67,7 @@ def prune_and_recover(
         plan: what to keep.
         folder: gets `plan.json`, `ratios.csv`, `finetune.csv` and `pruned/`.
         epochs: of fine-tuning; 0 leaves it out.
-        options: learning rate, batch size, seed and teacher of the fine-tuning.
+        options: repairs; learning rate, batch size, seed and teacher of the fine-tuning.
         progress: told what is going on.
 
     Returns:

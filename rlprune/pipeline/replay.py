@@ -69,7 +69,7 @@ def run_replay(given: Replay, progress: Progress) -> dict[str, Any]:
     source_network, same = nearest_source(policy.sources, workload), _asks_the_same(there, trained)
     known = known_in(given.source, inputs_of(workload)) if same else {}
     progress.stage("walking the network", given.evaluations or None)
-    evaluator = make_evaluator(workload, there.criterion, there.seed, dict(known), progress.note)
+    evaluator = make_evaluator(workload, there.criterion, there.seed, dict(known), progress.note, there.repair)
     evaluator.on_new = lambda counts, evaluation: progress.update(len(evaluator.seen) - len(known))
     found = _find(given, policy, source_network, there, workload, evaluator, measured_budget.projectors[0], known)
     found = replace(found, counts=measured_budget.settle(found.counts, progress))
@@ -153,7 +153,8 @@ def _beside(source: Path, budget: Budget) -> Path:
 def _asks_the_same(there: Search, source_network: dict[str, Any]) -> bool:
     """Whether a plan has the same loss as in the search, given the same weights and images."""
     here = as_dict(there)
-    return all(here[key] == source_network[key] for key in ("model", "model_args", "criterion", "seed", *CHOICES))
+    same = ("model", "model_args", "criterion", "repair", "seed", *CHOICES)
+    return all(here[key] == source_network[key] for key in same)
 
 
 def _spec(

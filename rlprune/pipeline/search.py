@@ -1,7 +1,7 @@
 """The main job: search, prune for real, fine-tune."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import nn
 
 from rlprune import registry
 from rlprune.agents.diagnostics import collapse, reactions
@@ -19,6 +20,7 @@ from rlprune.agents.search.multi_fidelity import Tuning
 from rlprune.agents.search.setup import Prepared, make_evaluator, prepare
 from rlprune.config.commands import Search
 from rlprune.config.networks import each_network, folder_names
+from rlprune.config.options import USUAL_REPAIR
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budgets
 from rlprune.cost.projection import BudgetProjector
@@ -31,6 +33,7 @@ from rlprune.evaluation.pareto import front
 from rlprune.evaluation.sensitivity import number_of_evaluations
 from rlprune.methods.allocators.additive_dp import additive_optimum
 from rlprune.methods.allocators.base_plans import number_of_kinds
+from rlprune.methods.recovery.base import Repairs
 from rlprune.pipeline.choice import best_first, candidates, tuner_for
 from rlprune.pipeline.decisions import decisions_for
 from rlprune.pipeline.gated_search import run_gated_search
@@ -126,7 +129,7 @@ def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress:
                 "the dense network was not trained here without the images that fine-tuned plans are scored on: it may "
                 "have seen them"
             )
-        evaluator = make_evaluator(workload, one.criterion, one.seed, tell=progress.note)
+        evaluator = make_evaluator(workload, one.criterion, one.seed, tell=progress.note, repair=one.repair)
         opened.append(Opened(one, place, workload, measured_budget, evaluator, unseen))
     return opened
 
@@ -145,7 +148,7 @@ def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progr
         run.same_inputs(inputs_of(one.workload))
         recipe, epochs = recipe_of(given, one.workload.data), _epochs(given, one.workload)
         tuners = FineTunedEvaluator.of_all_lengths(
-            one.workload, one.evaluator.scores, epochs, distill=given.distills, **recipe
+            one.workload, one.evaluator.scores, epochs, distill=given.distills, cut=_cutter(one), **recipe
         )
         network = (one.given.model, evaluations) if len(opened) > 1 else None
         logs.append(SearchLog(run, one.workload, one.evaluator, tuners, given, progress, alone, start, network))
@@ -153,6 +156,13 @@ def _begin(given: Search, opened: list[Opened], folder: Path, alone: bool, progr
         progress.note(f"continuing {folder}: {known} evaluations are known")
     progress.stage("searching", given.evaluations, known)
     return logs
+
+
+def _cutter(one: Opened) -> Callable[[np.ndarray], nn.Module] | None:
+    """What cuts and repairs networks that are tuned next; tuning itself gives batch norm its statistics."""
+    if one.given.repair == USUAL_REPAIR:
+        return None
+    return Repairs(one.given.repair, one.workload.module, one.workload.graph, one.workload.calibration()[0]).cut
 
 
 def _end(

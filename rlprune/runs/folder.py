@@ -44,6 +44,7 @@ NEWER: dict[str, tuple[object, ...]] = {
     "schedule": (None, "usual"),
     "decide": ("channels",),
     "criteria": (None,),
+    "repair": ("bn",),
 }
 # What went without saying then, where it is not what goes without saying now.
 OLDER: dict[str, object] = {"weight_decay": 5e-4}

@@ -1,0 +1,1 @@
+"""Repairs without training: one a file, found by name."""

@@ -1,0 +1,150 @@
+"""Layers that read channels of which some were cut: what repairs change."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rlprune.methods.recovery.base import Cut, RepairContext
+from rlprune.methods.recovery.base_links import links_of
+from rlprune.utils.memory import all_at_once
+from rlprune.utils.modules import CONVOLUTIONS
+
+Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+CHUNK = 50
+"""Images that go through the dense network at once."""
+
+
+def channel_dim(layer: nn.Module) -> int:
+    """The dimension of channels in what goes into a layer and comes out of it."""
+    return -1 if isinstance(layer, nn.Linear) else 1
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A layer of the cut network that reads less than it did.
+
+    Attributes:
+        name: of the layer.
+        dense, layer: as it was, and as it is.
+        read: (inputs,) bool, which channels of the dense layer's inputs are left.
+        made: (outputs,) bool, which of its outputs are left.
+        norms: the batch norm that reads its outputs as they are, in the dense and in the cut network; None if there is
+            none.
+    """
+
+    name: str
+    dense: Layer
+    layer: Layer
+    read: np.ndarray
+    made: np.ndarray
+    norms: tuple[_BatchNorm, _BatchNorm] | None
+
+    @property
+    def takes_constants(self) -> bool:
+        """Whether a number can be added to every output, in the layer or in the batch norm behind it."""
+        return self.layer.bias is not None or self.norms is not None
+
+    def add(self, constants: Tensor) -> None:
+        """Add (outputs left,) numbers to the outputs: to the bias, or away from the mean that batch norm takes off."""
+        if self.layer.bias is not None:
+            self.layer.bias.data += constants
+        elif self.norms is not None:
+            mean(self.norms[1]).sub_(constants)
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """What the layer gives, with what repairs have put into the mean of the batch norm behind it."""
+        found: Tensor = self.layer.forward(inputs)
+        if self.layer.bias is not None or self.norms is None:
+            return found
+        dense, mine = self.norms
+        moved = mean(dense)[left(self.made, found)] - mean(mine)
+        return found + moved.view(-1, *[1] * (found.dim() - 2 if channel_dim(self.layer) == 1 else 0))
+
+    def gap(self, dense: Tensor, inputs: Tensor) -> Tensor:
+        """How much the outputs are short of those of the dense layer.
+
+        Args:
+            dense: what the dense layer gives, all of its outputs.
+            inputs: of the layer as it is.
+        """
+        return dense.index_select(channel_dim(self.layer), left(self.made, dense)) - self.outputs(inputs)
+
+
+def mean(norm: _BatchNorm) -> Tensor:
+    """The running mean of a batch norm that has one."""
+    assert norm.running_mean is not None
+    return norm.running_mean
+
+
+def left(stays: np.ndarray, like: Tensor) -> Tensor:
+    """The indices that stay, on a tensor's device."""
+    return torch.from_numpy(np.flatnonzero(stays)).to(like.device)
+
+
+def consumers(module: nn.Module, cut: Cut, context: RepairContext) -> list[Consumer]:
+    """The layers that read less than they did, as far as they can be changed one by one.
+
+    Left out are layers with several groups, which read what they make, and layers that run several times or share
+    their weights.
+
+    Args:
+        module: the cut network.
+        cut: what was cut.
+        context: the dense network.
+    """
+    links, parts, found = links_of(context), dict(module.named_modules()), []
+    for name in cut.graph.layers:
+        dense, layer, read = context.module.get_submodule(name), parts.get(name), cut.stays(name, "in")
+        if name not in links.alone or read is None or read.all() or getattr(dense, "groups", 1) > 1:
+            continue
+        # In the place of a block that is taken out there is no such layer.
+        if isinstance(dense, (*CONVOLUTIONS, nn.Linear)) and isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+            made = cut.stays(name, "out")
+            made = np.ones(len(dense.weight), dtype=bool) if made is None else made
+            found.append(Consumer(name, dense, layer, read, made, _norms(links.norms.get(name), module, context)))
+    return found
+
+
+def _norms(name: str | None, module: nn.Module, context: RepairContext) -> tuple[_BatchNorm, _BatchNorm] | None:
+    """A batch norm as it was and as it is."""
+    named = [dict(network.named_modules()).get(name or "") for network in (context.module, module)]
+    found = [norm for norm in named if isinstance(norm, _BatchNorm)]
+    # It may be in a block that is taken out.
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+Look = Callable[[str, Tensor, Tensor, int], None]
+"""A layer's name, what goes into it, what comes out, and the number of the first of these images."""
+
+
+def watch_dense(context: RepairContext, look: Look) -> None:
+    """Run the dense network on all calibration images and show every layer that may read less one day."""
+    links, layers = links_of(context), {axis.layer for axis in context.graph.axes if axis.side == "in"}
+    first = 0
+
+    def after(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
+        look(name, args[0], output, first)
+
+    named = {name: context.module.get_submodule(name) for name in context.graph.layers if name in layers & links.alone}
+    with hooked([part.register_forward_hook(partial(after, name)) for name, part in named.items()]):
+        for chunk in context.images.split(CHUNK):
+            with all_at_once(context.images):
+                context.module(chunk)
+            first += len(chunk)
+
+
+@contextmanager
+def hooked(hooks: list[Any]) -> Iterator[None]:
+    """Within, hooks are there; afterwards they are not."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
