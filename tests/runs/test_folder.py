@@ -37,6 +37,9 @@ def test_a_setting_that_is_newer_leaves_older_runs_as_they_were(tmp_path: Path) 
     RunFolder.check(tmp_path / "run", CONFIG)
     with pytest.raises(UserError, match=r"channels: not set \(there\) / 1 \(now\)"):
         RunFolder.check(tmp_path / "run", grey)
+    assert default_folder(replace(CONFIG, repair="bn")) == default_folder(CONFIG)
+    with pytest.raises(UserError, match=r"repair: not set \(there\) / merge \(now\)"):
+        RunFolder.check(tmp_path / "run", replace(CONFIG, repair="merge"))
 
 
 def test_a_run_that_an_older_version_began_goes_on_as_it_was_begun(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class Repairs:
     def __init__(self, text: str, module: nn.Module, graph: Graph, images: Tensor) -> None:
         made = [(name, registry.make("recovery", name)) for name in registry.split(text)]
         self.methods: list[Recovery] = sorted((method for _, method in made), key=lambda method: method.rank)
-        recalibrates = any(name == USUAL for name, _ in made)
+        recalibrates = any(name.partition(":")[0] == USUAL for name, _ in made)
         self.context = RepairContext(unwrapped(module), graph, images, recalibrates)
 
     def cut(self, kept: np.ndarray) -> nn.Module:

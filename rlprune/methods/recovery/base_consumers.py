@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rlprune.evaluation.sliced import norms_of, recalibrating
 from rlprune.methods.recovery.base import Cut, RepairContext
 from rlprune.methods.recovery.base_links import links_of
 from rlprune.utils.memory import all_at_once
@@ -58,23 +59,13 @@ class Consumer:
         elif self.norms is not None:
             mean(self.norms[1]).sub_(constants)
 
-    def outputs(self, inputs: Tensor) -> Tensor:
-        """What the layer gives, with what repairs have put into the mean of the batch norm behind it."""
-        found: Tensor = self.layer.forward(inputs)
+    @property
+    def added(self) -> Tensor | None:
+        """(outputs left,) what repairs have taken off the mean of the batch norm behind the layer; None without one."""
         if self.layer.bias is not None or self.norms is None:
-            return found
-        dense, mine = self.norms
-        moved = mean(dense)[left(self.made, found)] - mean(mine)
-        return found + moved.view(-1, *[1] * (found.dim() - 2 if channel_dim(self.layer) == 1 else 0))
-
-    def gap(self, dense: Tensor, inputs: Tensor) -> Tensor:
-        """How much the outputs are short of those of the dense layer.
-
-        Args:
-            dense: what the dense layer gives, all of its outputs.
-            inputs: of the layer as it is.
-        """
-        return dense.index_select(channel_dim(self.layer), left(self.made, dense)) - self.outputs(inputs)
+            return None
+        dense, mine = (mean(norm) for norm in self.norms)
+        return dense[left(self.made, dense)] - mine
 
 
 def mean(norm: _BatchNorm) -> Tensor:
@@ -120,8 +111,32 @@ def _norms(name: str | None, module: nn.Module, context: RepairContext) -> tuple
     return (found[0], found[1]) if len(found) == 2 else None
 
 
-Look = Callable[[str, Tensor, Tensor, int], None]
-"""A layer's name, what goes into it, what comes out, and the number of the first of these images."""
+def front_to_back(
+    module: nn.Module, context: RepairContext, found: list[Consumer], change: Callable[[Consumer, Tensor], None]
+) -> None:
+    """Change layers one after the other, each by what it reads in the network that is repaired so far.
+
+    A single pass does: a layer is changed as it is reached, and whatever comes behind sees that. Batch norm runs as it
+    will run in the end, with the statistics that it has or, where it is recalibrated, with those of the images.
+
+    Args:
+        module: the cut network.
+        context: the calibration images, which are run at once.
+        found: its layers that are to be changed.
+        change: told of a layer and what it reads.
+    """
+
+    def reached(consumer: Consumer, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        change(consumer, inputs[0])
+
+    norms = norms_of(module) if context.recalibrates else []
+    hooks = [one.layer.register_forward_pre_hook(partial(reached, one)) for one in found]
+    with hooked(hooks), recalibrating(norms), all_at_once(context.images):
+        module(context.images)
+
+
+Look = Callable[[str, Tensor, int], None]
+"""A layer's name, what comes out of it, and the number of the first of these images."""
 
 
 def watch_dense(context: RepairContext, look: Look) -> None:
@@ -130,7 +145,7 @@ def watch_dense(context: RepairContext, look: Look) -> None:
     first = 0
 
     def after(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-        look(name, args[0], output, first)
+        look(name, output, first)
 
     named = {name: context.module.get_submodule(name) for name in context.graph.layers if name in layers & links.alone}
     with hooked([part.register_forward_hook(partial(after, name)) for name, part in named.items()]):

@@ -1,4 +1,4 @@
-"""What a channel that was cut gave on average goes into the layers that read it."""
+"""What is missing on average where channels were cut goes into the layers that read them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,16 +6,24 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from rlprune.methods.recovery.base import Cut, Recovery, RepairContext
-from rlprune.methods.recovery.base_consumers import channel_dim, consumers, left, watch_dense
+from rlprune.methods.recovery.base_consumers import (
+    Consumer,
+    channel_dim,
+    consumers,
+    front_to_back,
+    left,
+    watch_dense,
+)
 
 
 @dataclass(frozen=True)
 class Bias(Recovery):
-    """What a cut channel gave on average on the calibration images goes into the bias of every layer that reads it.
+    """What cut channels gave on average on the calibration images goes into the bias of every layer that read them.
 
-    Where a layer has no bias, the batch norm that reads its outputs takes that much off its mean. Where there is
-    neither, nothing changes. And where `bn` measures the means of the batch norm behind a layer anew, that undoes any
-    constant: beside it only the other layers are repaired, such as the classifier and convolutions without batch norm.
+    From front to back every output then has the mean that it has in the dense network. Where a layer has no bias, the
+    batch norm that reads its outputs takes that much off its mean; where there is neither, nothing changes. And where
+    `bn` measures the mean of that batch norm anew, any constant is undone: beside `bn` only the other layers are
+    repaired, such as the classifier and convolutions without batch norm.
 
     Paper: Evci et al., Mean Replacement Pruning, 2018
     """
@@ -24,24 +32,31 @@ class Bias(Recovery):
     rank: ClassVar[int] = 3
 
     def apply(self, module: nn.Module, cut: Cut, context: RepairContext) -> nn.Module:
-        """See `Recovery.apply`. What other repairs have given back already is taken into account."""
-        means = context.once(Bias, lambda: _mean_inputs(context))
-        for consumer in consumers(module, cut, context):
-            if consumer.takes_constants:
-                # A layer of the mean is the mean of the layer, its padding included.
-                mean, dim = means[consumer.name], channel_dim(consumer.dense)
-                missing = consumer.gap(consumer.dense(mean), mean.index_select(dim, left(consumer.read, mean)))
-                consumer.add(missing.movedim(dim, 0).flatten(1).mean(1))
+        """See `Recovery.apply`. What other repairs have given back already is not missing."""
+        wanted = context.once(Bias, lambda: _mean_outputs(context))
+
+        def add(consumer: Consumer, inputs: Tensor) -> None:
+            # A layer of the mean is the mean of the layer, its padding included.
+            now = _means(consumer.layer.forward(inputs.mean(0, keepdim=True)), consumer.layer)
+            missing = wanted[consumer.name][left(consumer.made, now)] - now
+            consumer.add(missing if consumer.added is None else missing - consumer.added)
+
+        front_to_back(module, context, [one for one in consumers(module, cut, context) if one.takes_constants], add)
         return module
 
 
-def _mean_inputs(context: RepairContext) -> dict[str, Tensor]:
-    """Layer -> (1, ...) mean over the calibration images of what it reads in the dense network."""
+def _mean_outputs(context: RepairContext) -> dict[str, Tensor]:
+    """Layer -> (outputs,) means over the calibration images and all positions in the dense network."""
     sums: dict[str, Tensor] = {}
 
-    def look(name: str, inputs: Tensor, output: Tensor, first: int) -> None:
-        part = inputs.sum(0, keepdim=True) / len(context.images)
+    def look(name: str, output: Tensor, first: int) -> None:
+        part = _means(output, context.module.get_submodule(name)) * (len(output) / len(context.images))
         sums[name] = sums[name] + part if name in sums else part
 
     watch_dense(context, look)
     return sums
+
+
+def _means(values: Tensor, layer: nn.Module) -> Tensor:
+    """(channels,) over everything else."""
+    return values.movedim(channel_dim(layer), 0).flatten(1).mean(1)

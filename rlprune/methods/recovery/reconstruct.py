@@ -4,28 +4,24 @@ As in He et al., Channel Pruning for Accelerating Very Deep Neural Networks, 201
 of AMC (He et al., 2018, arXiv 1802.03494).
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlprune.errors import UserError
-from rlprune.evaluation.sliced import norms_of, recalibrating
 from rlprune.methods.recovery.base import Cut, Recovery, RepairContext
 from rlprune.methods.recovery.base_consumers import (
-    CHUNK,
     Consumer,
     channel_dim,
     consumers,
-    hooked,
+    front_to_back,
     left,
     watch_dense,
 )
-from rlprune.utils.memory import all_at_once
+from rlprune.utils.modules import CONVOLUTIONS, output_sides
 
 
 @dataclass(frozen=True)
@@ -53,38 +49,32 @@ class Reconstruct(Recovery):
             raise UserError(f"reconstruct:rows={self.rows},ridge={self.ridge}: expected at least 1 and more than 0")
 
     def apply(self, module: nn.Module, cut: Cut, context: RepairContext) -> nn.Module:
-        """See `Recovery.apply`. A single pass: a layer is fitted as it is reached, and what comes behind sees that."""
+        """See `Recovery.apply`."""
         samples = context.once((Reconstruct, self.rows), lambda: _sample(context, self.rows))
-        found = [one for one in consumers(module, cut, context) if not isinstance(one.dense, nn.Conv3d)]
-        hooks = [one.layer.register_forward_pre_hook(partial(self._fit, one, samples[one.name])) for one in found]
-        # As the network will be run: with batch norm as it is, or as it is measured afterwards.
-        norms = norms_of(module) if context.recalibrates else []
-        with hooked(hooks), recalibrating(norms) if norms else nullcontext(), all_at_once(context.images):
-            module(context.images)
+
+        def fit(consumer: Consumer, inputs: Tensor) -> None:
+            self._fit(consumer, inputs, samples[consumer.name])
+
+        front_to_back(module, context, consumers(module, cut, context), fit)
         return module
 
-    def _fit(self, consumer: Consumer, sample: "Sample", _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        layer, weight, first = consumer.layer, consumer.layer.weight, 0
-        features = weight[0].numel()
-        gram, moment = _zeros(features, features, weight), _zeros(features, len(weight), weight)
-        for chunk in inputs[0].split(CHUNK):
-            part = slice(first, first + len(chunk))
-            read = _at(columns(layer, chunk), sample.places[part]).to(gram)
-            made = _at(_flat(layer, consumer.outputs(chunk)), sample.places[part])
-            missing = (sample.outputs[part].flatten(0, 1)[:, left(consumer.made, made)] - made).to(gram)
-            gram += read.T @ read
-            moment += read.T @ missing
-            first += len(chunk)
-        weight.data += ridge_regression(gram, moment, self.ridge).T.reshape(weight.shape).to(weight)
+    def _fit(self, consumer: Consumer, inputs: Tensor, sample: "Sample") -> None:
+        """Change the weights of a layer by what its outputs are short of."""
+        weight = consumer.layer.weight
+        read = columns(consumer.layer, inputs, sample.places).to(_exact(weight))
+        wanted = sample.outputs[:, left(consumer.made, weight)]
+        for constants in (consumer.layer.bias, consumer.added):
+            wanted = wanted if constants is None else wanted - constants
+        missing = wanted.to(read) - read @ weight.flatten(1).T.to(read)
+        weight.data += ridge_regression(read, missing, self.ridge).T.reshape(weight.shape).to(weight)
 
 
-@dataclass
-class Sample:
+class Sample(NamedTuple):
     """Where the outputs of a layer are compared, and what they are in the dense network.
 
     Attributes:
         places: (images, points) flat output positions.
-        outputs: (images, points, outputs).
+        outputs: (images * points, outputs).
     """
 
     places: Tensor
@@ -93,53 +83,59 @@ class Sample:
 
 def _sample(context: RepairContext, rows: int) -> dict[str, Sample]:
     """For every layer that may read less one day the same number of positions of every calibration image."""
-    images, parts = len(context.images), dict[str, list[Tensor]]()
     places: dict[str, Tensor] = {}
-    draw = torch.Generator().manual_seed(0)
+    parts: dict[str, list[Tensor]] = {}
+    images, draw = len(context.images), torch.Generator().manual_seed(0)
 
-    def look(name: str, inputs: Tensor, output: Tensor, first: int) -> None:
+    def look(name: str, output: Tensor, first: int) -> None:
         flat = _flat(context.module.get_submodule(name), output)
         if name not in places:
             points = min(flat.shape[2], max(1, rows // images))
             places[name] = torch.rand(images, flat.shape[2], generator=draw).argsort(1)[:, :points].to(flat.device)
-            parts[name] = []
-        at = places[name][first : first + len(output)]
-        parts[name].append(_at(flat, at).view(*at.shape, -1))
+        parts.setdefault(name, []).append(_at(flat, places[name][first : first + len(output)]))
 
     watch_dense(context, look)
-    return {name: Sample(at, torch.cat(parts[name])) for name, at in places.items()}
+    return {name: Sample(there, torch.cat(parts[name])) for name, there in places.items()}
 
 
-def ridge_regression(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
+def ridge_regression(read: Tensor, missing: Tensor, ridge: float) -> Tensor:
     """(features, outputs) D that minimises ‖X D − E‖² + λ ‖D‖².
 
     Args:
-        gram: (features, features) XᵀX.
-        moment: (features, outputs) XᵀE.
+        read: (rows, features) X.
+        missing: (rows, outputs) E.
         ridge: λ as a fraction of the mean of the diagonal of XᵀX.
     """
+    gram = read.T @ read
     # Where everything that is read is 0, any λ will do.
-    penalty = ridge * gram.diagonal().mean() or 1.0
-    regular = gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.cholesky_solve(moment, torch.linalg.cholesky(regular))
+    gram.diagonal().add_(ridge * float(gram.diagonal().mean()) or 1.0)
+    return torch.cholesky_solve(read.T @ missing, torch.linalg.cholesky(gram))
 
 
-def columns(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """(images, features, positions) what every output position of a layer reads, in the order of its weights.
+def columns(layer: nn.Module, inputs: Tensor, places: Tensor) -> Tensor:
+    """(images * points, features) what some of a layer's output positions read, in the order of its weights.
 
     Args:
-        layer: linear, or a convolution of one or two dimensions with a single group.
+        layer: linear, or a convolution with a single group.
         inputs: that it reads.
+        places: (images, points) flat output positions.
     """
-    if isinstance(layer, nn.Linear):
-        return _flat(layer, inputs)
-    assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
+    if not isinstance(layer, CONVOLUTIONS):
+        return _at(_flat(layer, inputs), places)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = F.pad(inputs, layer._reversed_padding_repeated_twice, mode)
-    if isinstance(layer, nn.Conv1d):
-        one = [(1, *size) for size in (layer.kernel_size, layer.dilation, layer.stride)]
-        return F.unfold(padded[:, :, None], one[0], one[1], 0, one[2])
-    return F.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
+    sides, dims = padded.shape[2:], len(layer.kernel_size)
+    made = output_sides(sides, layer.kernel_size, layer.stride, (0,) * dims, layer.dilation)
+    corners, offsets, rest, step = torch.zeros_like(places), places.new_zeros(1), places, 1
+    # The last dimension changes first.
+    for dim in reversed(range(dims)):
+        corners = corners + rest % made[dim] * layer.stride[dim] * step
+        window = torch.arange(layer.kernel_size[dim], device=places.device) * layer.dilation[dim] * step
+        offsets = (window[:, None] + offsets).flatten()
+        rest, step = rest // made[dim], step * sides[dim]
+    found = _at(padded.flatten(2), (corners[:, :, None] + offsets).flatten(1))
+    # (images, points, window, channels) -> channels first
+    return found.view(*places.shape, len(offsets), -1).transpose(2, 3).flatten(2).flatten(0, 1)
 
 
 def _flat(layer: nn.Module, values: Tensor) -> Tensor:
@@ -148,12 +144,11 @@ def _flat(layer: nn.Module, values: Tensor) -> Tensor:
 
 
 def _at(flat: Tensor, places: Tensor) -> Tensor:
-    """(images * points, channels) of (images, channels, positions) at some of the positions of every image."""
+    """(images * points, channels) of (images, channels, positions) at (images, points) of the positions."""
     some = flat.gather(2, places[:, None].expand(-1, flat.shape[1], -1))
     return some.movedim(1, 2).flatten(0, 1)
 
 
-def _zeros(rows: int, columns: int, like: Tensor) -> Tensor:
-    """In double precision, which sums over many positions need; Apple's devices have none."""
-    device = "cpu" if like.device.type == "mps" else like.device
-    return torch.zeros(rows, columns, dtype=torch.float64, device=device)
+def _exact(like: Tensor) -> Tensor:
+    """An example of double precision, which sums over many positions need; Apple's devices have none."""
+    return torch.zeros(0, dtype=torch.float64, device="cpu" if like.device.type == "mps" else like.device)

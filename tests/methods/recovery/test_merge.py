@@ -1,4 +1,4 @@
-"""Neuron merging against networks whose filters are multiples of one another, and against numbers worked out by hand."""
+"""Neuron merging against filters that are multiples of one another, and against numbers worked out by hand."""
 
 import math
 

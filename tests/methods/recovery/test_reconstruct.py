@@ -51,7 +51,10 @@ def windows(values: np.ndarray, size: int, stride: int, pad: int, gap: int) -> n
     padded = np.pad(values, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     reach = gap * (size - 1) + 1
     places = range(0, padded.shape[2] - reach + 1, stride)
-    rows = [[padded[:, :, y : y + reach : gap, x : x + reach : gap].reshape(len(values), -1) for x in places] for y in places]
+    rows = [
+        [padded[:, :, y : y + reach : gap, x : x + reach : gap].reshape(len(values), -1) for x in places]
+        for y in places
+    ]
     return np.array(rows).transpose(2, 0, 1, 3)
 
 
