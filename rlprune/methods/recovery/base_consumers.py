@@ -18,6 +18,7 @@ from rlprune.utils.memory import all_at_once
 from rlprune.utils.modules import CONVOLUTIONS
 
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+LAYERS = (*CONVOLUTIONS, nn.Linear)
 CHUNK = 50
 """Images that go through the dense network at once."""
 
@@ -90,25 +91,20 @@ def consumers(module: nn.Module, cut: Cut, context: RepairContext) -> list[Consu
         cut: what was cut.
         context: the dense network.
     """
-    links, parts, found = links_of(context), dict(module.named_modules()), []
+    links, found = links_of(context), []
+    before, now = (dict(network.named_modules()) for network in (context.module, module))
     for name in cut.graph.layers:
-        dense, layer, read = context.module.get_submodule(name), parts.get(name), cut.stays(name, "in")
+        read, dense, layer = cut.stays(name, "in"), before.get(name), now.get(name)
         if name not in links.alone or read is None or read.all() or getattr(dense, "groups", 1) > 1:
             continue
-        # In the place of a block that is taken out there is no such layer.
-        if isinstance(dense, (*CONVOLUTIONS, nn.Linear)) and isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
-            made = cut.stays(name, "out")
+        # In the place of a block that is taken out there is no such layer, and no such batch norm.
+        if isinstance(dense, LAYERS) and isinstance(layer, LAYERS):
+            made, norm = cut.stays(name, "out"), links.norms.get(name, "")
             made = np.ones(len(dense.weight), dtype=bool) if made is None else made
-            found.append(Consumer(name, dense, layer, read, made, _norms(links.norms.get(name), module, context)))
+            was, is_now = before.get(norm), now.get(norm)
+            both = (was, is_now) if isinstance(was, _BatchNorm) and isinstance(is_now, _BatchNorm) else None
+            found.append(Consumer(name, dense, layer, read, made, both))
     return found
-
-
-def _norms(name: str | None, module: nn.Module, context: RepairContext) -> tuple[_BatchNorm, _BatchNorm] | None:
-    """A batch norm as it was and as it is."""
-    named = [dict(network.named_modules()).get(name or "") for network in (context.module, module)]
-    found = [norm for norm in named if isinstance(norm, _BatchNorm)]
-    # It may be in a block that is taken out.
-    return (found[0], found[1]) if len(found) == 2 else None
 
 
 def front_to_back(

@@ -50,11 +50,13 @@ class Merge(Recovery):
     def apply(self, module: nn.Module, cut: Cut, context: RepairContext) -> nn.Module:
         """See `Recovery.apply`."""
         readers = {consumer.name: consumer for consumer in consumers(module, cut, context)}
-        for path in straight_paths(context):
+        paths = straight_paths(context)
+        affines = context.once(Affine, lambda: [affine(context.module, cut.graph, path) for path in paths])
+        for path, channels in zip(paths, affines, strict=True):
             kept = cut.graph.split(cut.kept)[path.number]
             if kept.all() or not kept.any():
                 continue
-            pairs = self.pairs(affine(context.module, cut.graph, path), kept, path)
+            pairs = self.pairs(channels, kept, path)
             # In a block that is taken out nobody reads any more.
             for name in path.read.keys() & readers.keys():
                 _hand_over(readers[name], path.read[name], pairs)
@@ -149,9 +151,8 @@ def _on_average(pairs: Pairs, channels: Affine, path: StraightPath) -> Tensor:
 def _mean_output(means: Tensor, deviations: Tensor, path: StraightPath) -> Tensor:
     """The mean of f of normal numbers."""
     deviations = deviations.clamp(min=1e-12)
-    normal = torch.distributions.Normal(0.0, 1.0)
     at = means / deviations
-    above = means * normal.cdf(at) + deviations * normal.log_prob(at).exp()
+    above = means * torch.special.ndtr(at) + deviations * (-at.square() / 2).exp() / math.sqrt(2 * math.pi)
     return path.up * above - path.down * (above - means)
 
 
