@@ -13,8 +13,8 @@ from rlprune.cli.main import main
 from rlprune.config.commands import COMMANDS
 
 WIDTH = 100
-KIND_TITLES = {"criterion": "Criteria", "allocator": "Allocators", "agent": "Agents"}
-KIND_OPTIONS = {"criterion": "--criterion", "allocator": "--methods", "agent": "--agent"}
+KIND_TITLES = {"criterion": "Criteria", "allocator": "Allocators", "agent": "Agents", "recovery": "Repairs"}
+KIND_OPTIONS = {"criterion": "--criterion", "allocator": "--methods", "agent": "--agent", "recovery": "--repair"}
 LIST_ITEM = re.compile(r"([-*]|\d+\.) ")
 
 

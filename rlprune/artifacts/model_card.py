@@ -103,6 +103,7 @@ def _origin(plan: PruningPlan, date: str) -> dict[str, str]:
         "budget": "" if known.get("budget") in (None, "None") else f"`{known['budget']}`",
         "residual blocks taken out": ", ".join(f"`{name}`" for name in plan.blocks),
         "criterion": f"`{known['criterion']}`" if known.get("criterion") else "",
+        "repaired by": f"`{known['repair']}`" if known.get("repair") else "",
         "command": _command(),
         "versions": ", ".join(f"{key} {text}" for key, text in versions.items() if key in VERSIONS),
         "date": date,

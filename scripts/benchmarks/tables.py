@@ -14,6 +14,7 @@ from latency import latency_table
 from proxies import proxies_table
 from range import range_table
 from recovered import readme_table, recovered_table
+from repairs import repairs_table
 from replay import replay_table
 from runtime import runtime_table
 from search import search_table
@@ -31,6 +32,7 @@ PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "search": search_table,
     "tuned": tuned_table,
     "proxies": proxies_table,
+    "repairs": repairs_table,
     "range": range_table,
     "replay": replay_table,
     "runtime": runtime_table,

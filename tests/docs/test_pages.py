@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 RUN = ["quickstart.md", "environment.md", *(page for page in PAGES if page.startswith("extending/"))]
-OPTIONS = {"--criterion": "criterion", "--methods": "allocator", "--agent": "agent"}
+OPTIONS = {"--criterion": "criterion", "--methods": "allocator", "--agent": "agent", "--repair": "recovery"}
 NO_METHODS = {"agent": {"recurrent-ppo"}}
 """Names beside the methods: the agent of `--mode runtime` that remembers."""
 

@@ -1,4 +1,4 @@
-"""Neuron merging (Kim et al., 2020, arXiv 2010.15969): a kept filter speaks for a similar one that was cut."""
+"""Neuron merging (Kim et al., 2020, arXiv 2010.13160): a kept filter speaks for a similar one that was cut."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Merge(Recovery):
     It applies where the channels of a single layer go to layers that read them through ReLU, pooling and the like;
     channels of residual sums and depthwise convolutions, and those behind other activations, stay as they are.
 
-    Paper: Kim et al., Neuron Merging: Compensating for Pruned Neurons, 2020, arXiv 2010.15969
+    Paper: Kim et al., Neuron Merging: Compensating for Pruned Neurons, 2020, arXiv 2010.13160
 
     Attributes:
         threshold: cosine below which no kept filter is similar enough.
