@@ -26,7 +26,8 @@ class WeightLog:
         self.paths = [folder / f"{place:04}-of-{number:04}.safetensors" for place in range(1, number + 1)]
         self.module, self.number = module, number
         there = set(folder.glob("*.safetensors"))
-        if there - set(self.paths) or (there and not continued):
+        # Those of a training that was interrupted before it could be continued are written again.
+        if there - set(self.paths) or (self.paths[-1] in there and not continued):
             raise UserError(f"{folder} holds snapshots of another training: remove it, or choose another --out")
         check_writable(folder)
 

@@ -47,6 +47,14 @@ def test_a_training_that_goes_on(tmp_path: Path) -> None:
     assert len(logged(folder, 4, 12, begin=7, continued=True)) == 4
 
 
+def test_a_training_that_was_interrupted_early_starts_over(tmp_path: Path) -> None:
+    folder = tmp_path / "net.snapshots"
+    assert len(logged(folder, 4, 12)) == 4
+    for path in sorted(folder.iterdir())[1:]:
+        path.unlink()
+    assert logged(folder, 4, 24) == [6, 12, 18, 24]
+
+
 @pytest.mark.parametrize(
     ("again", "said"),
     [
