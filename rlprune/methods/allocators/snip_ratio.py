@@ -13,7 +13,8 @@ class SnipRatio(Allocator):
     """One threshold on the sums of |w g| over the weights of a channel, of which only the counts are taken.
 
     The sums are those of criterion snip on the calibration images, and are compared over the whole network as they
-    are. Which channels stay is what `--criterion` says.
+    are; the paper compares single weights, and takes how many each layer keeps. Which channels stay is what
+    `--criterion` says.
 
     Paper: Liu et al., The Unreasonable Effectiveness of Random Pruning, 2022, arXiv 2202.02643 (SNIP ratio, for
     weights); Lee et al., SNIP, 2019, arXiv 1810.02340

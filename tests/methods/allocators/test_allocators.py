@@ -5,8 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
-from rivalry import cheap, make_cache, make_problem
+import torch
+from rivalry import cheap, make_cache, make_problem, problem_of
 from scipy.optimize import minimize
+from torch import nn
 from toys import macs
 
 from rlprune import registry
@@ -50,6 +52,18 @@ def test_every_method_ends_with_a_plan_inside_the_budget_and_keeps_to_its_evalua
         assert len(problem.seen) == least + more
     if method in ("sensitivity", "additive-dp", *SINGLE):
         assert len(problem.seen) == least
+
+
+def test_rules_meet_the_budget_and_leave_nothing_of_it(network: nn.Module) -> None:
+    """On a residual sum, a concatenation, depthwise convolutions and a flatten."""
+    images = torch.randn(4, 3, 32, 32)
+    problem = problem_of(network, images[:1], "macs=0.6,params=0.4", batch=(images, torch.arange(4)))
+    for method in SINGLE:
+        if method != "histogram-valley":
+            counts = registry.make("allocator", method).allocate(problem).counts
+            assert problem.projector.fits(counts)
+            grown = counts + np.eye(len(counts), dtype=int)[counts < problem.projector.sizes]
+            assert not problem.projector.fits(grown).any(), method
 
 
 def test_the_rules_are_those_of_the_allocators() -> None:

@@ -104,7 +104,7 @@ def test_other_order_of_layers_other_order_of_counts(budget: float) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("budget", ["0.1", "0.3", "params=0.5", "macs=0.6,params=0.4", "1"])
+@pytest.mark.parametrize("budget", ["0.1", "params=0.5"])
 def test_the_budget_is_met_and_nothing_is_left_of_it(network: nn.Module, budget: str) -> None:
     graph = build_graph(network, torch.zeros(1, 3, 32, 32))
     cost, limits = build_cost(graph), parse_budget(budget).fractions()

@@ -22,13 +22,13 @@ def test_by_hand() -> None:
     assert threshold_plan(pieces, make_spec("macs=0.34").projector).tolist() == [6, 5, 2]
 
 
-@pytest.mark.parametrize("budget", ["0.1", "0.3", "params=0.5", "macs=0.6,params=0.4", "1"])
-@pytest.mark.parametrize("ties", [False, True])
-def test_against_all_thresholds(network: nn.Module, budget: str, ties: bool) -> None:
+@pytest.mark.parametrize("budget", ["0.1", "macs=0.6,params=0.4"])
+def test_against_all_thresholds(network: nn.Module, budget: str) -> None:
     problem = problem_of(network, torch.zeros(1, 3, 32, 32), budget)
     graph, cost, limits = problem.workload.graph, problem.projector.cost, problem.projector.budget.fractions()
     scores = np.random.default_rng(0).gamma(0.5, size=graph.sizes.sum())
-    pieces = graph.split(np.ceil(scores * 4) if ties else scores)
+    # Many of them are equal.
+    pieces = graph.split(np.ceil(scores * 8))
     counts = threshold_plan(pieces, problem.projector)
     plans = np.array(
         [[max((piece >= edge).sum(), 1) for piece in pieces] for edge in np.unique(np.concatenate(pieces))]

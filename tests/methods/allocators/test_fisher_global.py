@@ -59,7 +59,7 @@ def test_multiples_go_at_once() -> None:
     assert one_after_another([spread, lumped, lumped], projector).tolist() == [4, 8, 8]
 
 
-@pytest.mark.parametrize("budget", ["0.1", "0.3", "params=0.5", "macs=0.6,params=0.4", "1"])
+@pytest.mark.parametrize("budget", ["0.1", "params=0.5"])
 def test_the_budget_is_met_and_nothing_is_left_of_it(network: nn.Module, budget: str) -> None:
     problem = problem_of(network, torch.zeros(1, 3, 32, 32), budget)
     graph, cost, limits = problem.workload.graph, problem.projector.cost, problem.projector.budget.fractions()
