@@ -60,7 +60,7 @@ def all_at_once(images: Tensor) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise UserError(
-            f"there is no memory for {len(images)} calibration images, which batch norm needs at once: ask for fewer "
+            f"there is no memory for {len(images)} calibration images, which are needed at once: ask for fewer "
             "with --calibration-images"
         ) from None
 

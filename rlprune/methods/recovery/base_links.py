@@ -11,6 +11,8 @@ from rlprune.methods.recovery.base import RepairContext
 from rlprune.utils.modules import CONVOLUTIONS, NORMS, TRANSPOSED, named_tensors
 
 LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+FEW = 3
+"""Images that the network is run on; features may also come with a row for every window or word."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Links:
     """What one run of a network has shown.
 
     Attributes:
-        alone: convolutions, linear layers and batch norms that run once a pass, one tensor in and one out, and whose
-            tensors belong to nobody else.
+        alone: convolutions, linear layers and batch norms, as PyTorch has them, that run once a pass, on one tensor
+            with a row for every image, and whose tensors belong to nobody else.
         norms: layer -> the batch norm with statistics that reads its output as it is.
     """
 
@@ -33,7 +35,9 @@ def links_of(context: RepairContext) -> Links:
 
 
 def _observe(context: RepairContext) -> Links:
-    layers = {name: part for name, part in context.module.named_modules() if isinstance(part, (*LAYERS, *NORMS))}
+    # A class of somebody's own may do more: standardise its weights, or apply an activation.
+    layers = {name: part for name, part in context.module.named_modules() if type(part) in (*LAYERS, *NORMS)}
+    images = context.images[:FEW]
     calls: Counter[str] = Counter()
     odd: set[str] = set()
     # They are held until the end, so that no other tensor is at the same place in memory.
@@ -42,7 +46,7 @@ def _observe(context: RepairContext) -> Links:
 
     def before(name: str, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         calls[name] += 1
-        if len(args) != 1 or named or not isinstance(args[0], Tensor):
+        if len(args) != 1 or named or not isinstance(args[0], Tensor) or len(args[0]) != len(images):
             odd.add(name)
         elif isinstance(layer, NORMS) and layer.running_mean is not None:
             maker, version, _ = given.get(id(args[0]), ("", -1, None))
@@ -57,7 +61,7 @@ def _observe(context: RepairContext) -> Links:
     hooks = [part.register_forward_pre_hook(partial(before, name), with_kwargs=True) for name, part in layers.items()]
     hooks += [part.register_forward_hook(partial(after, name)) for name, part in layers.items()]
     try:
-        context.module(context.images[:1])
+        context.module(images)
     finally:
         for hook in hooks:
             hook.remove()
@@ -68,5 +72,5 @@ def _observe(context: RepairContext) -> Links:
 
 def _is_plain(layer: nn.Module, owners: Counter[int]) -> bool:
     """Whether a layer has tensors of its own, none of which is computed anew at every pass."""
-    own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-    return next(layer.children(), None) is None and all(owners[id(tensor)] == 1 for tensor in own)
+    computed = isinstance(layer, LAYERS) and layer._parameters.get("weight") is None
+    return not computed and all(owners[id(tensor)] == 1 for tensor in (*layer.parameters(), *layer.buffers()))

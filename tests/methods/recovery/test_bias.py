@@ -126,3 +126,35 @@ def test_layers_that_run_twice_or_share_their_weights_are_left_alone(repair: str
     smaller, plain = Repairs(repair, network, graph, IMAGES).cut(kept), prune(network, graph, kept)
     for name in ("again", "tied"):
         assert same(smaller.get_submodule(name), plain.get_submodule(name))
+
+
+class Rectified(nn.Conv2d):
+    """What comes out is more than a convolution."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).relu()
+
+
+class Windows(nn.Module):
+    """A layer that reads four windows of every image, and one of somebody's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.window = nn.Conv2d(3, 5, 3, padding=1), nn.Linear(5, 5)
+        self.own, self.last = Rectified(5, 5, 1), nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        given = self.first(images).relu().permute(0, 2, 3, 1)
+        given = self.window(given.reshape(4 * len(images), -1, given.shape[-1])).relu()
+        given = given.view(len(images), 6, 6, -1).permute(0, 3, 1, 2)
+        return self.last(self.own(given).mean((2, 3)))
+
+
+@pytest.mark.parametrize("repair", ["bias", "reconstruct", "merge"])
+def test_layers_that_are_not_what_they_seem_are_left_alone(repair: str) -> None:
+    network = Windows().eval()
+    graph, kept = kept_of(network, 0, 6, 11)
+    smaller, plain = Repairs(repair, network, graph, IMAGES).cut(kept), prune(network, graph, kept)
+    for name in ("window", "own"):
+        assert same(smaller.get_submodule(name), plain.get_submodule(name))
+    assert same(smaller.last, plain.last) == (repair == "merge")
