@@ -23,14 +23,14 @@ def rollout(choose: Choose, spec: EpisodeSpec, walks: int) -> tuple[np.ndarray, 
         walks: how many.
 
     Returns:
-        (steps, walks) actions and the (walks, groups) plans that they end in.
+        (steps, walks) actions and the (walks, groups + columns) plans that they end in.
     """
     side_by_side = BatchedEpisodes(spec, walks)
     actions, finished = [], False
     while not finished:
         actions.append(np.clip(choose(side_by_side.observe()), -1, 1))
         finished = side_by_side.step(actions[-1])
-    return np.array(actions), side_by_side.counts
+    return np.array(actions), side_by_side.plans
 
 
 def greedy(agent: "BaseAlgorithm") -> Choose:

@@ -21,9 +21,9 @@ class ChannelPruningEnv(gym.Env[np.ndarray, np.ndarray]):
 
     Args:
         spec: what is walked and what counts.
-        score: (plans, groups) kept counts -> (plans,) losses.
+        score: (plans, groups + columns) plans -> (plans,) losses.
         render_mode: ``"ansi"``, so that `render` returns a table as text, or None.
-        plan_of: (groups,) kept counts -> their plan, for `plan`.
+        plan_of: such a plan -> its channels, for `plan`.
 
     Raises:
         ValueError: another render mode.
@@ -56,6 +56,8 @@ class ChannelPruningEnv(gym.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one step, such as to decide a group; `info` of the last step holds the plan's `counts` and its `loss`.
 
+        Behind the `counts` stands what decisions have put into columns of their own, such as a criterion a group.
+
         Args:
             action: (1,) in [-1, 1]; what is beyond counts as the nearer end.
 
@@ -67,11 +69,11 @@ class ChannelPruningEnv(gym.Env[np.ndarray, np.ndarray]):
         finished = self.walk.step(checked_actions(action, (1,)))
         reward, info = 0.0, {}
         if finished:
-            counts = self.walk.counts
-            losses = checked_losses(self.score(counts.copy()), 1)
-            reward = float(self.walk.spec.reward(counts, losses)[0])
-            self._finished = counts[0].copy()
-            info = {"counts": counts[0].copy(), "loss": float(losses[0])}
+            plans = self.walk.plans
+            losses = checked_losses(self.score(plans.copy()), 1)
+            reward = float(self.walk.spec.reward(plans, losses)[0])
+            self._finished = plans[0].copy()
+            info = {"counts": plans[0].copy(), "loss": float(losses[0])}
         return self.walk.observe()[0], reward, finished, False, info
 
     def render(self) -> str | None:  # type: ignore[override]

@@ -15,17 +15,19 @@ import numpy as np
 
 from rlprune.cost.projection import BudgetProjector
 from rlprune.envs.checks import checked_actions
-from rlprune.envs.decisions.base import Decision, Step, measured_blocks, steps_of
+from rlprune.envs.decisions.base import Columns, Decision, Step, columns_of, measured_blocks, steps_of
 from rlprune.envs.decisions.channels import Channels
 from rlprune.envs.observation import Features
 
 Score = Callable[[np.ndarray], np.ndarray]
-"""(plans, groups) kept counts -> (plans,) losses; a real evaluator or a model of it."""
+"""(plans, groups + columns) plans -> (plans,) losses; a real evaluator or a model of it."""
 
 
 @dataclass(frozen=True)
 class EpisodeSpec:
     """What is walked and what counts: shared by every environment of a search.
+
+    A plan is the (groups,) kept counts, followed by the columns of decisions that have any.
 
     Attributes:
         projector: budget and cost.
@@ -54,13 +56,46 @@ class EpisodeSpec:
         """Every step of a walk: who is asked, and for what."""
         return steps_of(self.decisions, self.projector.cost)
 
+    @cached_property
+    def columns(self) -> Columns:
+        """What stands in a plan behind the kept counts."""
+        return columns_of(self.decisions, self.projector.cost)
+
+    def place_of(self, decision: Decision) -> slice:
+        """Where the columns of a decision are among all of them."""
+        before = self.decisions[: self.decisions.index(decision)]
+        start = len(columns_of(before, self.projector.cost).base)
+        return slice(start, start + len(decision.columns(self.projector.cost).base))
+
+    def split(self, plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(plans, groups) counts and (plans, columns) of plans; as in the base plan where only counts are given."""
+        groups = len(self.base)
+        if plans.shape[1] > groups or not self.columns.base:
+            return plans[:, :groups], plans[:, groups:].astype(np.int64)
+        return plans, np.tile(np.array(self.columns.base, dtype=np.int64), (len(plans), 1))
+
+    def join(self, counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """(plans, groups) final counts and (plans, columns) -> plans, of which no two are the same network."""
+        if not self.columns.base:
+            return counts
+        cost, parts = self.projector.cost, [counts]
+        for decision in self.decisions:
+            parts.append(decision.tidy(cost, counts, chosen[:, self.place_of(decision)]))
+        return np.concatenate(parts, axis=1)
+
+    def scaled(self, plan: np.ndarray, logs: np.ndarray) -> np.ndarray:
+        """(plans, groups) logarithms of factors on the counts of a plan, or of one each -> wishes for `finish`."""
+        counts, chosen = self.split(np.atleast_2d(plan))
+        wished = np.minimum(counts * np.exp(logs), self.projector.sizes)
+        return np.concatenate([wished, np.broadcast_to(chosen, (len(wished), chosen.shape[1]))], axis=1)
+
     @property
     def removable(self) -> tuple[tuple[int, ...], ...]:
         """Inner groups of the residual blocks that a walk may take out."""
         return measured_blocks(self.decisions, self.projector.cost)
 
     def value(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
-        """(plans,) what the agent maximises: minus the loss, minus what is charged for cost."""
+        """(plans,) what the agent maximises of plans: minus the loss, minus what is charged for cost."""
         return -losses - self.projector.cost.ratios(counts)[..., : len(self.weights)] @ self.weights
 
     def reward(self, counts: np.ndarray, losses: np.ndarray) -> np.ndarray:
@@ -68,12 +103,13 @@ class EpisodeSpec:
         return self.value(counts, losses) - self.base_value
 
     def base_plan(self) -> np.ndarray:
-        """(groups,) kept counts of the base plan."""
+        """The base plan."""
         plan: np.ndarray = self.finish(self.base[None])[0]
         return plan
 
     def vary(self, wished: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(plans, groups) wished counts -> plans like `finish`'s, with what else is decided changed here and there."""
+        wished = np.concatenate(self.split(wished), axis=1)
         for decision in self.decisions:
             wished = decision.vary(self, wished, rng)
         return self.finish(wished)
@@ -81,13 +117,13 @@ class EpisodeSpec:
     def finish(self, wished: np.ndarray) -> np.ndarray:
         """(plans, groups) wished counts -> the plan that a walk with these wishes would end in, all at once.
 
-        A block is out where all of its inner groups have a wish of 0.
+        A block is out where all of its inner groups have a wish of 0. Columns behind the counts stay as they are.
         """
-        projector = self.projector
-        factor = projector.rescale(wished)
+        projector, (counts, chosen) = self.projector, self.split(wished)
+        factor = projector.rescale(counts)
         if self.balance:
-            return projector.quantise(wished * np.minimum(factor, 1)[:, None])
-        return projector.fill(projector.quantise(wished * factor[:, None]))
+            return self.join(projector.quantise(counts * np.minimum(factor, 1)[:, None]), chosen)
+        return self.join(projector.fill(projector.quantise(counts * factor[:, None])), chosen)
 
 
 class BatchedEpisodes:
@@ -96,6 +132,12 @@ class BatchedEpisodes:
     Args:
         spec: what is walked.
         number: how many walks go at once.
+
+    Attributes:
+        counts: (walks, groups) kept channels; of groups that are not decided the smallest allowed.
+        base: (walks, groups) counts that the groups to come have in the base plan.
+        chosen: (walks, columns) what stands in plans behind the counts.
+        done: (walks,) actions of every step so far.
     """
 
     def __init__(self, spec: EpisodeSpec, number: int) -> None:
@@ -110,9 +152,16 @@ class BatchedEpisodes:
         self.step_index = 0
         self.counts = np.tile(self.spec.projector.minimum, (self.number, 1))
         self.base = np.tile(self.spec.base.astype(float), (self.number, 1))
+        self.chosen = np.tile(np.array(self.spec.columns.base, dtype=np.int64), (self.number, 1))
         self.action = np.zeros(self.number)
+        self.done: list[np.ndarray] = []
         self.factor = self._start
         return self.observe()
+
+    @property
+    def plans(self) -> np.ndarray:
+        """(walks, groups + columns) what the walks have come to."""
+        return self.spec.join(self.counts, self.chosen)
 
     @property
     def group(self) -> int:
@@ -127,7 +176,7 @@ class BatchedEpisodes:
                 ratio.
 
         Returns:
-            Whether the walks are finished; `counts` then holds their plans.
+            Whether the walks are finished; `plans` then holds their plans.
 
         Raises:
             ValueError: actions that are not one finite number a walk, or the walks are over.
@@ -138,6 +187,7 @@ class BatchedEpisodes:
                 f"the episode is over: all {groups} groups are decided; call reset() before the next step()"
             )
         self.action = np.clip(checked_actions(actions, (self.number,)), -1, 1)
+        self.done.append(self.action)
         decision, asked = self.spec.steps[self.step_index]
         decision.act(self, asked.subject, self.action)
         self.step_index += 1
@@ -180,7 +230,7 @@ def retrace(spec: EpisodeSpec, plans: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Args:
         spec: what is walked.
-        plans: (plans, groups) kept counts, projected onto the budget.
+        plans: (plans, groups + columns), projected onto the budget.
 
     Returns:
         (steps, plans, features) what is seen and (steps, plans) what is done.

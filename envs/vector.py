@@ -40,7 +40,7 @@ class WalkVecEnv(ArrayVecEnv):
 
     Args:
         specs: what is walked and what counts: several budgets, networks of several lengths.
-        scores: for each of them (plans, groups) kept counts -> (plans,) losses.
+        scores: for each of them (plans, groups + columns) plans -> (plans,) losses.
         number: how many walks of each go at once.
     """
 
@@ -74,14 +74,15 @@ def _advance(
     observations, dones = walks.observe(), np.full(walks.number, finished)
     if not finished:
         return observations, np.zeros(walks.number, dtype=np.float32), dones, [{} for _ in range(walks.number)]
-    losses = checked_losses(score(walks.counts), walks.number)
-    rewards = walks.spec.reward(walks.counts, losses).astype(np.float32)
+    plans = walks.plans
+    losses = checked_losses(score(plans), walks.number)
+    rewards = walks.spec.reward(plans, losses).astype(np.float32)
     infos: list[dict[str, Any]] = [
         {
             "terminal_observation": observation,
-            "counts": counts,
+            "counts": plan,
             "episode": {"r": float(reward), "l": walks.length, "t": 0.0},
         }
-        for observation, counts, reward in zip(observations, walks.counts.copy(), rewards, strict=True)
+        for observation, plan, reward in zip(observations, plans.copy(), rewards, strict=True)
     ]
     return walks.reset(), rewards, dones, infos

@@ -189,7 +189,7 @@ def describe(kind: str) -> list[dict[str, str]]:
                 "paper": _part(parts, "Paper: "),
                 "claim": _part(parts, "Claim: "),
                 "summary": summary,
-                "example": KINDS[kind].example.format(name),
+                "example": getattr(method, "example", KINDS[kind].example.format(name)),
             }
         )
     return rows

@@ -65,7 +65,7 @@ class Agent(Allocator):
             prepared.specs,
             problem.losses,
             prepared.sensitivity.predict,
-            prepared.starts,
+            prepared.first,
         )
         found = search([target], evaluations, self, problem.seed)
         return problem.allocation(collapse(found.agent, prepared.specs[0]))

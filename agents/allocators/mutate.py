@@ -45,7 +45,7 @@ class Mutate(Allocator):
         (spec,) = prepared.specs
         surrogate = OneShotSurrogate(spec.projector.sizes, prepared.sensitivity.predict)
         archive, fruitless = PlanArchive(spec, problem.losses, surrogate), 0
-        begin([archive], prepared.starts, 1, evaluations, rng)
+        begin([archive], prepared.first, 1, evaluations, rng)
         while (left := evaluations - len(archive)) > 0 and fruitless < PATIENCE:
             with one_thread():
                 fit([archive])
@@ -60,5 +60,6 @@ def mutations(spec: EpisodeSpec, parents: np.ndarray, rng: np.random.Generator) 
     """(`MUTATIONS`, groups) plans around (parents, groups) kept counts, some near and some far."""
     drawn = parents[rng.integers(len(parents), size=MUTATIONS)]
     widths, shares = (rng.choice(values, (MUTATIONS, 1)) for values in (WIDTHS, TOUCHED))
-    noise = rng.normal(0, 1, drawn.shape) * widths * (rng.random(drawn.shape) < shares)
-    return spec.finish(np.minimum(drawn * np.exp(noise), spec.projector.sizes))
+    shape = MUTATIONS, len(spec.base)
+    noise = rng.normal(0, 1, shape) * widths * (rng.random(shape) < shares)
+    return spec.finish(spec.scaled(drawn, noise))

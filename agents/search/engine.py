@@ -100,7 +100,7 @@ def search(
 
 def _archives(target: Target) -> list[PlanArchive]:
     spec = target.specs[0]
-    model = OneShotSurrogate(spec.projector.sizes, target.foretell, spec.removable)
+    model = OneShotSurrogate(spec.projector.sizes, target.foretell, spec.removable, spec.columns)
     return [PlanArchive(spec, target.measure, model, place) for place, spec in enumerate(target.specs)]
 
 

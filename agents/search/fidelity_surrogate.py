@@ -8,7 +8,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-from rlprune.agents.search.surrogate import Measured, capped, plan_features
+from rlprune.agents.search.surrogate import NARROW, Measured, capped, narrowest, plan_features
+from rlprune.envs.decisions.base import NONE, Columns
 from rlprune.plans.counts import plan_key
 
 SLOPE = 0.5
@@ -30,6 +31,7 @@ class FidelitySurrogate:
         oneshot: (plans, groups) kept counts -> (plans,) expected one-shot losses.
         brief: plans and their losses after briefer tunings, some of which are among those it will learn from.
         blocks: inner groups of the residual blocks that may be out.
+        columns: what stands in plans behind the kept counts.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class FidelitySurrogate:
         oneshot: Callable[[np.ndarray], np.ndarray],
         brief: Measured | None = None,
         blocks: Sequence[tuple[int, ...]] = (),
+        columns: Columns = NONE,
     ) -> None:
-        self.sizes, self.blocks = sizes, blocks
+        self.sizes, self.blocks, self.columns = sizes, blocks, columns
+        self._least = np.append(narrowest(len(sizes), blocks, columns), NARROW)
         self.oneshot = oneshot
         self.brief = brief
 
@@ -51,7 +55,7 @@ class FidelitySurrogate:
             counts, targets = _joined(self.brief, counts, targets)
         vague = np.where(np.arange(len(targets)) < known, EXACT, VAGUE)
         inputs = self._features(counts)
-        self._centre, self._width = inputs.mean(0), np.maximum(inputs.std(0), 1e-3)
+        self._centre, self._width = inputs.mean(0), np.maximum(inputs.std(0), self._least)
         self._middle, self._spread = targets.mean(), max(float(targets.std()), 1e-6)
         trend = ConstantKernel(0.1, (1e-3, 1e1)) * DotProduct(1.0, "fixed")
         rest = ConstantKernel(0.5, (1e-2, 1e2)) * Matern(5.0, (1.0, 50.0), nu=2.5)
@@ -73,7 +77,7 @@ class FidelitySurrogate:
         return (self._features(counts) - self._centre) / self._width
 
     def _features(self, counts: np.ndarray) -> np.ndarray:
-        return np.column_stack([plan_features(counts, self.sizes, self.blocks), self.oneshot(counts)])
+        return np.column_stack([plan_features(counts, self.sizes, self.blocks, self.columns), self.oneshot(counts)])
 
 
 def _joined(brief: Measured, counts: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

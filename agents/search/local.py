@@ -54,7 +54,8 @@ def refine(
 
 
 def _around(spec: EpisodeSpec, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    touched = rng.random(len(counts)) < TOUCHED
-    wished = counts * np.exp(rng.normal(0, SPREAD, len(counts)) * touched)
-    varied: np.ndarray = spec.vary(np.minimum(wished, spec.projector.sizes)[None], rng)[0]
+    groups = len(spec.base)
+    touched = rng.random(groups) < TOUCHED
+    wished = spec.scaled(counts, (rng.normal(0, SPREAD, groups) * touched)[None])
+    varied: np.ndarray = spec.vary(wished, rng)[0]
     return varied

@@ -75,7 +75,7 @@ def tuned(
     # Every length takes twice as long as the one before.
     weights = np.cumsum(2.0 ** np.arange(len(tuning.measures)))
     for measure, end in zip(tuning.measures, FIRST_SHARE + (1 - FIRST_SHARE) * weights / weights[-1], strict=True):
-        model = FidelitySurrogate(spec.projector.sizes, oneshot, next(iter(brief), None), spec.removable)
+        model = FidelitySurrogate(spec.projector.sizes, oneshot, next(iter(brief), None), spec.removable, spec.columns)
         archive = PlanArchive(spec, measure, model)
         _tune(learner, archive, plans, number, rng, partial(over, end))
         number = len(archive) // FEWER
@@ -118,7 +118,7 @@ def _different(archive: PlanArchive) -> list[np.ndarray]:
     chosen: list[np.ndarray] = []
     for place in np.argsort(-_expected(archive)):
         counts = archive.counts[place]
-        if not chosen or not are_twins(counts[None], np.array(chosen)).any():
+        if not chosen or not are_twins(counts[None], np.array(chosen), len(archive.spec.base)).any():
             chosen.append(counts)
     return chosen
 

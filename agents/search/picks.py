@@ -24,8 +24,9 @@ def batch(archive: PlanArchive, plans: np.ndarray, number: int) -> list[np.ndarr
         plans: (plans, groups) kept counts of others, each once; one at least.
         number: so many at most.
     """
+    groups = len(archive.spec.base)
     if archive.counts:
-        new = ~are_twins(plans, np.array(archive.counts)).any(axis=1)
+        new = ~are_twins(plans, np.array(archive.counts), groups).any(axis=1)
         plans = plans[new] if new.any() else plans
     mean, doubt = archive.model.predict(plans, archive.budget)
     taken, near = np.zeros((2, len(plans)), dtype=bool)
@@ -35,12 +36,19 @@ def batch(archive: PlanArchive, plans: np.ndarray, number: int) -> list[np.ndarr
         values[taken if near.all() else near] = -np.inf
         picks.append(int(np.argmax(values)))
         taken[picks[-1]] = True
-        near |= are_twins(plans, plans[picks[-1:]])[:, 0]
+        near |= are_twins(plans, plans[picks[-1:]], groups)[:, 0]
     return [plans[pick] for pick in picks]
 
 
-def are_twins(plans: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(plans, others) whether (plans, groups) kept counts are all but those of (others, groups) others."""
-    logs = [np.log(np.maximum(counts, OUT)) for counts in (plans, others)]
-    twins: np.ndarray = cdist(*logs) <= TWINS * np.sqrt(plans.shape[1])
+def are_twins(plans: np.ndarray, others: np.ndarray, groups: int) -> np.ndarray:
+    """(plans, others) whether plans are all but others.
+
+    Args:
+        plans, others: (plans, groups + columns) and (others, groups + columns); plans that differ in a column are none.
+        groups: of the network.
+    """
+    logs = [np.log(np.maximum(some[:, :groups], OUT)) for some in (plans, others)]
+    twins: np.ndarray = cdist(*logs) <= TWINS * np.sqrt(groups)
+    if plans.shape[1] > groups:
+        twins &= cdist(plans[:, groups:], others[:, groups:], "chebyshev") == 0
     return twins

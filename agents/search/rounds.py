@@ -85,8 +85,8 @@ def perturbed_plans(
 ) -> np.ndarray:
     """Plans around a start or the base plan, drawn wide enough for a model to see which groups matter."""
     start = spec.base if start is None else start
-    noise = rng.normal(0, width * spec.reach, (number, len(start)))
-    return spec.vary(np.minimum(start * np.exp(noise), spec.projector.sizes), rng)
+    noise = rng.normal(0, width * spec.reach, (number, len(spec.base)))
+    return spec.vary(spec.scaled(start, noise), rng)
 
 
 def _promising(

@@ -7,7 +7,7 @@ import numpy as np
 
 from rlprune.agents.search.base_choice import Tune, best_kind
 from rlprune.cost.projection import BudgetProjector
-from rlprune.envs.decisions.base import Decision, measured_blocks
+from rlprune.envs.decisions.base import Decision, columns_of, measured_blocks
 from rlprune.envs.decisions.channels import Channels
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.envs.observation import build_features
@@ -32,16 +32,23 @@ class Prepared:
 
     Attributes:
         specs: what is walked and what counts, one a budget.
-        starts: for each of them the (groups,) projected counts of the base plans that were measured, the sensitivity
-            rule's first; the best kind of them is the one walked.
+        starts: for each of them the base plans that were measured, the sensitivity rule's first; the best kind of them
+            is the one walked.
         sensitivity: the measured curves.
         base: the kind of the base plans that are walked, one of `rlprune.methods.allocators.base_plans.KINDS`.
+        others: for each of the budgets more plans that are measured first, see `rlprune.envs.decisions.base.Columns`.
     """
 
     specs: list[EpisodeSpec]
     starts: list[list[np.ndarray]]
     sensitivity: Sensitivity
     base: str
+    others: list[list[np.ndarray]]
+
+    @property
+    def first(self) -> list[list[np.ndarray]]:
+        """For each of the budgets all plans that a search measures first."""
+        return [[*starts, *others] for starts, others in zip(self.starts, self.others, strict=True)]
 
 
 def make_evaluator(
@@ -90,8 +97,14 @@ def prepare(
         decisions: what is asked in a walk. Where blocks may go, what each alone costs is measured, too, and a plan
             without some of them is among the starts.
     """
-    blocks = measured_blocks(decisions, projectors[0].cost)
-    sensitivity = measure(lambda plans: [found.loss for found in evaluator.evaluate(plans)], projectors[0], blocks)
+    cost = projectors[0].cost
+    blocks, columns = measured_blocks(decisions, cost), columns_of(decisions, cost)
+
+    def losses(plans: list[np.ndarray]) -> list[float]:
+        whole = [columns.complete(plan, len(cost.sizes)) for plan in plans]
+        return [found.loss for found in evaluator.evaluate(whole)]
+
+    sensitivity = measure(losses, projectors[0], blocks)
     activity = channel_activity(workload.module, workload.graph, workload.calibration()[0])
 
     def value(spec: EpisodeSpec) -> float:
@@ -100,7 +113,7 @@ def prepare(
 
     specs: list[list[EpisodeSpec]] = []
     for projector in projectors:
-        facts = (workload, projector, evaluator.scores, activity, sensitivity, weights, balance)
+        facts = (workload, projector, np.atleast_2d(evaluator.scores)[0], activity, sensitivity, weights, balance)
         wishes = base_wishes(sensitivity, projector, weights if balance else None)
         specs.append([lay_out(*facts, wished, decisions=decisions) for wished in wishes])
         begin(specs[-1][0])
@@ -112,7 +125,8 @@ def prepare(
         starts = [
             [*plans, without_blocks(kinds[best], sensitivity)] for plans, kinds in zip(starts, specs, strict=True)
         ]
-    return Prepared([kinds[best] for kinds in specs], starts, sensitivity, KINDS[best])
+    walked = [kinds[best] for kinds in specs]
+    return Prepared(walked, starts, sensitivity, KINDS[best], [with_others(spec) for spec in walked])
 
 
 def prepare_for(problem: AllocationProblem, decisions: tuple[Decision, ...] = (Channels(),)) -> tuple[Prepared, int]:
@@ -134,8 +148,14 @@ def prepare_for(problem: AllocationProblem, decisions: tuple[Decision, ...] = (C
     return prepared, problem.evaluations - probes
 
 
+def with_others(spec: EpisodeSpec) -> list[np.ndarray]:
+    """The base plan with what decisions put into their columns instead, each in turn."""
+    counts, _ = spec.split(spec.base_plan()[None])
+    return [spec.join(counts, np.array([other], dtype=np.int64))[0] for other in spec.columns.others]
+
+
 def without_blocks(spec: EpisodeSpec, sensitivity: Sensitivity) -> np.ndarray:
-    """(groups,) the plan around the base plan that is foretold to lose least, of those without some blocks.
+    """The plan around the base plan that is foretold to lose least, of those without some blocks.
 
     They go one after the other, the one first that costs least for what it saves of the resource that is bounded most.
     """
@@ -147,7 +167,8 @@ def without_blocks(spec: EpisodeSpec, sensitivity: Sensitivity) -> np.ndarray:
         wished = wished.copy()
         wished[list(cost.blocks[block])] = 0
         plans.append(spec.finish(wished[None])[0])
-    foretold = sensitivity.predict(np.array(plans) / spec.projector.sizes)
+    counts, _ = spec.split(np.array(plans))
+    foretold = sensitivity.predict(counts / spec.projector.sizes)
     return plans[int(np.argmin(foretold))]
 
 

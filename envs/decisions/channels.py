@@ -21,7 +21,7 @@ class Channels(Decision):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    rank: ClassVar[int] = 1
+    rank: ClassVar[int] = 2
 
     def steps(self, cost: Cost) -> list[Step]:
         """One a group."""

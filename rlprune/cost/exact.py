@@ -54,12 +54,12 @@ class Cost:
         """MACs and parameters.
 
         Args:
-            counts: (..., groups) kept channels.
+            counts: (..., groups) kept channels; what stands in a plan behind them is left aside.
 
         Returns:
             (..., 2) MACs per image and parameters, exact in float64 up to 2**53.
         """
-        counts = np.asarray(counts)
+        counts = np.asarray(counts)[..., : len(self.sizes)]
         kept = counts.astype(np.float64) @ self.per_channel.T + self.whole
         total: np.ndarray = (kept[..., self.first] * kept[..., self.second]) @ self.weights
         if not self.blocks or counts.all():

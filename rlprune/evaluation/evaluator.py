@@ -30,8 +30,9 @@ class PlanEvaluator(Protocol):
     """Whoever evaluates plans and remembers them.
 
     Attributes:
-        scores: (all groups' channels,) from a criterion; decides which channels stay.
-        seen: kept counts -> what was found.
+        scores: (all groups' channels,) from a criterion, or (criteria, all groups' channels); decides which channels
+            stay.
+        seen: plan, as `rlprune.plans.counts` has it -> what was found.
     """
 
     scores: np.ndarray
@@ -49,7 +50,8 @@ class Evaluator:
 
     Args:
         runner: runs the network that is left.
-        scores: (all groups' channels,) from a criterion; decides which channels stay.
+        scores: (all groups' channels,) from a criterion, or (criteria, all groups' channels), of which plans name one
+            for every group; decides which channels stay.
         images: (N, C, H, W) of the search split.
         labels: (N,).
         seen: what is known already, by kept counts.

@@ -43,7 +43,7 @@ class FineTunedEvaluator:
 
     Args:
         workload: the dense network and its images.
-        scores: (all groups' channels,) from a criterion; decides which channels stay.
+        scores: as for `rlprune.evaluation.evaluator.Evaluator`.
         distill: whether plans learn from the dense network, too.
         times: how many times as long as a brief fine-tuning it is.
         whole: epochs of the fine-tuning that it stands for. Where images are few, a brief tuning takes so small a part

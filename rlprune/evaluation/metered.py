@@ -30,6 +30,7 @@ class EvaluationCache:
         score: a criterion by its name, maybe with settings -> (all groups' channels,) scores of the dense network, for
             methods that share out by another criterion than the one that says which channels stay.
         scored: scores by criterion, with the seconds that they took.
+        complete: makes of (groups,) kept counts, which is all that some methods decide, the plan that is evaluated.
     """
 
     evaluator: Evaluator
@@ -37,9 +38,11 @@ class EvaluationCache:
     on_new: Logged = lambda counts, evaluation, seconds: None
     score: Callable[[str], np.ndarray] = _unscored
     scored: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
+    complete: Callable[[np.ndarray], np.ndarray] = lambda counts: counts
 
     def __call__(self, counts: np.ndarray) -> tuple[Evaluation, float]:
-        """The evaluation of (groups,) kept counts, and the seconds it takes."""
+        """The evaluation of a plan, and the seconds it takes."""
+        counts = self.complete(counts)
         key = plan_key(counts)
         if key not in self.seconds:
             start = time.perf_counter()
@@ -74,6 +77,9 @@ class AllocationProblem:
         evaluations: how many plans it may measure; asking again for a plan costs nothing.
         on_step: told of every evaluation, with the problem.
         decisions: what agents decide, by name; other methods decide channels alone.
+
+    Attributes:
+        scores: (all groups' channels,) from the criterion.
     """
 
     def __init__(
@@ -87,7 +93,8 @@ class AllocationProblem:
         on_step: Callable[["AllocationProblem"], None] = lambda problem: None,
         decisions: Sequence[str] = ("channels",),
     ) -> None:
-        self.scores = cache.evaluator.scores
+        # Of several criteria the first: who decides kept counts alone has no other.
+        self.scores = np.atleast_2d(cache.evaluator.scores)[0]
         self.seen: dict[tuple[int, ...], Evaluation] = {}
         self.cache, self.workload, self.projector = cache, workload, projector
         self.method, self.seed, self.evaluations = method, seed, evaluations

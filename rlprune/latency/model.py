@@ -96,6 +96,7 @@ class TimedCost(Cost):
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
         """(..., 3) MACs, parameters and milliseconds."""
+        counts = np.asarray(counts)[..., : len(self.sizes)]
         exact = super().__call__(counts)
         return np.concatenate([exact, self.latency(counts, exact[..., 1])[..., None]], axis=-1)
 

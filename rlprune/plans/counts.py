@@ -1,4 +1,8 @@
-"""Kept counts: as a key, as text, and as the mask that keeps the best-scoring channels."""
+"""Plans as searches have them: as a key, as text, and as the mask that keeps the best-scoring channels.
+
+A plan is the kept counts of all groups, behind which may stand what else was decided; first of all, where there are
+several criteria, the number of every group's.
+"""
 
 from collections.abc import Container, Iterable
 
@@ -8,7 +12,7 @@ from rlprune.graph.structure import Graph
 
 
 def plan_key(counts: Iterable[int]) -> tuple[int, ...]:
-    """What kept counts are remembered by."""
+    """What a plan is remembered by."""
     return tuple(int(count) for count in counts)
 
 
@@ -32,13 +36,30 @@ def top_mask(graph: Graph, counts: np.ndarray, scores: np.ndarray) -> np.ndarray
 
     Args:
         graph: structure of the network.
-        counts: (groups,) how many stay.
-        scores: (all groups' channels,) from a criterion.
+        counts: (groups,) how many stay; behind them, where there are several criteria, the number of every group's.
+        scores: (all groups' channels,) from a criterion, or (criteria, all groups' channels).
 
     Returns:
         (all groups' channels,) bool.
     """
+    scores = scores_of(graph, counts, scores)
     stays = np.zeros(len(scores), dtype=bool)
-    for mine, values, count in zip(graph.split(stays), graph.split(scores), counts, strict=True):
+    for mine, values, count in zip(graph.split(stays), graph.split(scores), counts[: len(graph.groups)], strict=True):
         mine[np.argsort(-values, kind="stable")[: int(count)]] = True
     return stays
+
+
+def scores_of(graph: Graph, plan: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(all groups' channels,) scores by which a plan keeps channels: of several criteria those of every group's own.
+
+    Args:
+        graph: structure of the network.
+        plan: as for `top_mask`; the first criterion counts where it is kept counts alone.
+        scores: as for `top_mask`.
+    """
+    groups = len(graph.groups)
+    if scores.ndim == 1:
+        return scores
+    if len(plan) == groups:
+        return np.asarray(scores[0])
+    return np.asarray(scores[np.repeat(plan[groups : 2 * groups], graph.sizes), np.arange(scores.shape[1])])

@@ -37,7 +37,7 @@ class TensorBoardLog:
             number: 1 for the first evaluation of the run.
             evaluation: its loss and accuracy.
             ratios: (2,) the MACs and parameters that its plan keeps.
-            best: (groups,) kept counts of the best plan so far, if there is one yet.
+            best: the best plan so far, which begins with its kept counts, if there is one yet.
             best_loss: the loss of that plan.
         """
         facts = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
@@ -47,7 +47,7 @@ class TensorBoardLog:
             self._writer.add_scalar("plans/best_loss", best_loss, number)
         if best is not None and best is not self._best:
             self._best = best
-            for group, ratio in zip(self._groups, best / self._sizes, strict=True):
+            for group, ratio in zip(self._groups, best[: len(self._sizes)] / self._sizes, strict=True):
                 self._writer.add_scalar(f"kept/{group}", ratio, number)
         # Nobody says when a search ends, least of all one that is interrupted.
         self._writer.flush()

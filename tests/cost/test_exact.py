@@ -111,3 +111,10 @@ def test_layers_that_are_called_twice_count_twice() -> None:
 
     cost = build_cost(build_graph(Twice(), torch.zeros(1, 3, 4, 4)))
     assert cost(np.array([3])).tolist() == [16 * 3 * 3 + 2 * 16 * 3 * 3 + 3 * 2, 12 + 12 + 3 * 2 + 2]
+
+
+def test_what_stands_behind_the_counts_costs_nothing() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    cost = build_cost(build_graph(net, torch.zeros(1, 3, 8, 8)))
+    assert cost(np.array([5, 3, 2, 1])).tolist() == cost(np.array([5, 3])).tolist()
+    assert cost.ratios(np.array([[5, 3, 2, 1]] * 2)).shape == (2, 2)

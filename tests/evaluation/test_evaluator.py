@@ -165,3 +165,24 @@ def test_what_is_known_is_not_run(runner: Runner) -> None:
     )
     assert evaluator(np.array([3, 2])) is known
     assert runner.calls == 0
+
+
+def test_a_plan_of_several_criteria_is_evaluated_as_its_network_is_cut(network: nn.Module) -> None:
+    """Channels of every group by the criterion that the plan names, ranked here, cut by another library."""
+    graph, rng = build_graph(network, torch.zeros(1, 3, 32, 32)), np.random.default_rng(0)
+    calibration, images = torch.randn(16, 3, 32, 32), torch.randn(40, 3, 32, 32)
+    labels, scores = torch.arange(40) % 4, rng.random((3, graph.sizes.sum()))
+    counts, numbers = (graph.sizes + 1) // 2, rng.integers(3, size=len(graph.sizes))
+    kept = np.zeros(graph.sizes.sum(), dtype=bool)
+    for group, count, number in zip(graph.groups, counts, numbers, strict=True):
+        mine = scores[number, group.start : group.start + group.channels]
+        kept[group.start + np.array(sorted(range(len(mine)), key=lambda place: -mine[place])[:count])] = True
+    logits = by_hand(network, graph, kept, calibration, images)
+    losses = [float(nn.functional.cross_entropy(logits * scale, labels)) for scale in torch.logspace(-3, 3, 4001)]
+    evaluator = Evaluator(SliceRunner(network, graph, calibration), scores, images, labels)
+    found = evaluator(np.concatenate([counts, numbers]))
+    assert found.loss == pytest.approx(min(losses), rel=1e-3)
+    assert found.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    # The same counts by the first criterion alone are another plan.
+    assert evaluator(np.concatenate([counts, 0 * numbers])) != found
+    assert len(evaluator.seen) == 2

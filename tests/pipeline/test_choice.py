@@ -38,7 +38,7 @@ def prepared(*starts: tuple[int, ...]) -> Prepared:
     ratios = np.array([1, 0.5, 0.25])
     rises = np.array([[0.0, 1.0, 3.0], [0.0, 0.0, 0.0], [0.0, 1.0, 3.0]])
     curves = Sensitivity(ratios, rises)
-    return Prepared([spec], [[np.array(start) for start in starts]], curves, "rule")
+    return Prepared([spec], [[np.array(start) for start in starts]], curves, "rule", [[]])
 
 
 def test_every_plan_is_there_once_under_its_first_name() -> None:

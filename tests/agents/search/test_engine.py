@@ -13,7 +13,9 @@ from rlprune.agents.algorithms.ppo import PPO
 from rlprune.agents.rollout import greedy, rollout
 from rlprune.agents.search.archive import Target
 from rlprune.agents.search.engine import search
+from rlprune.agents.search.setup import with_others
 from rlprune.cost.projection import BudgetProjector
+from rlprune.envs.decisions.base import make_decisions
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +117,36 @@ def test_every_budget_gets_its_starts_first() -> None:
     starts = [(spec.finish(spec.base[None])[0],) for spec in specs]
     found = search([Target(specs, losses, foretell, starts)], 3, PPO())
     assert [counts.tolist() for counts in found.counts] == [plans[0].tolist() for plans in starts]
+
+
+RIGHT = np.array([0, 1, 2])
+"""The criterion of every group that is right; another one costs the more the more of the group goes."""
+
+
+def loss_by_criteria(plan: np.ndarray) -> float:
+    gone = 1 - plan[:3] / 8
+    return loss(plan[:3]) + float((gone * (plan[3:] != RIGHT)) @ np.array([0.5, 0.8, 0.4]))
+
+
+def lowest_by_criteria() -> tuple[float, float]:
+    """The lowest losses of 512 plans with 27 choices each, and of those with one criterion for all groups."""
+    plans = [plan for plan in itertools.product(range(1, 9), repeat=3) if macs(*plan) <= 76]
+    choices = itertools.product(range(3), repeat=3)
+    found = {choice: min(loss_by_criteria(np.array([*plan, *choice])) for plan in plans) for choice in choices}
+    return min(found.values()), min(found[one, one, one] for one in range(3))
+
+
+@pytest.mark.parametrize("agent", ["ppo", "ppo-frozen", "ddpg", "td3", "sac"])
+def test_criteria_are_chosen_where_each_is_right(agent: str) -> None:
+    best, best_single = lowest_by_criteria()
+    assert best < 0.95 * best_single
+    spec = make_spec(decisions=make_decisions(["channels", "criteria:number=3"]))
+    starts = [spec.base_plan(), *with_others(spec)]
+    assert [plan[3:].tolist() for plan in starts] == [[0] * 3, [1] * 3, [2] * 3]
+    target = Target([spec], lambda plans: [loss_by_criteria(plan) for plan in plans], foretell, [starts])
+    quick = agent.startswith("ppo")
+    made = registry.make("allocator" if agent == "ppo-frozen" else "agent", agent)
+    found = search([target], 60 if quick else 40, made)
+    assert found.losses[0] <= (1.02 * best if quick else best_single)
+    plan = found.counts[0]
+    assert (plan[3:] == RIGHT)[plan[:3] < 8].all()

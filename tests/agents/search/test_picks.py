@@ -76,4 +76,10 @@ def test_of_many_plans_none_are_twins(seed: int) -> None:
 def test_twins() -> None:
     """One channel of 20 in one group of four: log(20 / 19) / 2 = 0.026; two are 0.053."""
     plans = np.array([[20, 20, 20, 20], [19, 20, 20, 20], [18, 20, 20, 20]])
-    assert are_twins(plans[:1], plans).tolist() == [[True, True, False]]
+    assert are_twins(plans[:1], plans, 4).tolist() == [[True, True, False]]
+
+
+def test_plans_that_differ_in_a_column_are_no_twins() -> None:
+    """Behind the counts of four groups stands the criterion of each."""
+    plans = np.array([[20, 20, 20, 20, 0, 1, 0, 0], [19, 20, 20, 20, 0, 1, 0, 0], [20, 20, 20, 20, 0, 1, 0, 2]])
+    assert are_twins(plans[:1], plans, 4).tolist() == [[True, True, False]]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rlprune.agents.search.surrogate import OneShotSurrogate
+from rlprune.agents.search.surrogate import NARROW, SELDOM, OneShotSurrogate, narrowest, plan_features
+from rlprune.envs.decisions.base import Columns
 
 SIZES = np.array([32, 32, 32, 64])
 
@@ -66,3 +67,34 @@ def test_plans_of_two_budgets_teach_one_model() -> None:
     model.fit([(first, truth(first)), (second, 2 * truth(second) + 5)])
     assert np.corrcoef(model.mean(new, 1), truth(new))[0, 1] > 0.95
     assert model.mean(new, 1).mean() == pytest.approx((2 * truth(new) + 5).mean(), rel=0.1)
+
+
+def test_a_choice_is_told_apart_and_a_quantity_is_seen_as_it_is() -> None:
+    """Four groups; behind their counts a choice among three in the first, and the bits of the second."""
+    columns = Columns((0, 8), (3, 1))
+    plans = np.array([[32, 16, 8, 32, 0, 8], [32, 16, 8, 32, 2, 4]])
+    features = plan_features(plans, np.full(4, 32), (), columns)
+    np.testing.assert_allclose(features[:, :4], np.log([[1, 0.5, 0.25, 1]] * 2))
+    assert features[:, 4:].tolist() == [[0, 0, 8], [0, 1, 4]]
+    assert narrowest(4, (), columns).tolist() == [NARROW] * 4 + [SELDOM, SELDOM, NARROW]
+
+
+def test_a_choice_is_learnt() -> None:
+    columns, rng = Columns((0, 0), (3, 3)), np.random.default_rng(0)
+    plans = np.column_stack([draw(140, 0), rng.integers(3, size=(140, 2))])
+    losses = truth(plans[:, :4]) + np.array([0.0, 0.5, -0.4])[plans[:, 4]] + np.array([0.0, -0.6, 0.3])[plans[:, 5]]
+    model = OneShotSurrogate(SIZES, foretell, columns=columns)
+    model.fit([(plans[:90], losses[:90])])
+    assert np.corrcoef(model.mean(plans[90:]), losses[90:])[0, 1] > 0.95
+
+
+def test_a_choice_that_was_never_measured_is_unknown_and_no_more() -> None:
+    """The forecast of what nobody tried stays within the losses that are known, and is less sure."""
+    plans = np.column_stack([draw(60, 0), np.zeros((60, 1), dtype=np.int64)])
+    model = OneShotSurrogate(SIZES, foretell, columns=Columns((0,), (2,)))
+    model.fit([(plans, truth(plans[:, :4]))])
+    other = plans.copy()
+    other[:, 4] = 1
+    (mean, doubt), (_, known) = model.predict(other), model.predict(plans)
+    assert (doubt > known).all()
+    assert truth(plans[:, :4]).min() - 0.1 < mean.min()

@@ -10,7 +10,7 @@ from toys import make_spec
 
 from rlprune import registry
 from rlprune.cost.exact import Cost
-from rlprune.envs.decisions.base import Decision, Step, make_decisions, steps_of
+from rlprune.envs.decisions.base import NONE, Columns, Decision, Step, make_decisions, steps_of
 from rlprune.envs.episode import BatchedEpisodes, EpisodeSpec, retrace
 from rlprune.errors import UserError
 from rlprune.evaluation.sensitivity import Sensitivity
@@ -72,7 +72,34 @@ def test_it_is_asked_in_its_place_and_changes_the_plan(tilted: EpisodeSpec) -> N
 
 def test_steps_before_the_same_group_go_by_rank() -> None:
     channels, blocks = make_decisions(["channels", "blocks"])[::-1]
-    assert (channels.rank, blocks.rank) == (1, 0)
+    assert (channels.rank, blocks.rank) == (2, 0)
     assert len(steps_of([blocks, channels], make_spec().projector.cost)) == 3, "there are no blocks"
     with pytest.raises(UserError, match="unknown decision 'chanels': did you mean 'channels'"):
         make_decisions(["chanels"])
+
+
+@dataclass(frozen=True)
+class Bits(Tilt):
+    """A quantity a group, and one number for the whole network that is a choice among three."""
+
+    rank: ClassVar[int] = 3
+
+    def columns(self, cost: Cost) -> Columns:
+        return Columns((8, 8, 8, 0), (1, 1, 1, 3), ((4, 4, 4, 0),))
+
+
+def test_several_decisions_have_columns_side_by_side() -> None:
+    (channels, criteria), bits = make_decisions(["channels", "criteria:number=2"])[::-1], Bits()
+    spec = make_spec(decisions=(criteria, channels, bits))
+    assert spec.base_plan()[3:].tolist() == [0, 0, 0, 8, 8, 8, 0]
+    assert (spec.place_of(criteria), spec.place_of(channels), spec.place_of(bits)) == (
+        slice(0, 3), slice(3, 3), slice(3, 7),
+    )  # fmt: skip
+    assert spec.columns.others == ((1, 1, 1, 8, 8, 8, 0), (0, 0, 0, 4, 4, 4, 0))
+    plan = spec.columns.complete(np.array([5, 5, 5]), 3)
+    assert plan.tolist() == [5, 5, 5, 0, 0, 0, 8, 8, 8, 0]
+    assert spec.columns.complete(plan, 3) is plan
+    seen = spec.columns.seen(np.array([[0, 1, 0, 8, 4, 2, 2], [1, 0, 0, 8, 8, 8, 1]]))
+    # A choice is seen value by value but for the first, a quantity as it is.
+    assert seen.tolist() == [[0, 1, 0, 8, 4, 2, 0, 1], [1, 0, 0, 8, 8, 8, 1, 0]]
+    assert NONE.seen(np.empty((2, 0))).shape == (2, 0)
