@@ -12,6 +12,7 @@ from rlprune.agents.search.rounds import ELITES, PATIENCE, ROLLOUTS, WALKS, one_
 from rlprune.agents.search.setup import prepare_for
 from rlprune.agents.search.surrogate import OneShotSurrogate
 from rlprune.cost.budget import Budget
+from rlprune.envs.decisions.base import make_decisions, measured_blocks
 from rlprune.envs.episode import EpisodeSpec
 from rlprune.evaluation.metered import Allocation, AllocationProblem
 from rlprune.methods.allocators.base import Allocator
@@ -41,9 +42,12 @@ class Mutate(Allocator):
     def allocate(self, problem: AllocationProblem) -> Allocation:
         """See `Allocator.allocate`. Begins as the agents do, and mutates until the evaluations are spent."""
         rng = np.random.default_rng(problem.seed)
-        prepared, evaluations = prepare_for(problem)
+        cost, named = problem.projector.cost, make_decisions(problem.decisions)
+        # Blocks stay.
+        decisions = [each for each in named if not measured_blocks([each], cost)]
+        prepared, evaluations = prepare_for(problem, tuple(decisions))
         (spec,) = prepared.specs
-        surrogate = OneShotSurrogate(spec.projector.sizes, prepared.sensitivity.predict)
+        surrogate = OneShotSurrogate(spec.projector.sizes, prepared.sensitivity.predict, columns=spec.columns)
         archive, fruitless = PlanArchive(spec, problem.losses, surrogate), 0
         begin([archive], prepared.first, 1, evaluations, rng)
         while (left := evaluations - len(archive)) > 0 and fruitless < PATIENCE:
@@ -57,9 +61,9 @@ class Mutate(Allocator):
 
 
 def mutations(spec: EpisodeSpec, parents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(`MUTATIONS`, groups) plans around (parents, groups) kept counts, some near and some far."""
+    """(`MUTATIONS`, groups + columns) plans around (parents, groups + columns) ones, some near and some far."""
     drawn = parents[rng.integers(len(parents), size=MUTATIONS)]
     widths, shares = (rng.choice(values, (MUTATIONS, 1)) for values in (WIDTHS, TOUCHED))
     shape = MUTATIONS, len(spec.base)
     noise = rng.normal(0, 1, shape) * widths * (rng.random(shape) < shares)
-    return spec.finish(spec.scaled(drawn, noise))
+    return spec.vary(spec.scaled(drawn, noise), rng)

@@ -18,7 +18,7 @@ from rlprune.evaluation.network import PreparedNetwork
 from rlprune.evaluation.repaired import RepairedRunner
 from rlprune.evaluation.sensitivity import Sensitivity, measure
 from rlprune.methods.allocators.base_plans import KINDS, base_wishes
-from rlprune.methods.criteria.base import score_channels
+from rlprune.methods.criteria.base_choice import score_by
 from rlprune.methods.recovery.base import USUAL, Repairs
 from rlprune.tasks.base import Evaluation
 from rlprune.tasks.classification import CLASSIFICATION
@@ -59,11 +59,11 @@ def make_evaluator(
     tell: Callable[[str], None] = lambda text: None,
     repair: str = USUAL,
 ) -> Evaluator:
-    """The evaluator of a workload: cut by a criterion, scored on the search split; `tell` as for the runner.
+    """The evaluator of a workload: cut by what `--criterion` says, scored on the search split; `tell` as for the runner.
 
     Where batch norm alone is repaired, slices are run; with other repairs the network is cut for every plan.
     """
-    scores = score_channels(criterion, workload.module, workload.graph, workload.calibration(), seed)
+    scores = score_by(criterion, workload.module, workload.graph, workload.calibration(), seed)
     runner: Runner = workload.runner(tell)
     if repair != USUAL:
         repairs = Repairs(repair, workload.module, workload.graph, workload.calibration()[0])

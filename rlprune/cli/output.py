@@ -57,14 +57,17 @@ def _table(*columns: tuple[str, str]) -> Table:
 
 def _ratios(console: Console, rows: list[dict[str, Any]]) -> None:
     longest = max((len(str(row["group"])) for row in rows), default=0)
-    bar = min(console.width - longest - 45, 20)
+    named = max((2 + len(row.get("criterion", "")) for row in rows if "criterion" in row), default=0)
+    bar = min(console.width - longest - named - 45, 20)
     titles = [("group", "name"), ("channels", "number"), ("kept", "number"), ("ratio", "number"), ("tied", "number")]
-    table = _table(*titles, *([("", "name")] if bar > 4 else []))
+    several = any("criterion" in row for row in rows)
+    table = _table(*titles, *([("criterion", "name")] if several else []), *([("", "name")] if bar > 4 else []))
     for row in rows:
         ratio = row["keep_ratio"]
         told = percent(ratio) if row["kept"] else TAKEN_OUT
         texts = (str(row["group"]), str(row["channels"]), str(row["kept"]), told, f"+{row['tied']}")
         cells = [Text(text) for text in texts[:-1]] + [Text(texts[-1] if row["tied"] else "")]
+        cells += [Text(row["criterion"])] if several else []
         table.add_row(*cells, *([Bar(1, 0, ratio, width=bar, color="cyan")] if bar > 4 else []))
     _put(console, table)
 

@@ -1,6 +1,7 @@
 """`rlprune prune`."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rlprune.config.resolve import as_dict, resolve
 from rlprune.cost.budget import Budget, parse_budget
 from rlprune.errors import UserError
 from rlprune.latency.timing import quick_latency
-from rlprune.methods.criteria.base import score_channels
+from rlprune.methods.criteria.base_choice import score_by, score_each
 from rlprune.methods.recovery.base import Repairs
 from rlprune.models.trust import require_named
 from rlprune.pipeline.measured_budget import open_budget
@@ -82,17 +83,15 @@ def _plan(
     """The plan as it is, or its ratios, rounded or projected onto the budget; its latency where that counts."""
     graph, network = workload.graph, workload.network
     if isinstance(source, PruningPlan):
-        mask, told = source.mask(graph), str(source.provenance.get("criterion"))
+        mask = source.mask(graph)
         if not budget.bounded:
-            scores = _scores(
-                workload, told if told.partition(":")[0] in registry.names("criterion") else given.criterion, given.seed
-            )
+            scores = _scores_of_plan(workload, source, given)
             # What was cut may be another checkpoint than the plan was made for.
             own = {key: value for key, value in source.provenance.items() if key != "repair"}
             provenance = {**own, "dense_weights": workload.weights()}
             if wanted["repair"] != USUAL_REPAIR:
                 provenance["repair"] = wanted["repair"]
-            return make_plan(graph, mask, network, provenance, scores), {}
+            return replace(make_plan(graph, mask, network, provenance, scores), criteria=source.criteria), {}
         wished = np.array([float(mine.sum()) for mine in graph.split(mask)])
     else:
         wished = ratios_for(graph, source, given.ratios or Path()) * graph.sizes
@@ -119,7 +118,16 @@ def _repair(source: PruningPlan | pd.DataFrame, given: Prune) -> str:
 
 
 def _scores(workload: Workload, criterion: str, seed: int) -> np.ndarray:
-    return score_channels(criterion, workload.module, workload.graph, workload.calibration(), seed)
+    return score_by(criterion, workload.module, workload.graph, workload.calibration(), seed)
+
+
+def _scores_of_plan(workload: Workload, plan: PruningPlan, given: Prune) -> np.ndarray:
+    """Those by which a plan was made, as far as its criteria are installed here."""
+    told = str(plan.provenance.get("criterion"))
+    named = plan.criteria or {group.name: told for group in workload.graph.groups}
+    if any(name.partition(":")[0] not in registry.names("criterion") for name in named.values()):
+        return _scores(workload, given.criterion, given.seed)
+    return score_each(named, workload.module, workload.graph, workload.calibration(), given.seed)
 
 
 def _run_of(given: Prune) -> Search | None:

@@ -17,6 +17,7 @@ from rlprune.config.options import (
     DISTILL,
     FOLDER,
     IMAGE_SIZE,
+    KNOWN,
     MODEL,
     MODEL_ARGS,
     REPAIR,
@@ -42,6 +43,7 @@ from rlprune.config.options import (
     setting,
 )
 from rlprune.errors import UserError, unknown
+from rlprune.utils.criteria import DEFAULT, check_one_rule, parse_criteria
 from rlprune.utils.shapes import LARGEST_SIDE
 from rlprune.utils.text import seconds
 
@@ -56,11 +58,24 @@ CHANNELS_ALONE = "channels"
 BLOCKS_TOO = "channels,blocks"
 DECIDE = "what agents decide: channels, or channels,blocks, where residual blocks may be taken out whole"
 DECIDE_UNSET = "channels, under a bound on the latency channels,blocks"
+CRITERIA = "criteria"
+"""The decision that comes with several criteria."""
+SEVERAL = f"{CRITERION}, of several as in l1,taylor agents choose"
 
 
-def decisions_in(text: str) -> list[str]:
-    """The decisions that a setting names, one by one; channels go without saying."""
-    return list(dict.fromkeys([CHANNELS_ALONE, *registry.split(text)]))
+def decisions_in(text: str, criterion: str) -> list[str]:
+    """The decisions that settings name, one by one; channels go without saying, and so does a choice of criteria."""
+    found, criteria = dict.fromkeys([CHANNELS_ALONE, *registry.split(text)]), parse_criteria(criterion)
+    if criteria.several:
+        found[f"{CRITERIA}:number={len(criteria.names)}"] = None
+    return list(found)
+
+
+def check_decide(text: str | None) -> None:
+    """Raise UserError unless a `--decide` names decisions that it may switch on."""
+    check_each("--decide", text or CHANNELS_ALONE, "decision")
+    if any(name.partition(":")[0] == CRITERIA for name in registry.split(text or "")):
+        raise UserError(f"--decide {text}: to let the agent choose criteria name several, as in --criterion l1,taylor")
 
 
 def usual_decisions(budget: str | float | None) -> str:
@@ -141,6 +156,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     decide: str | None = setting(None, help=DECIDE, unset=DECIDE_UNSET)
     repair: str = setting(USUAL_REPAIR, help=REPAIR)
     evaluations: int = setting(300, help="plans that are scored on the search images", minimum=1)
+    criterion: str = setting(DEFAULT, help=SEVERAL + KNOWN, method="criterion", check=parse_criteria)
     tunings: int | None = setting(
         None,
         help="plans that are fine-tuned briefly, and half as many for longer: the search is for what that leaves",
@@ -176,7 +192,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(
                 f"--agent {RECURRENT} is for --mode runtime: take one of {', '.join(registry.names('agent'))}"
             )
-        check_each("--decide", self.decide or CHANNELS_ALONE, "decision")
+        check_decide(self.decide)
         kind = self.reward.partition(":")[0]
         if kind not in ("loss", "balance"):
             raise unknown("reward", self.reward, ("loss", "balance:macs=A,params=B"))
@@ -193,6 +209,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         """What runtime pruning leaves no room for."""
         if "," in self.model:
             raise UserError(f"--model {self.model}: --mode runtime works for a single network")
+        check_one_rule(self.criterion)
         reward = None if self.reward == "loss" else self.reward
         decide = None if self.decide == CHANNELS_ALONE else self.decide
         repair = None if self.repair == USUAL_REPAIR else self.repair
@@ -217,7 +234,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     @property
     def decisions(self) -> list[str]:
         """What the agent decides, one by one."""
-        return decisions_in(self.usual_decide if self.decide is None else self.decide)
+        return decisions_in(self.usual_decide if self.decide is None else self.decide, self.criterion)
 
     @property
     def usual_decide(self) -> str:
@@ -253,6 +270,12 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
         None, help="every method with every one of these criteria, such as l1,taylor", unset="--criterion alone"
     )
     seeds: int = setting(3, help="runs of every method, from --seed upwards", minimum=1)
+    criterion: str = setting(
+        DEFAULT,
+        help=f"{SEVERAL}, other methods take the first{KNOWN}",
+        method="criterion",
+        check=parse_criteria,
+    )
     decide: str | None = setting(None, help=f"{DECIDE}; other methods decide channels alone", unset=DECIDE_UNSET)
     repair: str = setting(USUAL_REPAIR, help=REPAIR)
     evaluations: int = setting(300, help="plans that a run may score on the search images", minimum=1)
@@ -264,7 +287,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     def __post_init__(self) -> None:
         self.check_schedule()
         check_repair(self.repair)
-        check_each("--decide", self.decide or CHANNELS_ALONE, "decision")
+        check_decide(self.decide)
         check_each("--methods", self.methods or USUAL_METHODS, "allocator")
         if self.criteria is not None:
             check_each("--criteria", self.criteria, "criterion")
@@ -272,8 +295,13 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
                 raise UserError(f"--criterion {self.criterion} and --criteria {self.criteria}: give one of them")
         if self.seed + self.seeds > 2**32:
             raise UserError(f"--seed {self.seed} and {self.seeds} runs go beyond the largest seed, {2**32 - 1}")
-        if self.decide and self.decisions != [CHANNELS_ALONE] and not self.agents:
+        if self.decide and registry.split(self.decide) != [CHANNELS_ALONE] and not self.agents:
             raise UserError(f"--decide {self.decide} is for agents, and --methods {self.methods} has none: add ppo")
+        if parse_criteria(self.criterion).several and not self.agents:
+            raise UserError(
+                f"--criterion {self.criterion}: agents choose among several, and --methods {self.methods} has none: "
+                "add ppo, or name one criterion"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -293,7 +321,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
     @property
     def decisions(self) -> list[str]:
         """What agents decide, one by one."""
-        return decisions_in(self.usual_decide if self.decide is None else self.decide)
+        return decisions_in(self.usual_decide if self.decide is None else self.decide, self.criterion)
 
     @property
     def usual_decide(self) -> str:
@@ -318,6 +346,7 @@ class Prune(Timing, Pruning, Run, RunData, Network):
     def __post_init__(self) -> None:
         if self.plan is None and self.ratios is None:
             raise UserError("--plan is missing: name plan.json or a run folder, or a table of ratios with --ratios")
+        check_one_rule(self.criterion)
         if self.plan is not None and self.ratios is not None:
             raise UserError(f"--plan {self.plan} and --ratios {self.ratios} are two plans: give one of them")
         if self.repair is not None:
@@ -355,7 +384,9 @@ class Replay(BothTrainings, Timing, Structure, Run, RunData, Network):
     source: Path = setting(help="a run folder or its policy folder, wherever it is now", positional="RUN_OR_POLICY")
     budget: str | float | None = setting(None, help=BUDGET, unset="the run's")
     evaluations: int = setting(0, help="plans that may be scored on the search images, to refine", minimum=0)
-    criterion: str | None = setting(None, help=CRITERION, unset="the run's", method="criterion")
+    criterion: str | None = setting(
+        None, help=CRITERION + KNOWN, unset="the run's", method="criterion", check=parse_criteria
+    )
     repair: str | None = setting(None, help=REPAIR, unset="the run's")
     seed: int | None = setting(  # type: ignore[assignment]
         None, help="of everything random", unset="the run's", minimum=0, maximum=2**32 - 1

@@ -2,11 +2,13 @@
 
 # ruff: noqa: RUF009  (`setting` makes a dataclass field, which is what a default may call)
 
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NewType
 
 from rlprune.errors import UserError
+from rlprune.utils.criteria import DEFAULT, parse_criteria
 from rlprune.utils.shapes import LARGEST_SIDE
 
 Floats = tuple[float, ...]
@@ -25,7 +27,8 @@ MODEL_ARGS = "arguments of the network, such as width=0.25 or 'layers=[8,16],act
 CHECKPOINT = "file with the weights of the dense network"
 DATA = "digits, cifar10, cifar100, fashion-mnist, imagenet or folder:PATH"
 BUDGET = "what may be KEPT: 0.3, macs=0.3,params=0.4, latency=0.5 or latency=8ms"
-CRITERION = "which channels of a group go first"
+CRITERION = "which channels of a group go first; 'conv1=l1,layer3.*=l2' says it group by group"
+KNOWN = "; known"
 REPAIR = "repairs without training, of every evaluated network and the final one alike, such as merge,reconstruct,bn"
 USUAL_REPAIR = "bn"
 """As it has always been: batch norm is recalibrated, and no more."""
@@ -46,6 +49,7 @@ def setting(
     unset: str = "",
     choices: tuple[str, ...] = (),
     method: str = "",
+    check: Callable[[str], object] | None = None,
     minimum: int | None = None,
     maximum: int | None = None,
     above: float | None = None,
@@ -59,6 +63,7 @@ def setting(
         unset: what happens when it is left at ``None``, for ``--help``.
         choices: the only values allowed, if any; beside the methods of a kind, if there is one.
         method: the kind of method that it names, one of `rlprune.registry.KINDS`.
+        check: raises UserError for a text that cannot be used; by default one that is no method of the kind.
         minimum: the smallest value allowed.
         maximum: the largest value allowed.
         above: every value must be larger than this.
@@ -69,6 +74,7 @@ def setting(
         "unset": unset,
         "choices": choices,
         "method": method,
+        "check": check,
         "positional": positional,
     }
     return field(default=default, metadata=metadata | {"minimum": minimum, "maximum": maximum, "above": above})
@@ -192,7 +198,7 @@ class Rounding(Structure):
 class Pruning(Rounding):
     """Which channels go."""
 
-    criterion: str = setting("l1", help=CRITERION, method="criterion")
+    criterion: str = setting(DEFAULT, help=CRITERION + KNOWN, method="criterion", check=parse_criteria)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,7 +134,9 @@ def _value(entry: Field[Any], kind: Any, given: object, where: str) -> Any:
 
 def _check_range(entry: Field[Any], value: Any, where: str) -> None:
     limits = entry.metadata
-    if (limits["choices"] or limits["method"]) and value not in limits["choices"]:
+    if limits["check"] and isinstance(value, str):
+        limits["check"](value)
+    elif (limits["choices"] or limits["method"]) and value not in limits["choices"]:
         if not limits["method"]:
             raise unknown(f"{entry.name}{where}", value, limits["choices"])
         registry.check(limits["method"], value, f"{entry.name}{where}", limits["choices"])

@@ -32,20 +32,21 @@ def tuner_for(tuners: Sequence[FineTunedEvaluator], images: int) -> FineTunedEva
 
 
 def candidates(name: str, counts: np.ndarray, prepared: Prepared, projector: BudgetProjector) -> dict[str, np.ndarray]:
-    """Name -> (groups,) kept counts of the base plans, of the optimum of the additive model, and of what was found.
+    """Name -> plan: the base plans, the optimum of the additive model, and of what was found.
 
     Each plan is there once, under the first of its names; one that the budget no longer admits is projected anew.
 
     Args:
         name: of the search.
-        counts: (groups,) what it has found.
+        counts: the plan that it has found.
         prepared: base plans and sensitivities under the only budget.
         projector: budget and cost as they are now.
     """
     kinds = [kind.replace("rule", "sensitivity") for kind in KINDS[: number_of_kinds(projector.budget)]]
-    plans = dict(zip((*kinds, "without blocks"), prepared.starts[0], strict=False))
-    plans |= {"additive-dp": additive_optimum(prepared.sensitivity, projector), name: counts}
     spec, found = replace(prepared.specs[0], projector=projector), dict[tuple[int, ...], tuple[str, np.ndarray]]()
+    plans = dict(zip((*kinds, "without blocks"), prepared.starts[0], strict=False))
+    optimum = additive_optimum(prepared.sensitivity, projector)
+    plans |= {"additive-dp": spec.columns.complete(optimum, len(optimum)), name: counts}
     for each, plan in plans.items():
         landed = plan if projector.fits(plan[None])[0] else spec.finish(plan[None].astype(float))[0]
         found.setdefault(plan_key(landed), (each, landed))

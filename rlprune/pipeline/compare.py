@@ -11,7 +11,7 @@ from rlprune.config.commands import Compare, Search
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budget
 from rlprune.cost.projection import BudgetProjector
-from rlprune.envs.decisions.base import make_decisions, measured_blocks
+from rlprune.envs.decisions.base import columns_of, make_decisions, measured_blocks
 from rlprune.errors import UserError
 from rlprune.evaluation.metered import AllocationProblem, EvaluationCache
 from rlprune.methods.allocators.base import Allocator
@@ -59,24 +59,28 @@ def run_comparison(given: Compare, progress: Progress) -> dict[str, Any]:
     allocators: Allocators = {name: registry.make("allocator", name) for name in given.names}
     workload = open_workload(as_dict(given), progress)
     decide = [name for name in given.decisions if decisions_for([name], [workload.cost], asked)]
-    blocks = len(measured_blocks(make_decisions(decide), workload.cost))
-    _require_enough(given, allocators, len(workload.graph.groups), budget, blocks)
+    decisions, groups = make_decisions(decide), len(workload.graph.groups)
+    columns = columns_of(decisions, workload.cost)
+    blocks, others = len(measured_blocks(decisions, workload.cost)), len(columns.others)
+    _require_enough(given, allocators, groups, budget, blocks, others)
     measured_budget = open_budget(given, workload, [budget], progress, folder)
     projector = measured_budget.projectors[0]
     train_dense(workload, _as_search(given, given.seed), progress)
-    columns = rankings(given, workload, progress.note)
-    _require_applicable(given, allocators, workload, projector, columns[0].cache)
+    ranked = rankings(given, workload, progress.note)
+    for ranking in ranked:
+        ranking.cache.complete = lambda plan: columns.complete(plan, groups)
+    _require_applicable(given, allocators, workload, projector, ranked[0].cache)
     run = RunFolder(folder, given)
     with locked(folder), room_for(folder):
         run.same_inputs(inputs_of(workload))
         measured_budget.save(folder)
-        for column in columns:
-            column.remember(run, workload)
+        for ranking in ranked:
+            ranking.remember(run, workload)
         tables = ComparisonTables(folder)
-        start -= sum(sum(column.cache.seconds.values()) for column in columns)
+        start -= sum(sum(ranking.cache.seconds.values()) for ranking in ranked)
         start -= sum(cell.own_seconds for cell in tables.cells)
         with continuable(f"what has ended so far is in {folder}", progress):
-            _run_all(given, decide, allocators, workload, projector, columns, tables, progress)
+            _run_all(given, decide, allocators, workload, projector, ranked, tables, progress)
         result = {"run": str(folder), **described([budget], workload, time.perf_counter() - start)}
         result |= _outcome(given, workload, tables)
         draw_comparison(tables.curves, given.evaluations, heading(result), folder)
@@ -92,10 +96,12 @@ def _outcome(given: Compare, workload: Workload, tables: ComparisonTables) -> di
     return facts | {"methods": records, "verdict": verdict(records)}
 
 
-def _require_enough(given: Compare, allocators: Allocators, groups: int, budget: Budget, blocks: int) -> None:
+def _require_enough(
+    given: Compare, allocators: Allocators, groups: int, budget: Budget, blocks: int, others: int
+) -> None:
     needed = {name: allocator.evaluations_needed(groups, budget) for name, allocator in allocators.items()}
-    # Each block alone, and the first plan without some of them.
-    needed |= {name: needed[name] + blocks + 1 for name in given.agents if blocks}
+    # Each block alone, and the first plan without some of them; the base plan with other columns.
+    needed |= {name: needed[name] + blocks + bool(blocks) + others for name in given.agents}
     hungriest = max(given.names, key=needed.__getitem__)
     if given.evaluations < (least := needed[hungriest]):
         raise UserError(
@@ -126,21 +132,21 @@ def _run_all(
     allocators: Allocators,
     workload: Workload,
     projector: BudgetProjector,
-    columns: list[Ranking],
+    ranked: list[Ranking],
     tables: ComparisonTables,
     progress: Progress,
 ) -> None:
     """Every method with every criterion and seed; those that have ended in an earlier run are in the tables already."""
-    if any(column.cache.seconds for column in columns):
-        total = len(given.names) * len(columns) * given.seeds
+    if any(ranking.cache.seconds for ranking in ranked):
+        total = len(given.names) * len(ranked) * given.seeds
         progress.note(f"continuing {tables.folder}: {len(tables.cells)} of {total} runs have ended")
 
     def told(problem: AllocationProblem) -> None:
         best = {} if problem.best is None else {"best_loss": f"{problem.result.loss:.3f}"}
         progress.update(len(problem.seen), **best)
 
-    for seed, name, column in product(range(given.seed, given.seed + given.seeds), given.names, columns):
-        label, cache = column.label(name), column.cache
+    for seed, name, ranking in product(range(given.seed, given.seed + given.seeds), given.names, ranked):
+        label, cache = ranking.label(name), ranking.cache
         if (label, seed) in tables:
             continue
         progress.stage(f"{label}, seed {seed}", given.evaluations)
@@ -149,9 +155,9 @@ def _run_all(
         if remark:
             progress.note(f"{label}, seed {seed}: {remark}")
         state = tables.folder / "state" / f"{label}-{seed}.pt"
-        cell = _cell(column.given, workload, problem, remark, state, progress)
+        cell = _cell(ranking.given, workload, problem, remark, state, progress)
         # Before the cell, so that whatever has ended has its plan.
-        _plan(column.given, workload, problem).save(tables.folder / "plans" / f"{label}-{seed}.json")
+        _plan(ranking.given, workload, problem).save(tables.folder / "plans" / f"{label}-{seed}.json")
         tables.add(cell, problem.curve)
         state.unlink(missing_ok=True)
 
@@ -159,7 +165,8 @@ def _run_all(
 def _plan(given: Compare, workload: Workload, problem: AllocationProblem) -> PruningPlan:
     """The plan that a run has ended with, for `rlprune prune`."""
     assert problem.best is not None
-    return plan_of(workload, problem.best, problem.scores, _as_search(given, problem.seed))
+    best, scores = problem.cache.complete(problem.best), problem.cache.evaluator.scores
+    return plan_of(workload, best, scores, _as_search(given, problem.seed))
 
 
 def _cell(
@@ -168,7 +175,8 @@ def _cell(
     """The result of a run; here, once, the test images are looked at."""
     assert problem.best is not None
     seconds, own = problem.times()
-    mask = top_mask(workload.graph, problem.best, problem.scores)
+    best = problem.cache.complete(problem.best)
+    mask = top_mask(workload.graph, best, problem.cache.evaluator.scores)
     after = recover(workload, mask, given.finetune_epochs, _as_search(given, problem.seed), state, progress)
     macs, params = workload.cost.ratios(problem.best)
     return Cell(
@@ -184,5 +192,5 @@ def _cell(
         float(macs),
         float(params),
         remark,
-        counts_to_text(problem.best),
+        counts_to_text(best),
     )

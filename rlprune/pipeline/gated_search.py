@@ -18,7 +18,7 @@ from rlprune.gating.agreement import sound_wires
 from rlprune.gating.gate import Wire, make_gates, possible_wires
 from rlprune.gating.layout import make_layout
 from rlprune.gating.network import GatedNetwork
-from rlprune.methods.criteria.base import score_channels
+from rlprune.methods.criteria.base_choice import score_by
 from rlprune.pipeline.gated_results import measure
 from rlprune.pipeline.results import continuable, described, known_result
 from rlprune.reports.page import write_run_page
@@ -155,7 +155,7 @@ def _places(workload: Workload, budget: Budget, progress: Progress) -> Wires:
 
 
 def _gated(workload: Workload, given: Search, wires: Wires, method: Method) -> GatedNetwork:
-    scores = score_channels(given.criterion, workload.module, workload.graph, workload.calibration(), given.seed)
+    scores = score_by(given.criterion, workload.module, workload.graph, workload.calibration(), given.seed)
     network = copy_module(workload.module)
     torch.manual_seed(given.seed)
     gates = make_gates(network, wires, scores, method.predicts)

@@ -66,6 +66,7 @@ class MeasuredBudget:
         """
         factors: list[float] = self.facts["corrections"]
         if self._corrections == len(factors):
+            counts = counts[: len(self.projectors[0].sizes)]
             factors.append(by_forecast(self.projectors[0], counts, self._measure(counts)))
             self.save(folder)
         factor, self._corrections = factors[self._corrections], self._corrections + 1
@@ -81,19 +82,20 @@ class MeasuredBudget:
         """The final plan of the only budget: measured, and projected anew where the model was wrong by too much.
 
         Args:
-            counts: (groups,) kept counts, projected by the model.
+            counts: (groups,) kept counts, projected by the model; what stands behind them stays as it is.
             progress: told what is going on.
         """
         projector = self.projectors[0]
         if len(self.projectors) > 1 or not projector.budget.timed:
             return counts
         progress.stage("measuring the plan")
-        settled = settle(projector, counts, self._measure)
+        groups = len(projector.sizes)
+        settled = settle(projector, counts[:groups], self._measure)
         overhead = self._overhead(projector, settled.line)
         self.measured = {**settled.measured, "warnings": [*overhead, *settled.warnings]}
         for line in [*settled.told, *([] if self._warned else overhead), *settled.warnings]:
             progress.note(line)
-        return settled.counts
+        return np.concatenate([settled.counts, counts[groups:]])
 
     def warn(self, progress: Progress) -> None:
         """Tell of a budget that is met by an absurd plan alone, before any work goes into one."""

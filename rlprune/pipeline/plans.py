@@ -1,5 +1,6 @@
 """From the kept counts of a search to a plan and its files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pandas as pd
 from rlprune.config.options import USUAL_REPAIR, Settings
 from rlprune.config.resolve import as_dict
 from rlprune.evaluation.sensitivity import Sensitivity
-from rlprune.plans.counts import top_mask
+from rlprune.methods.criteria.base_choice import criteria_of
+from rlprune.plans.counts import scores_of, top_mask
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.plans.ratio_table import ratio_table
+from rlprune.utils.criteria import DEFAULT
 from rlprune.utils.files import write_text
 from rlprune.workloads.workload import KEPT, Workload
 
@@ -23,14 +26,17 @@ def plan_of(
 
     Args:
         workload: the dense network.
-        counts: (groups,) kept channels.
-        scores: (all groups' channels,) of the criterion.
+        counts: (groups,) kept channels, and what stands behind them in plans of a search.
+        scores: (all groups' channels,) of the criterion, or (criteria, all groups' channels).
         given: the settings that led to it.
         sensitivity: the network's own curves, where they were measured.
     """
-    rises = None if sensitivity is None else np.array(sensitivity.parts(counts / workload.graph.sizes))
-    mask = top_mask(workload.graph, counts, scores)
-    return make_plan(workload.graph, mask, workload.network, provenance_of(workload, given), scores, rises)
+    graph, settings = workload.graph, as_dict(given)
+    keep = counts[: len(graph.groups)] / graph.sizes
+    rises = None if sensitivity is None else np.array(sensitivity.parts(keep))
+    mask, mine = top_mask(graph, counts, scores), scores_of(graph, counts, scores)
+    plan = make_plan(graph, mask, workload.network, provenance_of(workload, given), mine, rises)
+    return replace(plan, criteria=criteria_of(settings.get("criterion") or DEFAULT, graph, counts))
 
 
 def provenance_of(workload: Workload, given: Settings) -> dict[str, Any]:

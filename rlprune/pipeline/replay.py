@@ -33,6 +33,7 @@ from rlprune.plans.counts import plan_key, text_to_key
 from rlprune.runs.folder import known_in, write_result
 from rlprune.runs.journal import Known
 from rlprune.tracing.selection import CHOICES
+from rlprune.utils.criteria import parse_criteria
 from rlprune.utils.files import check_new
 from rlprune.utils.progress import Progress
 from rlprune.workloads.dense import train_dense
@@ -59,6 +60,7 @@ def run_replay(given: Replay, progress: Progress) -> dict[str, Any]:
     policy = load_policy(find_policy(given.source))
     trained = settings_for(policy.settings, given.model, given.model_args)
     there = _settings(given, trained)
+    _check_criterion(given, trained)
     if given.model is None:
         require_named(there.model, given.source)
     budget = parse_budget(there.budget)
@@ -119,7 +121,7 @@ def _find(
     same = source_network.is_same_architecture(workload.graph)
     seen = replace(spec, features=source_network.familiar(spec.features)) if same else spec
     walked, base = policy.walk(seen), spec.base_plan()
-    plans = [walked, base, *_neighbours(known, projector)]
+    plans = [walked, base, *_neighbours(known, spec)]
     counts = refine(spec, plans, evaluator, given.evaluations, there.seed)
     return Found(counts, walked, base, source_network.distance(spec.features))
 
@@ -143,6 +145,18 @@ def _settings(given: Replay, source_network: dict[str, Any]) -> Search:
     if given.checkpoint is None and there.checkpoint is not None and not there.checkpoint.is_file():
         raise UserError(f"--checkpoint is missing: that of the search, {there.checkpoint}, is not here")
     return there
+
+
+def _check_criterion(given: Replay, trained: dict[str, Any]) -> None:
+    """A policy chooses among as many criteria as it was trained with."""
+    if given.criterion is None:
+        return
+    here, there = (len(parse_criteria(text).names) for text in (given.criterion, trained["criterion"]))
+    if here != there:
+        raise UserError(
+            f"--criterion {given.criterion} leaves {here} to choose from, and the policy in {given.source} was trained "
+            f"with {there}, {trained['criterion']}: leave it out, or name as many"
+        )
 
 
 def _beside(source: Path, budget: Budget) -> Path:
@@ -172,12 +186,13 @@ def _spec(
     # Only what it has learnt to decide; a network that has no blocks shows it that there are none.
     seen = [(each, set(each.describe(projector.cost, curves))) for each in make_decisions(there.decisions)]
     decisions = tuple(each for each, names in seen if not names or names & set(policy.names))
-    facts = (workload, projector, evaluator.scores, activity, curves)
+    facts = (workload, projector, np.atleast_2d(evaluator.scores)[0], activity, curves)
     return lay_out(*facts, *reward, wished, policy.reach, decisions)
 
 
-def _neighbours(known: Known, projector: BudgetProjector) -> np.ndarray:
+def _neighbours(known: Known, spec: EpisodeSpec) -> np.ndarray:
     """The plans of the run's front just below and above the budget, projected onto it."""
+    projector = spec.projector
     if not known:
         return np.empty((0, len(projector.sizes)), dtype=np.int64)
     limits = projector.budget.limits
@@ -185,4 +200,5 @@ def _neighbours(known: Known, projector: BudgetProjector) -> np.ndarray:
     table = front(known, projector.cost, resource)
     place = int(np.searchsorted(table[f"{resource}_ratio"], limits.get(resource, 1.0), side="right"))
     nearest = table["counts"].iloc[max(place - 1, 0) : place + 1]
-    return projector.project(np.array([text_to_key(text) for text in nearest], dtype=float))
+    counts, chosen = spec.split(np.array([text_to_key(text) for text in nearest], dtype=float))
+    return spec.join(projector.project(counts), chosen)

@@ -24,7 +24,7 @@ from rlprune.config.options import USUAL_REPAIR
 from rlprune.config.resolve import as_dict
 from rlprune.cost.budget import Budget, parse_budgets
 from rlprune.cost.projection import BudgetProjector
-from rlprune.envs.decisions.base import Decision, make_decisions, measured_blocks
+from rlprune.envs.decisions.base import Decision, columns_of, make_decisions, measured_blocks
 from rlprune.envs.reward import parse_reward
 from rlprune.errors import UserError
 from rlprune.evaluation.evaluator import Evaluator
@@ -118,7 +118,8 @@ def _open(networks: list[Search], budgets: list[Budget], folder: Path, progress:
     graphs = [workload.graph for workload in workloads]
     decisions = make_decisions(networks[0].decisions)
     blocks = [len(measured_blocks(decisions, workload.cost)) for workload in workloads]
-    _require_enough(networks[0].evaluations, [len(graph.groups) for graph in graphs], budgets, blocks)
+    others = [len(columns_of(decisions, workload.cost).others) for workload in workloads]
+    _require_enough(networks[0].evaluations, [len(graph.groups) for graph in graphs], budgets, blocks, others)
     folders = [folder] if len(networks) == 1 else [folder / name for name in folder_names(networks)]
     opened = []
     for one, workload, place in zip(networks, workloads, folders, strict=True):
@@ -202,7 +203,8 @@ def _tunings(one: Opened, tuners: Sequence[FineTunedEvaluator], found: "Found") 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search started from; and for every budget the best plan, its loss, and that of the sensitivity rule's."""
+    """What a search started from; and for every budget the best plan, with what stands behind its counts, its loss, and
+    that of the sensitivity rule's."""
 
     prepared: Prepared
     counts: list[np.ndarray]
@@ -215,11 +217,13 @@ class Found:
         return [starts[0] for starts in self.prepared.starts]
 
 
-def _require_enough(evaluations: int, groups: list[int], budgets: list[Budget], blocks: list[int]) -> None:
+def _require_enough(
+    evaluations: int, groups: list[int], budgets: list[Budget], blocks: list[int], others: list[int]
+) -> None:
     first = sum(map(number_of_kinds, budgets))
     needed = sum(
-        number_of_evaluations(each, some) + first + len(budgets) * bool(some)
-        for each, some in zip(groups, blocks, strict=True)
+        number_of_evaluations(each, some) + first + len(budgets) * (bool(some) + more)
+        for each, some, more in zip(groups, blocks, others, strict=True)
     )
     if evaluations < needed:
         told = f"{sum(groups)} groups" + (f" and {sum(blocks)} blocks" if sum(blocks) else "")
@@ -253,7 +257,7 @@ def _find(
         ]
         # First come the base plans.
         targets = [
-            Target(ready.specs, log.oneshot, ready.sensitivity.predict, ready.starts, _correct(one, log))
+            Target(ready.specs, log.oneshot, ready.sensitivity.predict, ready.first, _correct(one, log))
             for one, log, ready in zip(opened, logs, prepared, strict=True)
         ]
         first, *_ = logs
@@ -283,7 +287,8 @@ def _tuned_first(one: Opened, prepared: Prepared) -> list[np.ndarray]:
     starts = prepared.starts[0]
     if one.given.reward != "loss":
         return starts
-    return [*starts, additive_optimum(prepared.sensitivity, one.measured_budget.projectors[0])]
+    optimum = additive_optimum(prepared.sensitivity, one.measured_budget.projectors[0])
+    return [*starts, prepared.specs[0].columns.complete(optimum, len(optimum))]
 
 
 def _correct(one: Opened, log: SearchLog) -> Correct | None:
@@ -341,10 +346,10 @@ def _epochs(given: Search, workload: Workload) -> int:
 
 def _settle(found: Found, measured_budget: MeasuredBudget, evaluator: Evaluator, progress: Progress) -> Found:
     """The same, with the plan that the final measurement of its latency leads to."""
-    counts = measured_budget.settle(found.counts[0], progress)
-    if (counts == found.counts[0]).all():
+    plan = measured_budget.settle(found.counts[0], progress)
+    if (plan == found.counts[0]).all():
         return found
-    return replace(found, counts=[counts], losses=[evaluator(counts).loss])
+    return replace(found, counts=[plan], losses=[evaluator(plan).loss])
 
 
 def _finish(one: Opened, found: Found, progress: Progress) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class PruningPlan:
         importance: group -> share of the criterion's scores that stays with its channels, or empty.
         sensitivity: group -> rise of the search loss that its own cut foretells, or empty where nobody measured it.
         blocks: residual blocks that are taken out -> what remains of each, see `rlprune.graph.structure.Block`.
+        criteria: group -> the criterion that says what it keeps, or empty where that of the provenance is for all.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -67,6 +68,7 @@ class PruningPlan:
     importance: Mapping[str, float] = field(default_factory=dict)
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     blocks: Mapping[str, str] = field(default_factory=dict)
+    criteria: Mapping[str, str] = field(default_factory=dict)
 
     def counts(self) -> np.ndarray:
         """(groups,) kept channels in the order of the plan."""
@@ -85,6 +87,8 @@ class PruningPlan:
             np.array([known.get(name, np.nan) for name in self.kept], dtype=float)
             for known in (self.importance, self.sensitivity)
         )
+        if self.criteria:
+            table["criterion"] = [self.criteria[name] for name in self.kept]
         if self.layers:
             table["layers"] = [" ".join(self.layers[name]) for name in self.kept]
         return table
@@ -142,7 +146,8 @@ class PruningPlan:
         groups: dict[str, dict[str, Any]] = {}
         for name, indices in self.kept.items():
             layers = {"layers": list(self.layers[name])} if self.layers else {}
-            facts = {key: known[name] for key, known in self._facts().items() if name in known}
+            facts: dict[str, Any] = {key: known[name] for key, known in self._facts().items() if name in known}
+            facts |= {"criterion": self.criteria[name]} if self.criteria else {}
             groups[name] = {"channels": self.channels[name], **layers, **facts, "kept": list(indices)}
         content = {"network": dict(self.network), "provenance": dict(self.provenance), "groups": groups}
         # Where there are none the file is as it always was; a reader that knows of no blocks refuses an empty group.
@@ -176,6 +181,9 @@ class PruningPlan:
             check_data_settings(provenance.get("data_settings", {}))
             if not all(isinstance(layer, str) for layers in named.values() for layer in layers):
                 raise TypeError("layers that are no names")
+            criteria = {name: group["criterion"] for name, group in data["groups"].items() if "criterion" in group}
+            if not all(isinstance(name, str) for name in criteria.values()):
+                raise TypeError("criteria that are no names")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is not a complete plan: {error!r}") from None
         except UserError as error:
@@ -189,7 +197,8 @@ class PruningPlan:
                 )
         # Older plans do not name their layers.
         layers = named if len(named) == len(kept) else {}
-        return PruningPlan(kept, channels, network, provenance, layers, facts[0], facts[1], blocks)
+        criteria = criteria if len(criteria) == len(kept) else {}
+        return PruningPlan(kept, channels, network, provenance, layers, facts[0], facts[1], blocks, criteria)
 
 
 def _check_blocks(path: Path, kept: Mapping[str, tuple[int, ...]], blocks: Mapping[str, str]) -> None:

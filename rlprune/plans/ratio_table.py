@@ -24,7 +24,8 @@ def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def ratio_table(graph: Graph, cost: Cost, plan: PruningPlan) -> pd.DataFrame:
     """The table people read: one row a group.
 
-    Columns: group, tied (conv and linear layers besides the first), channels, kept, keep_ratio, the share of the
+    Columns: group, tied (conv and linear layers besides the first), channels, kept, keep_ratio, the criterion that says
+    what is kept (where it is not one for all groups), the share of the
     criterion's scores that is kept and the rise of the search loss that this cut alone foretells (both empty where
     they are not known), the share of the dense network's MACs and parameters that goes when this group alone is cut to
     its kept count, the MACs and parameters of the weights that make its channels before and after all groups are cut,
@@ -40,7 +41,11 @@ def ratio_table(graph: Graph, cost: Cost, plan: PruningPlan) -> pd.DataFrame:
             "tied": [len(mine) - 1 for mine in layers],
             "channels": graph.sizes,
             "kept": counts,
-            **{name: facts[name] for name in ("keep_ratio", "importance_kept", "sensitivity")},
+            **{
+                name: facts[name]
+                for name in ("keep_ratio", "criterion", "importance_kept", "sensitivity")
+                if name in facts
+            },
             "macs_saved_alone": np.round(saved[:, 0], 6),
             "params_saved_alone": np.round(saved[:, 1], 6),
             "macs_before": before[:, 0],

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rlprune.reports.records import Record
 from rlprune.reports.vega import WIDE, Chart, Row, colour, run_colour
+from rlprune.utils.criteria import DEFAULT, parse_criteria
 from rlprune.utils.text import percent
 
 HEIGHT = 260
@@ -274,7 +275,10 @@ def _final(record: Record) -> list[Row]:
     table = record.tables.get("ratios.csv")
     if table is None:
         return []
-    taken = record.plans["counts"] == " ".join(map(str, table["kept"]))
+    plan, names = table["kept"].tolist(), parse_criteria(str(record.settings.get("criterion", DEFAULT))).names
+    # As in the log, the numbers of the criteria that an agent has chosen stand behind the counts.
+    plan += [names.index(name) for name in table["criterion"]] if len(names) > 1 and "criterion" in table else []
+    taken = record.plans["counts"] == " ".join(map(str, plan))
     rows = [row for row, here in zip(_plans(record), taken, strict=True) if here]
     return [row | {"kind": FINAL, "told": f"final plan: {row['told']}"} for row in rows]
 

@@ -23,7 +23,7 @@ NEEDED = {
     "reactions.csv": ("observation", "change"),
     "agents.csv": ("kind", "batch", "reward", "macs_ratio"),
 }
-TEXTS = ("stage", "kind", "counts", "group", "layers", "observation")
+TEXTS = ("stage", "kind", "counts", "group", "layers", "observation", "criterion")
 """Columns of words; all others are numbers."""
 
 

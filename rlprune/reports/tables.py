@@ -139,6 +139,7 @@ def _own_ratios(record: Record) -> Table | None:
         "channels": ("Channels", str),
         "kept": ("Kept", lambda kept: str(kept) if kept else TAKEN_OUT),
         "keep_ratio": ("Keep ratio", percent),
+        "criterion": ("Criterion", str),
         "macs_before": ("MACs", count),
         "macs_after": ("MACs kept", count),
         "params_before": ("Params", count),

@@ -50,6 +50,8 @@ def observation_words(name: str) -> str:
         return f"{SPECTRA[kind]}, {place} % quantile"
     if name.startswith("rise_at_"):
         return f"rise of the loss at {percent(float(name.removeprefix('rise_at_')), 0)} kept"
+    if name.startswith("asks_criterion_"):
+        return f"whether criterion {name.removeprefix('asks_criterion_')} is asked for"
     side, _, rest = name.partition("_")
     if side in SIDES:
         return f"{observation_words(rest)}, of the groups {side}"

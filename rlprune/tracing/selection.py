@@ -28,9 +28,9 @@ class Choice:
     def why_not(self, producers: Iterable[str]) -> str | None:
         """Why a group is left whole, or None."""
         layers = list(producers)
-        if found := next((pattern for pattern in self.exclude if _any_match(layers, pattern)), None):
+        if found := next((pattern for pattern in self.exclude if any_match(layers, pattern)), None):
             return f"it is excluded by '{found}'"
-        if self.include and not any(_any_match(layers, pattern) for pattern in self.include):
+        if self.include and not any(any_match(layers, pattern) for pattern in self.include):
             return "it is not included"
         return None
 
@@ -38,11 +38,11 @@ class Choice:
         """Raise UserError for a pattern that no layer has."""
         for name, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
-                if not _any_match(layers, pattern):
+                if not any_match(layers, pattern):
                     raise unknown(f"layer in --{name}", pattern, layers)
 
 
-def _any_match(layers: Iterable[str], pattern: str) -> bool:
+def any_match(layers: Iterable[str], pattern: str) -> bool:
     """A pattern stands for layers, or for blocks with all that is in them."""
     return any(fnmatchcase(layer, pattern) or fnmatchcase(layer, f"{pattern}.*") for layer in layers)
 

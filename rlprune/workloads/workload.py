@@ -13,6 +13,7 @@ from rlprune.errors import UserError
 from rlprune.evaluation.network import PreparedNetwork
 from rlprune.evaluation.sliced import SliceRunner
 from rlprune.graph.structure import Graph
+from rlprune.methods.criteria.base_choice import fixed_criteria
 from rlprune.models.checkpoint import load_checkpoint, weights_hash
 from rlprune.models.head import find_head
 from rlprune.models.registry import rebuild_model
@@ -23,6 +24,7 @@ from rlprune.tracing.build import build_graph
 from rlprune.tracing.selection import CHOICES, parse_choice
 from rlprune.training.loop import evaluate
 from rlprune.utils.arguments import parse_model_args
+from rlprune.utils.criteria import DEFAULT
 from rlprune.utils.device import evaluation_dtype, resolve_device, seed_everything
 from rlprune.utils.finite import require_finite_outputs
 from rlprune.utils.progress import Progress
@@ -102,6 +104,8 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
     network, module, untrained = _build(settings, len(data.classes), data.shape, device, progress.note)
     _require_outputs(module, data, device, progress)
     graph = _trace(settings, module, data.shape, device, first_images(data))
+    # Of this a network has to be known; all else that a criterion can be wrong in the settings themselves have told.
+    fixed_criteria(settings.get("criterion") or DEFAULT, graph)
     if settings.get("checkpoint"):
         require_finite(module, data, device, str(settings["checkpoint"]))
     return Workload(data, module, network, graph, build_cost(graph), device, untrained)

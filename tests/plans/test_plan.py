@@ -265,3 +265,19 @@ def test_a_plan_after_a_plan() -> None:
         first.then(first)
     with pytest.raises(UserError, match="unknown group 'c'"):
         first.then(PruningPlan({"c": (0,)}, {"c": 1}))
+
+
+def test_a_plan_that_says_which_criterion_every_group_has(tmp_path: Path) -> None:
+    plan = replace(PLAN, criteria={"a": "l1", "b.0": "taylor:order=2"})
+    plan.save(tmp_path / "plan.json")
+    assert PruningPlan.load(tmp_path / "plan.json") == plan
+    assert [group["criterion"] for group in json.loads((tmp_path / "plan.json").read_text())["groups"].values()] == [
+        "l1", "taylor:order=2",
+    ]  # fmt: skip
+    assert plan.table()["criterion"].tolist() == ["l1", "taylor:order=2"]
+    assert "criterion" not in PLAN.table()
+    assert '"criterion"' not in saved(tmp_path).read_text()
+    groups = json.loads((tmp_path / "plan.json").read_text())["groups"]
+    groups["a"]["criterion"] = 3
+    with pytest.raises(UserError, match="not a complete plan"):
+        PruningPlan.load(saved(tmp_path, groups=groups))

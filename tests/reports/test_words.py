@@ -127,3 +127,7 @@ def test_what_is_seen_of_blocks_is_told_in_words() -> None:
     for name in ("asks_block", "block_rise", *(f"block_saves_{resource}" for resource in WORDS)):
         assert observation_words(name) != name
     assert observation_words("of_another_version") == "of_another_version"
+
+
+def test_what_is_seen_of_criteria_is_told_in_words() -> None:
+    assert observation_words("asks_criterion_3") == "whether criterion 3 is asked for"

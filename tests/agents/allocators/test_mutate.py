@@ -38,3 +38,19 @@ def test_mutations_are_full_plans_around_their_parents() -> None:
         for group in range(3):
             more = plan + np.eye(3, dtype=int)[group]
             assert more[group] > 8 or macs(*more) > 76
+
+
+def test_it_chooses_criteria_where_there_are_several() -> None:
+    """The first group is right with the second criterion, the others with the first."""
+    right = np.array([1, 0, 0])
+
+    def by_criteria(plan: np.ndarray) -> float:
+        wrong = (1 - plan[:3] / 8) * (plan[3:] != right)
+        return cheap(plan[:3]) + float(wrong.sum())
+
+    problem = make_problem("mutate", by_criteria, 45)
+    problem.decisions = ("channels", "criteria:number=2")
+    found = Mutate().allocate(problem)
+    assert (found.counts[3:] == right)[found.counts[:3] < 8].all()
+    plans = (plan for plan in itertools.product(range(1, 9), repeat=3) if macs(*plan) <= 76)
+    assert by_criteria(found.counts) <= 1.05 * min(by_criteria(np.array([*plan, *right])) for plan in plans)
