@@ -59,7 +59,7 @@ def make_evaluator(
     tell: Callable[[str], None] = lambda text: None,
     repair: str = USUAL,
 ) -> Evaluator:
-    """The evaluator of a workload: cut by what `--criterion` says, scored on the search split; `tell` as for the runner.
+    """The evaluator of a workload: cut by what `--criterion` says, scored on the search split; `tell` as for runners.
 
     Where batch norm alone is repaired, slices are run; with other repairs the network is cut for every plan.
     """
