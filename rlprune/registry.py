@@ -50,6 +50,7 @@ KINDS = {
     "recovery": Kind(
         ("rlprune.methods.recovery",), "rlprune.recoveries", "rlprune search --model vgg16 --budget 0.3 --repair {}"
     ),
+    "unit": Kind(("rlprune.methods.units",), "rlprune.units", "rlprune search --model vgg16 --budget 0.5 --unit {}"),
 }
 
 

@@ -12,7 +12,6 @@ from torch import nn
 
 from rlprune.data.holdout import hold_back
 from rlprune.evaluation.network import PreparedNetwork
-from rlprune.graph.surgery import prune
 from rlprune.plans.counts import not_in, plan_key, top_mask
 from rlprune.tasks.base import Evaluation
 from rlprune.tasks.classification import CLASSIFICATION
@@ -79,7 +78,7 @@ class FineTunedEvaluator:
         self.teacher = workload.module if distill else None
         self.seen = {} if seen is None else seen
         self.on_new = on_new
-        self.cut = cut or partial(prune, workload.module, workload.graph)
+        self.cut = cut or workload.cut
         train = workload.data.train
         learned, self.held = hold_back(train, config.seed)
         free = len(learned)

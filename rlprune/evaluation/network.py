@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rlprune.cost.exact import Cost
 from rlprune.data.dataset import Dataset
 from rlprune.graph.structure import Graph
+from rlprune.graph.surgery import prune
 
 
 @dataclass
@@ -39,6 +41,10 @@ class PreparedNetwork:
     def search(self) -> tuple[Tensor, Tensor]:
         """Search images and labels on the device."""
         return self._whole("search")
+
+    def cut(self, kept: np.ndarray) -> nn.Module:
+        """A physically smaller copy of the network, of (all groups' channels,) bool, True where a channel stays."""
+        return prune(self.module, self.graph, kept)
 
     def _whole(self, split: str) -> tuple[Tensor, Tensor]:
         # Criteria, activities and every recalibration ask for the same ones, which may have to be read from files.

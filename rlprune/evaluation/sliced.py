@@ -1,7 +1,8 @@
 """A network run with the kept slices of its tensors, its batch norm recalibrated in the same pass."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,20 @@ from rlprune.graph.surgery import Slicer, install
 from rlprune.utils.finite import require_variance
 from rlprune.utils.memory import Chunks, all_at_once
 from rlprune.utils.modules import NORMS, copy_sharing_weights, named_tensors, unwrapped
+
+
+class Slices(Protocol):
+    """What stands in the place of a network's tensors when some of it goes."""
+
+    def slices(self, kept: np.ndarray) -> Mapping[str, Tensor]:
+        """Every tensor as it then is, by name.
+
+        Args:
+            kept: (all groups' channels,) bool, True where a channel stays.
+        """
+
+    def features(self, kept: np.ndarray) -> Mapping[str, int]:
+        """Layer -> channels that are left, for norms without tensors."""
 
 
 class SliceRunner:
@@ -30,6 +45,7 @@ class SliceRunner:
         chunk: images that are run at once; bounds memory. Where there is none, they become fewer.
         dtype: autocast to this type where the device has matrix units for it.
         tell: told that there are fewer.
+        slicer: what goes; by default channels.
 
     Raises:
         UserError: a batch norm has no variance to take from the calibration images.
@@ -43,10 +59,11 @@ class SliceRunner:
         chunk: int = 250,
         dtype: torch.dtype | None = None,
         tell: Callable[[str], None] = lambda text: None,
+        slicer: Slices | None = None,
     ) -> None:
         self.graph = graph
         self.dense = module = unwrapped(module)
-        self.slicer = Slicer(graph, named_tensors(module))
+        self.slicer = slicer or Slicer(graph, named_tensors(module))
         self.module = copy_sharing_weights(module).eval()
         self._whole = {block.name: self.module.get_submodule(block.name) for block in graph.blocks}
         self.norms = norms_of(self.module)

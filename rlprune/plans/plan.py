@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from rlprune.errors import UserError, unknown
+from rlprune.graph.kernels import KernelCut
 from rlprune.graph.structure import Block, Graph
+from rlprune.plans.kernels import UNIT, group_from_json, group_to_json
 from rlprune.utils.files import FileFormat
 from rlprune.utils.shapes import LARGEST_SIDE, MODES, parse_sides
 
@@ -58,6 +60,8 @@ class PruningPlan:
         sensitivity: group -> rise of the search loss that its own cut foretells, or empty where nobody measured it.
         blocks: residual blocks that are taken out -> what remains of each, see `rlprune.graph.structure.Block`.
         criteria: group -> the criterion that says what it keeps, or empty where that of the provenance is for all.
+        kernels: in a plan of kernel groups, layer -> which slices its filters keep, without layers that stay whole;
+            `kept` then holds so many places, and channels are input slices. None in a plan of channels.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -69,6 +73,7 @@ class PruningPlan:
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     blocks: Mapping[str, str] = field(default_factory=dict)
     criteria: Mapping[str, str] = field(default_factory=dict)
+    kernels: Mapping[str, KernelCut] | None = None
 
     def counts(self) -> np.ndarray:
         """(groups,) kept channels in the order of the plan."""
@@ -104,8 +109,10 @@ class PruningPlan:
             measured for either cut alone does not.
 
         Raises:
-            UserError: the second plan is for another network than this one leaves.
+            UserError: the second plan is for another network than this one leaves, or one of them cuts kernels.
         """
+        if self.kernels is not None or second.kernels is not None:
+            raise UserError("a plan of kernel groups and another plan make no single one: cut the dense network once")
         left = {name: len(indices) for name, indices in self.kept.items()}
         for name, size in second.channels.items():
             if name not in left:
@@ -148,8 +155,12 @@ class PruningPlan:
             layers = {"layers": list(self.layers[name])} if self.layers else {}
             facts: dict[str, Any] = {key: known[name] for key, known in self._facts().items() if name in known}
             facts |= {"criterion": self.criteria[name]} if self.criteria else {}
-            groups[name] = {"channels": self.channels[name], **layers, **facts, "kept": list(indices)}
-        content = {"network": dict(self.network), "provenance": dict(self.provenance), "groups": groups}
+            kept: dict[str, Any] = {"kept": list(indices)}
+            if self.kernels is not None:
+                kept = group_to_json(len(indices), self.kernels.get(name))
+            groups[name] = {"channels": self.channels[name], **layers, **facts, **kept}
+        content: dict[str, Any] = {"network": dict(self.network), "provenance": dict(self.provenance), "groups": groups}
+        content |= {} if self.kernels is None else {"unit": UNIT}
         # Where there are none the file is as it always was; a reader that knows of no blocks refuses an empty group.
         content |= {"blocks": dict(self.blocks)} if self.blocks else {}
         PLAN_FORMAT.write(path, content)
@@ -166,7 +177,7 @@ class PruningPlan:
         """
         data = PLAN_FORMAT.read(path)
         try:
-            kept = {name: tuple(index(i) for i in group["kept"]) for name, group in data["groups"].items()}
+            kept, kernels = _kept(data)
             channels = {name: index(group["channels"]) for name, group in data["groups"].items()}
             named = {name: tuple(group["layers"]) for name, group in data["groups"].items() if "layers" in group}
             facts = [
@@ -198,7 +209,18 @@ class PruningPlan:
         # Older plans do not name their layers.
         layers = named if len(named) == len(kept) else {}
         criteria = criteria if len(criteria) == len(kept) else {}
-        return PruningPlan(kept, channels, network, provenance, layers, facts[0], facts[1], blocks, criteria)
+        return PruningPlan(kept, channels, network, provenance, layers, facts[0], facts[1], blocks, criteria, kernels)
+
+
+def _kept(data: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], dict[str, KernelCut] | None]:
+    """The kept channels of every group in the file of a plan, or slices and which ones."""
+    if (unit := data.get("unit")) is None:
+        return {name: tuple(index(i) for i in group["kept"]) for name, group in data["groups"].items()}, None
+    if unit != UNIT:
+        raise ValueError(f"it is of the unit {unit!r}")
+    found = {name: group_from_json(group) for name, group in data["groups"].items()}
+    kept = {name: places for name, (places, _) in found.items()}
+    return kept, {name: cut for name, (_, cut) in found.items() if cut is not None}
 
 
 def _check_blocks(path: Path, kept: Mapping[str, tuple[int, ...]], blocks: Mapping[str, str]) -> None:
