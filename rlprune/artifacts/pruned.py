@@ -14,6 +14,7 @@ from rlprune.artifacts.model_card import model_card
 from rlprune.errors import UserError
 from rlprune.gating.checkpoint import save_gated
 from rlprune.gating.skipping import SkippingNetwork
+from rlprune.graph.kernels import GroupedKernels, put_kernels
 from rlprune.graph.removal import without
 from rlprune.graph.surgery import count_features, install
 from rlprune.models.checkpoint import read_weights, save_weights
@@ -113,11 +114,12 @@ def load(folder: str | Path, device: str | torch.device = "cpu", *, model: str |
         return gated
     module = rebuild_model(plan.network, architecture=True)
     without(module, plan.blocks)
+    put_kernels(module, plan.kernels or {})
     tensors = read_weights(folder / "model.safetensors")
     expected = named_tensors(module)
     if different := sorted(set(expected) ^ set(tensors)):
         raise UserError(f"{folder} does not fit {plan.network['model']}: '{different[0]}' is only in one of them")
-    _check_counts(module, plan, tensors, folder)
+    (_check_counts if plan.kernels is None else _check_kernels)(module, plan, tensors, folder)
     install(module, module, tensors, trainable=True)
     count_features(module, example(shape_of(plan.network)))
     for name, parameter in module.named_parameters():
@@ -190,6 +192,19 @@ def _check_counts(module: nn.Module, plan: PruningPlan, tensors: Mapping[str, Te
         if plain and weight is not None and len(weight) != len(kept):
             there = f"its weights have {len(weight)}"
             raise UserError(f"{folder} does not fit its own plan: '{group}' keeps {len(kept)} channels, {there}")
+
+
+def _check_kernels(module: nn.Module, plan: PruningPlan, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Whether tensors have the shapes that the plan gives them, and gather and scatter as it says."""
+    for name, expected in named_tensors(module).items():
+        if tensors[name].shape != expected.shape:
+            here, there = tuple(expected.shape), tuple(tensors[name].shape)
+            raise UserError(f"{folder} does not fit its own plan: '{name}' is {here} by it, and {there} in its weights")
+    for name, part in module.named_modules():
+        for leaf in ("inputs", "outputs") if isinstance(part, GroupedKernels) else ():
+            given, expected = tensors[f"{name}.{leaf}"], part.get_buffer(leaf)
+            if given.dtype != expected.dtype or not torch.equal(given, expected):
+                raise UserError(f"{folder} does not fit its own plan: '{name}' has other {leaf} in its weights")
 
 
 def pruned_folder(folder: Path) -> Path:

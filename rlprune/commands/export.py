@@ -17,6 +17,8 @@ from rlprune.utils.progress import Progress
 
 Written = Callable[[Export, Progress], dict[str, Any]]
 PRINTED = ("md", "latex", "html")
+EXCHANGE = ("torch-pruning", "nni", "amc")
+"""Ratios as other tools take them."""
 ENDINGS = {"latex": "tex", "torch-pruning": "json", "nni": "json", "amc": "txt"}
 
 
@@ -28,12 +30,24 @@ def export(given: Export, progress: Progress) -> dict[str, Any]:
     if given.out is not None and given.out.is_dir():
         name = f"ratios.{ENDINGS.get(given.format, given.format)}"
         raise UserError(f"--out {given.out} is a folder: name a file such as {given.out / name}")
+    if given.format in EXCHANGE:
+        _require_channels(given.source, given.format)
     table = export_table(_table(given.source, given.format in PRINTED), given.format)
     if given.out is None:
         return {"text": table}
     data = table.encode() if isinstance(table, str) else table
     write_atomic(given.out, lambda path: path.write_bytes(data))
     return {"path": str(given.out)}
+
+
+def _require_channels(source: Path, tool: str) -> None:
+    """UserError where a plan is of kernels, which ratios of other tools cannot say."""
+    path = source / "plan.json" if source.is_dir() else source
+    if path.suffix == ".json" and path.is_file() and PruningPlan.load(path).kernels is not None:
+        raise UserError(
+            f"{source} cuts kernels, and {tool} takes ratios of channels: export the network itself, with "
+            "--format onnx, torch-export or python"
+        )
 
 
 def _table(source: Path, printed: bool) -> pd.DataFrame:

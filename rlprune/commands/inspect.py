@@ -7,6 +7,7 @@ import torch
 from rlprune.commands.base import command
 from rlprune.config.commands import Inspect
 from rlprune.config.resolve import as_dict
+from rlprune.config.units import CHANNEL
 from rlprune.cost.budget import parse_budget
 from rlprune.cost.exact import build_cost
 from rlprune.cost.projection import BudgetProjector
@@ -44,7 +45,7 @@ def inspect(given: Inspect, progress: Progress) -> dict[str, Any]:
             "macs_share": float(share[0]),
             "params_share": float(share[1]),
             "minimum": int(minimum),
-            "traps": _traps(graph, group, int(step), int(minimum)),
+            "traps": _coarse(group, int(step), int(minimum)) + (_traps(graph, group) if given.unit == CHANNEL else []),
         }
         for group, share, step, minimum in zip(
             graph.groups, cost.saved_alone(projector.minimum), projector.steps, projector.minimum, strict=True
@@ -68,6 +69,7 @@ def inspect(given: Inspect, progress: Progress) -> dict[str, Any]:
         "params": int(cost.dense[1]),
         "groups": groups,
         "blocks": blocks,
+        "unit": given.unit,
         "refused": graph.refused,
         "smallest_macs": float(smallest[0]),
         "smallest_params": float(smallest[1]),
@@ -83,8 +85,8 @@ def _inputs(given: Inspect) -> tuple[int, Shape, list[torch.Tensor]]:
     return classes, (given.channels or RGB, *parse_sides(given.image_size or pixels)), []
 
 
-def _traps(graph: Graph, group: Group, step: int, minimum: int) -> list[str]:
-    """What to know before this group is cut."""
+def _coarse(group: Group, step: int, minimum: int) -> list[str]:
+    """Where there is little choice."""
     traps = []
     if group.width > 1:
         traps.append(f"cut in bundles of {group.width} outputs")
@@ -92,8 +94,13 @@ def _traps(graph: Graph, group: Group, step: int, minimum: int) -> list[str]:
         traps.append("stays whole: it has no more channels than the smallest number allowed")
     elif (choices := -(-(group.channels - minimum) // step) + 1) < COARSE:
         traps.append(f"rounds coarsely: only {choices} numbers of channels are possible")
+    return traps
+
+
+def _traps(graph: Graph, group: Group) -> list[str]:
+    """What to know before the channels of this group are cut."""
     kinds = {tie.partition(" in ")[0] for tie in group.ties}
-    traps += [
+    traps = [
         f"has a {kind}, whose MACs fall in proportion only, not with the square"
         for kind in ("depthwise convolution", "grouped convolution")
         if kind in kinds

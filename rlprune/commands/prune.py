@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from rlprune import registry
 from rlprune.artifacts.pruned import save_pruned
@@ -16,12 +17,14 @@ from rlprune.config.options import USUAL_REPAIR
 from rlprune.config.resolve import as_dict, resolve
 from rlprune.cost.budget import Budget, parse_budget
 from rlprune.errors import UserError
+from rlprune.evaluation.sliced import recalibrate
+from rlprune.graph.kernels import cut_kernels
 from rlprune.latency.timing import quick_latency
 from rlprune.methods.criteria.base_choice import score_by, score_each
-from rlprune.methods.recovery.base import Repairs
 from rlprune.models.trust import require_named
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.plans import plan_of
+from rlprune.pipeline.recover import cut_and_repaired
 from rlprune.pipeline.results import costs, described, sizes
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.plans.ratio_table import ratio_table, ratios_for, read_ratios, rows, stale_counts
@@ -30,7 +33,7 @@ from rlprune.tracing.selection import CHOICES
 from rlprune.utils.files import check_new, new_folder
 from rlprune.utils.progress import Progress
 from rlprune.workloads.dense import train_dense
-from rlprune.workloads.pruned import settings_of_plan
+from rlprune.workloads.pruned import as_planned, settings_of_plan
 from rlprune.workloads.workload import DATA_SETTINGS, Workload, open_workload
 
 
@@ -51,13 +54,14 @@ def prune(given: Prune, progress: Progress) -> dict[str, Any]:
         wanted["checkpoint"] = run.checkpoint
     out = check_new(given.out or Path(f"{(given.plan or given.ratios or Path()).resolve().stem}-pruned"))
     workload = open_workload(wanted, progress)
+    if isinstance(source, PruningPlan):
+        workload = as_planned(workload, source)
     if run is not None and wanted["checkpoint"] == run.checkpoint:
         train_dense(workload, run, progress, weights_in(given.plan or Path()))
     plan, latency = _plan(given, source, workload, budget, wanted, progress)
     if not isinstance(source, PruningPlan) and (stale := stale_counts(source)):
         progress.note(f"{given.ratios}: keep_ratio counts, and not the other kept count of {', '.join(stale)}")
-    repairs = Repairs(wanted["repair"], workload.module, workload.graph, workload.calibration()[0])
-    smaller = repairs.cut(plan.mask(workload.graph))
+    smaller = _cut(plan, workload, wanted["repair"])
     facts = costs(workload, plan.counts())
     save_pruned(smaller, plan, new_folder(out), facts)
     latency = latency or quick_latency(workload.module, smaller, workload.data.shape)
@@ -84,6 +88,8 @@ def _plan(
     graph, network = workload.graph, workload.network
     if isinstance(source, PruningPlan):
         mask = source.mask(graph)
+        if source.kernels is not None:
+            return _of_kernels(source, workload, budget, given), {}
         if not budget.bounded:
             scores = _scores_of_plan(workload, source, given)
             # What was cut may be another checkpoint than the plan was made for.
@@ -105,6 +111,15 @@ def _plan(
     ), measured_budget.measured
 
 
+def _cut(plan: PruningPlan, workload: Workload, repair: str) -> nn.Module:
+    """The smaller network; a plan of kernels says which ones stay, whatever would be chosen here."""
+    if plan.kernels is None:
+        return cut_and_repaired(workload, plan.mask(workload.graph), repair)
+    smaller = cut_kernels(workload.module, plan.kernels)
+    recalibrate(smaller, workload.calibration()[0])
+    return smaller
+
+
 def _repair(source: PruningPlan | pd.DataFrame, given: Prune) -> str:
     """The repairs that are asked for, or those of the plan."""
     if given.repair is not None or not isinstance(source, PruningPlan):
@@ -115,6 +130,17 @@ def _repair(source: PruningPlan | pd.DataFrame, given: Prune) -> str:
     except UserError as error:
         raise UserError(f"the plan was made with other repairs than there are here, say --repair bn: {error}") from None
     return told
+
+
+def _of_kernels(source: PruningPlan, workload: Workload, budget: Budget, given: Prune) -> PruningPlan:
+    """A plan of kernels for this checkpoint; UserError with a budget, under which other slices would stay."""
+    if budget.bounded:
+        raise UserError(
+            f"--budget {budget}: {given.plan} says which kernels stay; land its ratios with --ratios RUN/ratios.csv "
+            f"--unit {source.provenance.get('unit') or 'kernel-group'}"
+        )
+    provenance = {**source.provenance, "dense_weights": workload.weights()}
+    return replace(source, network=workload.network, provenance=provenance)
 
 
 def _scores(workload: Workload, criterion: str, seed: int) -> np.ndarray:

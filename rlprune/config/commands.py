@@ -21,6 +21,7 @@ from rlprune.config.options import (
     MODEL,
     MODEL_ARGS,
     REPAIR,
+    UNIT,
     USUAL_REPAIR,
     BothTrainings,
     Channels,
@@ -42,6 +43,7 @@ from rlprune.config.options import (
     Training,
     setting,
 )
+from rlprune.config.units import CHANNEL, check_unit
 from rlprune.errors import UserError, unknown
 from rlprune.utils.criteria import DEFAULT, check_one_rule, parse_criteria
 from rlprune.utils.shapes import LARGEST_SIDE
@@ -204,6 +206,7 @@ class Search(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
             raise UserError(f"--budget {self.budget} is a range: --tunings and --time work under a single budget")
         if self.tunes and "," in self.model:
             raise UserError(f"--model {self.model} are several networks: --tunings and --time work for a single one")
+        check_unit(self)
 
     def _check_runtime(self) -> None:
         """What runtime pruning leaves no room for."""
@@ -302,6 +305,7 @@ class Compare(BothTrainings, Timing, Pruning, Run, Data, NewNetwork):
                 f"--criterion {self.criterion}: agents choose among several, and --methods {self.methods} has none: "
                 "add ppo, or name one criterion"
             )
+        check_unit(self)
 
     @property
     def names(self) -> list[str]:
@@ -351,6 +355,9 @@ class Prune(Timing, Pruning, Run, RunData, Network):
             raise UserError(f"--plan {self.plan} and --ratios {self.ratios} are two plans: give one of them")
         if self.repair is not None:
             check_repair(self.repair)
+        if self.plan is not None and self.unit != CHANNEL:
+            raise UserError(f"--unit {self.unit}: {self.plan} says itself what goes, leave it out")
+        check_unit(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -491,6 +498,7 @@ class Inspect(Rounding, Device, Data, NewNetwork):
         None, help=IMAGE_SIZE, unset="the data set's; without one 224 for torchvision and timm, else 32",
         minimum=1, maximum=LARGEST_SIDE,
     )  # fmt: skip
+    unit: str = setting("channel", help=UNIT, method="unit")
 
     def __post_init__(self) -> None:
         if self.round_to == "auto":

@@ -32,6 +32,7 @@ KNOWN = "; known"
 REPAIR = "repairs without training, of every evaluated network and the final one alike, such as merge,reconstruct,bn"
 USUAL_REPAIR = "bn"
 """As it has always been: batch norm is recalibrated, and no more."""
+UNIT = "what goes: channels, or with kernel-group input slices inside groups of each layer's filters"
 DISTILL = "the pruned network also learns from the outputs of the dense one"
 FOLDER = "a run folder or a pruned folder"
 CHANNELS = "channels of an image: 1 for grey, 3 for colour, 4 with transparency"
@@ -199,6 +200,7 @@ class Pruning(Rounding):
     """Which channels go."""
 
     criterion: str = setting(DEFAULT, help=CRITERION + KNOWN, method="criterion", check=parse_criteria)
+    unit: str = setting("channel", help=UNIT, method="unit")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from rlprune.config.options import USUAL_REPAIR, Settings
 from rlprune.config.resolve import as_dict
 from rlprune.evaluation.sensitivity import Sensitivity
 from rlprune.methods.criteria.base_choice import criteria_of
+from rlprune.methods.units.channel import Channel
 from rlprune.plans.counts import scores_of, top_mask
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.plans.ratio_table import ratio_table
@@ -35,8 +36,10 @@ def plan_of(
     keep = counts[: len(graph.groups)] / graph.sizes
     rises = None if sensitivity is None else np.array(sensitivity.parts(keep))
     mask, mine = top_mask(graph, counts, scores), scores_of(graph, counts, scores)
-    plan = make_plan(graph, mask, workload.network, provenance_of(workload, given), mine, rises)
-    return replace(plan, criteria=criteria_of(settings.get("criterion") or DEFAULT, graph, counts))
+    # Scores say nothing of slices, which stay by how little they are alike.
+    known = mine if isinstance(workload.unit, Channel) else None
+    plan = make_plan(graph, mask, workload.network, provenance_of(workload, given), known, rises)
+    return workload.complete(replace(plan, criteria=criteria_of(settings.get("criterion") or DEFAULT, graph, counts)))
 
 
 def provenance_of(workload: Workload, given: Settings) -> dict[str, Any]:
@@ -51,6 +54,7 @@ def provenance_of(workload: Workload, given: Settings) -> dict[str, Any]:
         "data_settings": data,
         # Where it is what goes without saying the file is as it always was.
         **({} if repair in (None, USUAL_REPAIR) else {"repair": repair}),
+        **({} if isinstance(workload.unit, Channel) else {"unit": settings.get("unit")}),
     }
 
 

@@ -10,8 +10,10 @@ from torch import nn
 
 from rlprune.artifacts.pruned import save_pruned
 from rlprune.config.commands import Search
+from rlprune.evaluation.sliced import recalibrate
 from rlprune.latency.timing import quick_latency
 from rlprune.methods.recovery.base import Repairs
+from rlprune.methods.units.channel import Channel
 from rlprune.pipeline.plans import save_plan
 from rlprune.pipeline.results import costs, sizes
 from rlprune.plans.plan import PruningPlan
@@ -34,6 +36,21 @@ class Recovered:
     history: list[dict[str, float]]
 
 
+def cut_and_repaired(workload: Workload, mask: np.ndarray, repair: str) -> nn.Module:
+    """What is left of a network, as it is evaluated.
+
+    Args:
+        workload: the dense network and its images.
+        mask: (all groups' channels,) bool, True where a channel stays.
+        repair: names of repairs; of other units than channels batch norm alone is recalibrated.
+    """
+    if isinstance(workload.unit, Channel):
+        return Repairs(repair, workload.module, workload.graph, workload.calibration()[0]).cut(mask)
+    smaller = workload.cut(mask)
+    recalibrate(smaller, workload.calibration()[0])
+    return smaller
+
+
 def recover(
     workload: Workload, mask: np.ndarray, epochs: int, options: Search, state: Path, progress: Progress
 ) -> Recovered:
@@ -47,7 +64,7 @@ def recover(
         state: file from which an interrupted fine-tuning continues; whoever has kept the result removes it.
         progress: told how far the fine-tuning is.
     """
-    smaller = Repairs(options.repair, workload.module, workload.graph, workload.calibration()[0]).cut(mask)
+    smaller = cut_and_repaired(workload, mask, options.repair)
     _, oneshot = evaluate(smaller, workload.data.test, device=workload.device)
     if not epochs:
         return Recovered(smaller, oneshot, None, [])

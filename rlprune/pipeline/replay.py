@@ -14,6 +14,7 @@ from rlprune.agents.transfer import HERE, SourceNetwork, nearest_source
 from rlprune.config.commands import Replay, Search
 from rlprune.config.networks import settings_for
 from rlprune.config.resolve import as_dict, resolve
+from rlprune.config.units import CHANNEL
 from rlprune.cost.budget import Budget, parse_budget
 from rlprune.cost.projection import BudgetProjector
 from rlprune.envs.decisions.base import make_decisions
@@ -61,6 +62,10 @@ def run_replay(given: Replay, progress: Progress) -> dict[str, Any]:
     trained = settings_for(policy.settings, given.model, given.model_args)
     there = _settings(given, trained)
     _check_criterion(given, trained)
+    if there.unit != CHANNEL:
+        raise UserError(
+            f"the policy in {given.source} was trained with --unit {there.unit}: only policies of channels are replayed"
+        )
     if given.model is None:
         require_named(there.model, given.source)
     budget = parse_budget(there.budget)

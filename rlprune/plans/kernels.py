@@ -9,6 +9,9 @@ from rlprune.graph.kernels import KernelCut
 UNIT = "kernel-group"
 """What the file of such a plan says it is of; older readers refuse it, for its groups list no kept channels."""
 
+MOST = 10**6
+"""Slices that nothing real has more of; a line of text could stand for any number of them."""
+
 
 def group_to_json(kept: int, cut: KernelCut | None) -> dict[str, Any]:
     """What a plan says of a layer: how many slices stay, and where not all do, which filters keep which."""
@@ -25,7 +28,7 @@ def group_from_json(group: Mapping[str, Any]) -> tuple[tuple[int, ...], KernelCu
         KeyError, TypeError, ValueError: it says something else.
     """
     kept, channels = index(group["slices_kept"]), index(group["channels"])
-    if not 0 < kept <= channels:
+    if not 0 < kept <= channels <= MOST:
         raise ValueError(f"{kept} of {channels} slices stay")
     if kept == channels:
         if "slices" in group:

@@ -45,6 +45,7 @@ NEWER: dict[str, tuple[object, ...]] = {
     "decide": ("channels",),
     "criteria": (None,),
     "repair": ("bn",),
+    "unit": ("channel",),
 }
 # What went without saying then, where it is not what goes without saying now.
 OLDER: dict[str, object] = {"weight_decay": 5e-4}

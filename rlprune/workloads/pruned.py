@@ -1,6 +1,7 @@
 """A pruned network with the workload it was pruned for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from torch import nn
 from rlprune.artifacts.pruned import load, pruned_folder, read_plan
 from rlprune.config.options import KeptData
 from rlprune.config.resolve import as_dict, resolve
-from rlprune.errors import UserError
+from rlprune.cost.exact import build_cost
+from rlprune.errors import UserError, unknown
+from rlprune.graph.kernel_structure import kernel_structure
 from rlprune.plans.plan import PruningPlan
 from rlprune.tracing.selection import CHOICES
 from rlprune.utils.progress import Progress
@@ -37,7 +40,7 @@ def open_pruned(
     """
     folder = pruned_folder(source)
     plan = read_plan(folder)
-    workload = open_workload(settings_of_plan(settings, plan), progress)
+    workload = as_planned(open_workload(settings_of_plan(settings, plan), progress), plan)
     module = load(folder, workload.device)
     if (here := workload.data.shape[0]) != (there := shape_of(plan.network)[0]):
         raise UserError(f"{workload.data.name} is read with {counted(here)} and the network in {folder} takes {there}")
@@ -45,6 +48,24 @@ def open_pruned(
     if (here := len(workload.data.classes)) != (there := plan.network["classes"]):
         raise UserError(f"{workload.data.name} has {here} classes and the network in {folder} tells {there} apart")
     return workload, module, plan
+
+
+def as_planned(workload: Workload, plan: PruningPlan) -> Workload:
+    """A workload with the groups that a plan is of: of channels as they are, of kernels the layers that it names.
+
+    Raises:
+        UserError: the plan cuts kernels of a layer that the network does not have.
+    """
+    if plan.kernels is None:
+        return workload
+    layers = workload.graph.layers
+    for name in plan.channels:
+        if name not in layers:
+            raise UserError(f"the plan does not belong to this network: {unknown('layer', name, layers)}")
+    inputs = {name: workload.module.get_parameter(f"{name}.weight").shape[1] for name in plan.channels}
+    graph = kernel_structure(workload.graph, inputs, {})
+    plan.mask(graph)
+    return replace(workload, graph=graph, cost=build_cost(graph))
 
 
 def settings_of_plan(settings: Mapping[str, Any], plan: PruningPlan) -> dict[str, Any]:

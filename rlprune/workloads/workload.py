@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from rlprune import registry
+from rlprune.config.units import CHANNEL
 from rlprune.cost.exact import build_cost
 from rlprune.data.dataset import Dataset, load_data
 from rlprune.errors import UserError
@@ -14,14 +18,17 @@ from rlprune.evaluation.network import PreparedNetwork
 from rlprune.evaluation.sliced import SliceRunner
 from rlprune.graph.structure import Graph
 from rlprune.methods.criteria.base_choice import fixed_criteria
+from rlprune.methods.units.base import Cutter, Unit
+from rlprune.methods.units.channel import Channel
 from rlprune.models.checkpoint import load_checkpoint, weights_hash
 from rlprune.models.head import find_head
 from rlprune.models.registry import rebuild_model
 from rlprune.models.trust import remember
+from rlprune.plans.plan import PruningPlan
 from rlprune.tasks.base import AS_THEY_ARE
 from rlprune.tasks.classification import CLASSIFICATION
 from rlprune.tracing.build import build_graph
-from rlprune.tracing.selection import CHOICES, parse_choice
+from rlprune.tracing.selection import CHOICES, EVERYTHING, parse_choice
 from rlprune.training.loop import evaluate
 from rlprune.utils.arguments import parse_model_args
 from rlprune.utils.criteria import DEFAULT
@@ -48,15 +55,31 @@ class Workload(PreparedNetwork):
 
     Attributes:
         untrained: whether the last layer has fresh weights beside those of a checkpoint.
+        unit: what goes.
     """
 
     untrained: bool = False
+    unit: Unit = field(default_factory=Channel)
     _dense_accuracy: float | None = field(default=None, init=False, repr=False)
 
     def runner(self, tell: Callable[[str], None] = lambda text: None) -> SliceRunner:
         """The sliced network with the calibration images on the device; `tell` hears of too little memory."""
         images, _ = self.calibration()
-        return SliceRunner(self.module, self.graph, images, dtype=evaluation_dtype(self.device), tell=tell)
+        dtype, slicer = evaluation_dtype(self.device), self.cutter.slices()
+        return SliceRunner(self.module, self.graph, images, dtype=dtype, tell=tell, slicer=slicer)
+
+    @cached_property
+    def cutter(self) -> Cutter:
+        """What cuts the network; its weights must be those that are to be cut when it is asked for first."""
+        return self.unit.cutter(self.module, self.graph)
+
+    def cut(self, kept: np.ndarray) -> nn.Module:
+        """A physically smaller copy of the network, of (all groups' channels,) bool, True where a channel stays."""
+        return self.cutter.cut(kept)
+
+    def complete(self, plan: PruningPlan) -> PruningPlan:
+        """A plan with all that it takes to cut the network by it again."""
+        return self.cutter.complete(plan)
 
     def weights(self) -> str:
         """Hash of the dense weights."""
@@ -103,12 +126,13 @@ def open_workload(settings: Mapping[str, Any], progress: Progress, data: Dataset
     progress.stage("tracing the network")
     network, module, untrained = _build(settings, len(data.classes), data.shape, device, progress.note)
     _require_outputs(module, data, device, progress)
-    graph = _trace(settings, module, data.shape, device, first_images(data))
+    unit = _unit(settings)
+    graph = _trace(settings, unit, module, data.shape, device, first_images(data))
     # Of this a network has to be known; all else that a criterion can be wrong in the settings themselves have told.
     fixed_criteria(settings.get("criterion") or DEFAULT, graph)
     if settings.get("checkpoint"):
         require_finite(module, data, device, str(settings["checkpoint"]))
-    return Workload(data, module, network, graph, build_cost(graph), device, untrained)
+    return Workload(data, module, network, graph, build_cost(graph), device, untrained, unit)
 
 
 def _tell_of_few(data: Dataset, progress: Progress) -> None:
@@ -142,7 +166,13 @@ def open_network(
         How to build it again, the network in eval mode, and its structure.
     """
     network, module, _ = _build(settings, classes, shape, device)
-    return network, module, _trace(settings, module, shape, device, images)
+    return network, module, _trace(settings, _unit(settings), module, shape, device, images)
+
+
+def _unit(settings: Mapping[str, Any]) -> Unit:
+    """What goes."""
+    unit: Unit = registry.make("unit", settings.get("unit") or CHANNEL)
+    return unit
 
 
 def _build(
@@ -178,13 +208,17 @@ def _build(
 
 def _trace(
     settings: Mapping[str, Any],
+    unit: Unit,
     module: nn.Module,
     shape: Shape,
     device: torch.device,
     images: Sequence[torch.Tensor],
 ) -> Graph:
     real = [image.to(device) for image in images]
-    return build_graph(module, example(shape, device=device), parse_choice(settings), real)
+    choice = parse_choice(settings)
+    # What the choice leaves of the channels says nothing of other units.
+    traced = choice if isinstance(unit, Channel) else EVERYTHING
+    return unit.structure(module, build_graph(module, example(shape, device=device), traced, real), choice)
 
 
 def _require_channels(module: nn.Module, images: torch.Tensor, name: str) -> None:

@@ -49,6 +49,8 @@ class KernelGroup(Unit):
 
     def structure(self, module: nn.Module, graph: Graph, choice: Choice) -> Graph:
         """See `Unit.structure`; all convolutions that are no grouped ones yet, whatever the size of their kernels."""
+        if choice.declared:
+            raise UserError("--group declares groups of channels: leave it out where kernels go")
         module = unwrapped(module)
         layers = [name for name in graph.layers if isinstance(module.get_submodule(name), CONVOLUTIONS)]
         choice.check(layers)
