@@ -55,11 +55,16 @@ def _table(*columns: tuple[str, str]) -> Table:
     return table
 
 
-def _ratios(console: Console, rows: list[dict[str, Any]]) -> None:
+def _counted(unit: str | None) -> str:
+    """What the numbers of a group are of."""
+    return "channels" if unit in (None, "channel") else "slices"
+
+
+def _ratios(console: Console, rows: list[dict[str, Any]], unit: str | None = None) -> None:
     longest = max((len(str(row["group"])) for row in rows), default=0)
     named = max((2 + len(row.get("criterion", "")) for row in rows if "criterion" in row), default=0)
     bar = min(console.width - longest - named - 45, 20)
-    titles = [("group", "name"), ("channels", "number"), ("kept", "number"), ("ratio", "number"), ("tied", "number")]
+    titles = [("group", "name"), *((title, "number") for title in (_counted(unit), "kept", "ratio", "tied"))]
     several = any("criterion" in row for row in rows)
     table = _table(*titles, *([("criterion", "name")] if several else []), *([("", "name")] if bar > 4 else []))
     for row in rows:
@@ -76,7 +81,7 @@ def _pruning(result: Result, console: Console) -> None:
     console.print(Text(heading(result), "bold"))
     if result.get("evaluations") is not None:
         console.print(Text(effort(result), "dim"))
-    _ratios(console, result["table"])
+    _ratios(console, result["table"], result.get("unit"))
     _say(console, closing(result))
 
 
@@ -212,7 +217,7 @@ def _report(result: Result, console: Console) -> None:
 def _inspect(result: Result, console: Console) -> None:
     size = f"{count(result['macs'])} MACs at image size {result['image_size']}, {count(result['params'])} parameters"
     console.print(Text.assemble((str(result["model"]), "bold"), f": {size}"))
-    numbers = [(title, "number") for title in ("channels", "MACs", "params")]
+    numbers = [(title, "number") for title in (_counted(result.get("unit")), "MACs", "params")]
     table = _table(("group", "name"), *numbers, ("tied to", "list"), ("read by", "list"))
     for group in result["groups"]:
         shares = (percent(group["macs_share"]), percent(group["params_share"]))

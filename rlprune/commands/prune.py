@@ -25,7 +25,7 @@ from rlprune.models.trust import require_named
 from rlprune.pipeline.measured_budget import open_budget
 from rlprune.pipeline.plans import plan_of
 from rlprune.pipeline.recover import cut_and_repaired
-from rlprune.pipeline.results import costs, described, sizes
+from rlprune.pipeline.results import costs, described, sizes, unit_of
 from rlprune.plans.plan import PruningPlan, make_plan
 from rlprune.plans.ratio_table import ratio_table, ratios_for, read_ratios, rows, stale_counts
 from rlprune.runs.folder import as_begun, weights_in
@@ -68,6 +68,7 @@ def prune(given: Prune, progress: Progress) -> dict[str, Any]:
     return {
         "pruned": str(out),
         "plan": str(out / "plan.json"),
+        **unit_of(plan),
         **described([budget], workload, time.perf_counter() - start),
         **facts,
         **sizes(workload.module, out),

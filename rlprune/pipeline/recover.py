@@ -15,7 +15,7 @@ from rlprune.latency.timing import quick_latency
 from rlprune.methods.recovery.base import Repairs
 from rlprune.methods.units.channel import Channel
 from rlprune.pipeline.plans import save_plan
-from rlprune.pipeline.results import costs, sizes
+from rlprune.pipeline.results import costs, sizes, unit_of
 from rlprune.plans.plan import PruningPlan
 from rlprune.plans.ratio_table import rows
 from rlprune.runs.folder import date_of
@@ -103,4 +103,5 @@ def prune_and_recover(
     state.unlink(missing_ok=True)
     progress.stage("timing")
     latency = quick_latency(workload.module, after.module, workload.data.shape)
-    return {**facts, **sizes(workload.module, folder / "pruned"), "latency": latency, "table": rows(table)}
+    told = {**unit_of(plan), **facts, **sizes(workload.module, folder / "pruned")}
+    return {**told, "latency": latency, "table": rows(table)}

@@ -10,6 +10,8 @@ from torch import nn
 
 from rlprune.config.commands import Search
 from rlprune.cost.budget import Budget, describe
+from rlprune.plans.kernels import UNIT
+from rlprune.plans.plan import PruningPlan
 from rlprune.reports.page import complete_run_page
 from rlprune.runs.folder import RunFolder, finished, read_result
 from rlprune.utils.modules import named_tensors
@@ -37,6 +39,11 @@ def sizes(dense: nn.Module, pruned: Path) -> dict[str, int]:
         "dense_bytes": sum(tensor.nbytes for tensor in tensors),
         "pruned_bytes": (pruned / "model.safetensors").stat().st_size,
     }
+
+
+def unit_of(plan: PruningPlan) -> dict[str, str]:
+    """What a result says of what goes; nothing where that is channels."""
+    return {} if plan.kernels is None else {"unit": UNIT}
 
 
 def described(budgets: Sequence[Budget], workload: Workload, seconds: float) -> dict[str, Any]:

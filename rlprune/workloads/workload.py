@@ -218,7 +218,8 @@ def _trace(
     choice = parse_choice(settings)
     # What the choice leaves of the channels says nothing of other units.
     traced = choice if isinstance(unit, Channel) else EVERYTHING
-    return unit.structure(module, build_graph(module, example(shape, device=device), traced, real), choice)
+    first = example(shape, device=device)
+    return unit.structure(module, build_graph(module, first, traced, real), choice, first)
 
 
 def _require_channels(module: nn.Module, images: torch.Tensor, name: str) -> None:

@@ -33,6 +33,7 @@ def test_costs_are_those_of_the_network_that_is_loaded(run: Any) -> None:
     assert run.result["pruned_macs"] == macs(network)
     assert run.result["pruned_params"] == sum(part.numel() for part in network.parameters())
     assert 0.28 < run.result["macs_ratio"] <= 0.3
+    assert run.result["unit"] == "kernel-group"
     table = pd.read_csv(run.folder / "ratios.csv")
     assert table["group"].tolist() == ["stem", "inner", "outer", "last"]
     assert table["channels"].tolist() == [3, 16, 32, 32]

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from typing import ClassVar, Protocol
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from rlprune.evaluation.sliced import Slices
 from rlprune.graph.structure import Graph
@@ -42,13 +42,14 @@ class Unit(Protocol):
     needs: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def structure(self, module: nn.Module, graph: Graph, choice: Choice) -> Graph:
+    def structure(self, module: nn.Module, graph: Graph, choice: Choice, images: Tensor) -> Graph:
         """The groups whose units can go.
 
         Args:
             module: the dense network; its weights may still be untrained.
             graph: its groups of coupled channels.
             choice: which layers may be cut.
+            images: an example of its input.
 
         Raises:
             UserError: there is none in this network.

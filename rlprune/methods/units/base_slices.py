@@ -8,9 +8,10 @@ one another and most similar to those that go, which they stand for.
 import torch
 from torch import Tensor
 
-STARTS = 64
-"""First slices that are tried. The paper tries every slice, which in layers with more inputs takes long and finds next
-to the same; then they are evenly spread from the slice that is nearest to all others to the one farthest from them."""
+WORK, LEAST = 2**24, 4
+"""First slices that are tried, times the square of how many slices there are, and how many are tried at least: all of
+up to 256, and 64 of 512. The paper tries every one, which takes long in wide layers; where not all are tried they are
+evenly spread from the slice that is nearest to all others to the one farthest from them."""
 NEAREST = 5
 """A slice that goes is compared with one in so many of the kept ones, the nearest."""
 AT_ONCE = 2**24
@@ -41,10 +42,11 @@ class SliceOrders:
 def _starts(distances: Tensor) -> Tensor:
     """(starts,) first slices, ascending: all where there are few."""
     number = len(distances)
-    if number <= STARTS:
+    tried = min(number, max(LEAST, WORK // number**2))
+    if tried == number:
         return torch.arange(number, device=distances.device)
     ranked = distances.sum(1).argsort(stable=True)
-    places = torch.linspace(0, number - 1, STARTS, device=distances.device).round().long()
+    places = torch.linspace(0, number - 1, tried, device=distances.device).round().long()
     return ranked[places].sort().values
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from rlprune.evaluation.sliced import Slices
 from rlprune.graph.structure import Graph
@@ -24,7 +24,7 @@ class Channel(Unit):
 
     needs: ClassVar[tuple[str, ...]] = ()
 
-    def structure(self, module: nn.Module, graph: Graph, choice: Choice) -> Graph:
+    def structure(self, module: nn.Module, graph: Graph, choice: Choice, images: Tensor) -> Graph:
         """See `Unit.structure`."""
         return graph
 

@@ -7,6 +7,7 @@ from functools import cache
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rlprune.errors import UserError
@@ -22,6 +23,8 @@ from rlprune.methods.units.base_vote import vote
 from rlprune.plans.plan import PruningPlan
 from rlprune.tracing.selection import Choice
 from rlprune.utils.modules import CONVOLUTIONS, named_tensors, unwrapped
+
+ASKED = "the network asks for more of it than its output, such as its weights"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class KernelGroup(Unit):
         if self.groups < 2:
             raise UserError(f"unit kernel-group: groups is {self.groups}, expected at least 2")
 
-    def structure(self, module: nn.Module, graph: Graph, choice: Choice) -> Graph:
+    def structure(self, module: nn.Module, graph: Graph, choice: Choice, images: Tensor) -> Graph:
         """See `Unit.structure`; all convolutions that are no grouped ones yet, whatever the size of their kernels."""
         if choice.declared:
             raise UserError("--group declares groups of channels: leave it out where kernels go")
@@ -55,12 +58,29 @@ class KernelGroup(Unit):
         layers = [name for name in graph.layers if isinstance(module.get_submodule(name), CONVOLUTIONS)]
         choice.check(layers)
         reasons = {name: choice.why_not([name]) or why_whole(module, name, self.groups) for name in layers}
+        reasons |= dict.fromkeys(
+            self._looked_into(module, [name for name in layers if not reasons[name]], images), ASKED
+        )
         if not (inputs := {name: _inputs(module, name) for name, why in reasons.items() if why is None}):
             told = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:3])
             raise UserError(f"no kernels of this network can be cut ({told or 'it has no convolutions'})")
         if self.snapshots:
             Snapshots(self.snapshots, {name: module.get_submodule(name) for name in inputs})
         return kernel_structure(graph, inputs, {name: why for name, why in reasons.items() if why})
+
+    def _looked_into(self, module: nn.Module, layers: list[str], images: Tensor) -> list[str]:
+        """Layers without which the network does not run when something that computes the same is in their place."""
+        if not layers or _runs(module, {name: self._any_cut(module, name) for name in layers}, images):
+            return []
+        return [name for name in layers if not _runs(module, {name: self._any_cut(module, name)}, images)]
+
+    def _any_cut(self, module: nn.Module, name: str) -> KernelCut:
+        filters = len(module.get_parameter(f"{name}.weight"))
+        groups = groups_of(filters, self.groups)
+        size = filters // groups
+        return KernelCut(
+            tuple(tuple(range(start, start + size)) for start in range(0, filters, size)), ((0,),) * groups
+        )
 
     def cutter(self, module: nn.Module, graph: Graph) -> Cutter:
         """See `Unit.cutter`."""
@@ -155,6 +175,17 @@ class MaskedKernels(Slices):
         weight = self.state[f"{layer}.weight"]
         stays = cut.mask(weight.shape[1]).to(weight.device)
         return weight * stays.view(*stays.shape, *[1] * (weight.dim() - 2))
+
+
+def _runs(module: nn.Module, cuts: Mapping[str, KernelCut], images: Tensor) -> bool:
+    """Whether a network runs with cuts."""
+    with torch.inference_mode():
+        try:
+            cut_kernels(module, cuts).eval()(images)
+        # Anybody's code runs here.
+        except Exception:
+            return False
+    return True
 
 
 def _inputs(module: nn.Module, name: str) -> int:

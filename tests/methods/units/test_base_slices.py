@@ -83,7 +83,7 @@ def test_memory_and_fewer_first_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = SliceOrders(given).kept(6)
     monkeypatch.setattr(base_slices, "AT_ONCE", 1)
     assert SliceOrders(given).kept(6) == expected
-    monkeypatch.setattr(base_slices, "STARTS", 5)
+    monkeypatch.setattr(base_slices, "WORK", 5 * 20**2)
     orders = SliceOrders(given)
     assert len(orders.orders) == 5
     ranked = far(given).sum(0).argsort()

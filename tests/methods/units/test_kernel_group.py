@@ -49,7 +49,7 @@ def images(number: int) -> Tensor:
 
 def opened(net: nn.Module, text: str = "kernel-group:groups=4", choice: Choice | None = None) -> tuple[Graph, Cutter]:
     unit = registry.make("unit", text)
-    graph = unit.structure(net, build_graph(net, images(1)), choice or Choice())
+    graph = unit.structure(net, build_graph(net, images(1)), choice or Choice(), images(1))
     return graph, unit.cutter(net, graph)
 
 
@@ -75,6 +75,20 @@ def test_which_layers_can_be_cut(net: nn.Module) -> None:
         opened(net, choice=Choice(include=("deep",)))
     with pytest.raises(UserError, match="unknown layer in --include 'inne': did you mean 'inner'"):
         opened(net, choice=Choice(include=("inne",)))
+
+
+class Asking(Net):
+    """Standardises the weights of one of its layers, as some networks do."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.shift = self.inner.weight.mean()
+        return super().forward(images)
+
+
+def test_a_layer_whose_weights_the_network_asks_for_stays_whole() -> None:
+    graph, _ = opened(Asking().eval())
+    assert [group.name for group in graph.groups] == ["stem"]
+    assert graph.refused["inner"] == "the network asks for more of it than its output, such as its weights"
 
 
 @pytest.mark.parametrize("counts", [[2, 5], [1, 1], [3, 4], [3, 8]])
