@@ -37,7 +37,7 @@ def model_card(plan: PruningPlan, facts: Mapping[str, Any], date: str) -> str:
     parts = [
         f"---\n{yaml.safe_dump(_front(name, data, facts), sort_keys=False, allow_unicode=True)}---\n",
         f"# {name}\n",
-        f"{plan.network.get('model', 'A network')} with fewer channels"
+        f"{plan.network.get('model', 'A network')} with fewer {'channels' if plan.kernels is None else 'kernels'}"
         + (f", for the {plan.network['classes']} classes of `{data}`.\n" if data else ".\n"),
         _table(facts),
         "## How to load it\n",
@@ -104,6 +104,7 @@ def _origin(plan: PruningPlan, date: str) -> dict[str, str]:
         "residual blocks taken out": ", ".join(f"`{name}`" for name in plan.blocks),
         "criterion": f"`{known['criterion']}`" if known.get("criterion") else "",
         "repaired by": f"`{known['repair']}`" if known.get("repair") else "",
+        "unit that went": f"`{known['unit']}`" if known.get("unit") else "",
         "command": _command(),
         "versions": ", ".join(f"{key} {text}" for key, text in versions.items() if key in VERSIONS),
         "date": date,

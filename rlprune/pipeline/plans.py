@@ -49,12 +49,12 @@ def provenance_of(workload: Workload, given: Settings) -> dict[str, Any]:
     repair = settings.get("repair")
     return {
         "budget": str(settings.get("budget")),
-        "criterion": settings.get("criterion"),
+        # Of other units the criterion has no say.
+        **{name: settings.get(name) for name in (["criterion"] if isinstance(workload.unit, Channel) else ["unit"])},
         "dense_weights": workload.weights(),
         "data_settings": data,
         # Where it is what goes without saying the file is as it always was.
         **({} if repair in (None, USUAL_REPAIR) else {"repair": repair}),
-        **({} if isinstance(workload.unit, Channel) else {"unit": settings.get("unit")}),
     }
 
 

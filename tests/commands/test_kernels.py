@@ -51,6 +51,10 @@ def test_the_plan_says_which_filters_keep_which_slices(run: Any) -> None:
     data = json.loads((run.folder / "plan.json").read_text())
     assert data["unit"] == "kernel-group"
     assert data["provenance"]["unit"] == UNIT
+    assert "criterion" not in data["provenance"]
+    card = (run.folder / "pruned" / "README.md").read_text()
+    assert "with fewer kernels" in card
+    assert f"- unit that went: `{UNIT}`" in card
     network, cut = rlprune.load(run.folder), 0
     for name, group in data["groups"].items():
         assert "kept" not in group
