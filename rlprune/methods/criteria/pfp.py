@@ -36,12 +36,12 @@ class ProvableFilterPruning(Criterion):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("images",)
-    positions: int = 8
+    positions: int = 4
 
     def __post_init__(self) -> None:
         """Raise UserError unless that can be drawn."""
         if self.positions < 0:
-            raise UserError(f"criterion pfp:positions={self.positions}: expected 0, which is all, or more, such as 8")
+            raise UserError(f"criterion pfp:positions={self.positions}: expected 0, which is all, or more, such as 4")
 
     def score(self, module: nn.Module, graph: Graph, context: ScoringContext) -> np.ndarray:
         """See `Criterion.score`; UserError where no layer reads the channels of a group."""

@@ -36,17 +36,18 @@ class Scop(Criterion):
 
     It differs from the paper in the knockoffs and in the training. The paper draws them from a generator trained on the
     whole data set; here they are second-order knockoffs of the principal components of the calibration images, which
-    have their means and covariances and nothing else of them: they look like noise of the right colours and scales. β
-    is trained on the calibration images alone, by Adam with steps that just reach 0 or 1 if all go the same way.
+    have their means and covariances and nothing else of them: they look like noise of the right colours and scales, and
+    control for less than images that look real. β is trained on the calibration images alone, by Adam with steps that
+    just reach 0 or 1 if all go the same way.
 
     Attributes:
         knockoffs: folder of images of the user's own, such as those of a generator, instead.
-        epochs: passes over the calibration images.
+        epochs: passes over the calibration images; more than one is of use with knockoffs that look like images.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("labels", "gradients", "batch norm")
     knockoffs: str = ""
-    epochs: int = 2
+    epochs: int = 1
 
     def __post_init__(self) -> None:
         """Raise UserError unless something is trained."""
