@@ -1,5 +1,6 @@
 """Layers that read channels of which some were cut: what repairs change."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,7 +124,8 @@ def front_to_back(
     """
 
     def reached(consumer: Consumer, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        change(consumer, inputs[0])
+        if len(inputs[0]) == len(context.images):
+            change(consumer, inputs[0])
 
     norms = norms_of(module) if context.recalibrates else []
     hooks = [one.layer.register_forward_pre_hook(partial(reached, one)) for one in found]
@@ -135,12 +137,21 @@ Look = Callable[[str, Tensor, int], None]
 """A layer's name, what comes out of it, and the number of the first of these images."""
 
 
-def watch_dense(context: RepairContext, look: Look) -> None:
-    """Run the dense network on all calibration images and show every layer that may read less one day."""
+def watch_dense(context: RepairContext, look: Look) -> set[str]:
+    """Run the dense network on all calibration images and show every layer that may read less one day.
+
+    Args:
+        context: the network and the images.
+        look: is shown the layers.
+
+    Returns:
+        Those that ran for every image: where a network branches on what it sees, some do not.
+    """
     links, layers = links_of(context), {axis.layer for axis in context.graph.axes if axis.side == "in"}
-    first = 0
+    first, rows = 0, Counter[str]()
 
     def after(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
+        rows[name] += len(output)
         look(name, output, first)
 
     named = {name: context.module.get_submodule(name) for name in context.graph.layers if name in layers & links.alone}
@@ -149,6 +160,7 @@ def watch_dense(context: RepairContext, look: Look) -> None:
             with all_at_once(context.images):
                 context.module(chunk)
             first += len(chunk)
+    return {name for name, count in rows.items() if count == len(context.images)}
 
 
 @contextmanager

@@ -41,7 +41,8 @@ class Bias(Recovery):
             missing = wanted[consumer.name][left(consumer.made, now)] - now
             consumer.add(missing if consumer.added is None else missing - consumer.added)
 
-        front_to_back(module, context, [one for one in consumers(module, cut, context) if one.takes_constants], add)
+        found = [one for one in consumers(module, cut, context) if one.takes_constants and one.name in wanted]
+        front_to_back(module, context, found, add)
         return module
 
 
@@ -53,8 +54,8 @@ def _mean_outputs(context: RepairContext) -> dict[str, Tensor]:
         part = _means(output, context.module.get_submodule(name)) * (len(output) / len(context.images))
         sums[name] = sums[name] + part if name in sums else part
 
-    watch_dense(context, look)
-    return sums
+    whole = watch_dense(context, look)
+    return {name: sums[name] for name in whole}
 
 
 def _means(values: Tensor, layer: nn.Module) -> Tensor:

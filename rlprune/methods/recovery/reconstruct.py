@@ -55,7 +55,8 @@ class Reconstruct(Recovery):
         def fit(consumer: Consumer, inputs: Tensor) -> None:
             self._fit(consumer, inputs, samples[consumer.name])
 
-        front_to_back(module, context, consumers(module, cut, context), fit)
+        found = [one for one in consumers(module, cut, context) if one.name in samples]
+        front_to_back(module, context, found, fit)
         return module
 
     def _fit(self, consumer: Consumer, inputs: Tensor, sample: "Sample") -> None:
@@ -94,8 +95,8 @@ def _sample(context: RepairContext, rows: int) -> dict[str, Sample]:
             places[name] = torch.rand(images, flat.shape[2], generator=draw).argsort(1)[:, :points].to(flat.device)
         parts.setdefault(name, []).append(_at(flat, places[name][first : first + len(output)]))
 
-    watch_dense(context, look)
-    return {name: Sample(there, torch.cat(parts[name])) for name, there in places.items()}
+    whole = watch_dense(context, look)
+    return {name: Sample(places[name], torch.cat(parts[name])) for name in whole}
 
 
 def ridge_regression(read: Tensor, missing: Tensor, ridge: float) -> Tensor:
@@ -105,11 +106,17 @@ def ridge_regression(read: Tensor, missing: Tensor, ridge: float) -> Tensor:
         read: (rows, features) X.
         missing: (rows, outputs) E.
         ridge: λ as a fraction of the mean of the diagonal of XᵀX.
+
+    Raises:
+        UserError: so little that rounding decides.
     """
     gram = read.T @ read
     # Where everything that is read is 0, any λ will do.
     gram.diagonal().add_(ridge * float(gram.diagonal().mean()) or 1.0)
-    return torch.cholesky_solve(read.T @ missing, torch.linalg.cholesky(gram))
+    factor, wrong = torch.linalg.cholesky_ex(gram)
+    if wrong:
+        raise UserError(f"reconstruct:ridge={ridge} is too small for what the layers read: take more, such as 0.01")
+    return torch.cholesky_solve(read.T @ missing, factor)
 
 
 def columns(layer: nn.Module, inputs: Tensor, places: Tensor) -> Tensor:

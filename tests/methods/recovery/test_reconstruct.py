@@ -189,6 +189,52 @@ def test_channels_that_are_never_there() -> None:
     torch.testing.assert_close(smaller[2].weight, plain[2].weight)
 
 
+def test_a_penalty_that_rounding_swallows() -> None:
+    """Four channels are 1 everywhere: XᵀX is 400 everywhere, of 10 positions in each of 40 images."""
+    network = two(nn.Conv2d(5, 4, 1), nn.ReLU(), *head(4))
+    with torch.no_grad():
+        network[0].weight[:], network[0].bias[:] = 0, 1
+    graph, kept = kept_of(network, 4)
+    with pytest.raises(UserError, match="is too small for what the layers read"):
+        Repairs("reconstruct:ridge=1e-300,rows=400", network, graph, IMAGES).cut(kept)
+    smaller = Repairs("reconstruct:rows=400", network, graph, IMAGES).cut(kept)
+    torch.testing.assert_close(smaller(IMAGES), network(IMAGES), rtol=0.02, atol=0.02)
+
+
+class Branching(nn.Module):
+    """A layer runs where images are bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.extra = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1)
+        self.two, self.last = nn.Conv2d(5, 5, 1), nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        given = self.one(images).relu()
+        if images.mean() > 0.5:
+            given = self.extra(given).relu()
+        return self.last(self.two(given).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("bright", [40, 58])
+@pytest.mark.parametrize("repair", ["bias", "reconstruct"])
+def test_a_network_that_branches(repair: str, bright: int) -> None:
+    """The dense network takes one way or another a chunk, of all images together, the last eight apart."""
+    images = torch.zeros(58, 3, 6, 6)
+    images[:bright] = 1 + torch.rand(bright, 3, 6, 6)
+    network = Branching().eval()
+    graph = build_graph(network, images[:1], more=[images[:1], images[-1:]])
+    kept = np.ones(int(graph.sizes.sum()), dtype=bool)
+    kept[[group.start for group in graph.groups]] = False
+    smaller, plain = Repairs(repair, network, graph, images).cut(kept), prune(network, graph, kept)
+    assert torch.isfinite(smaller(images)).all()
+    alone = [
+        torch.equal(one, other)
+        for one, other in zip(*map(nn.Module.parameters, (smaller.extra, plain.extra)), strict=True)
+    ]
+    assert all(alone) == (bright == 40)
+
+
 @pytest.mark.parametrize("settings", ["rows=0", "ridge=0", "ridge=nan"])
 def test_settings_that_cannot_be(settings: str) -> None:
     with pytest.raises(UserError, match="expected at least 1 and more than 0"):
