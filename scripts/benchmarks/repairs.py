@@ -94,8 +94,8 @@ def repairs_table(figures: dict[str, Any]) -> str:
     heads = [f"{network}, {100 * budget:.0f} % of the MACs" for network, budget in columns]
     lines = [
         f"**The sensitivity rule's plan without fine-tuning: test accuracy in %, below it the loss on the search "
-        f"images and the CPU seconds to cut and repair, by {figures['calibration']} calibration images; the dense networks "
-        f"have {' and '.join(f'{100 * accuracy:.1f} ({name})' for name, accuracy in dense.items())}** "
+        f"images and the CPU seconds to cut and repair, by {figures['calibration']} calibration images; the dense "
+        f"networks have {' and '.join(f'{100 * accuracy:.1f} ({name})' for name, accuracy in dense.items())}** "
         "(`python scripts/benchmarks/repairs.py`)",
         "",
         "| repairs | " + " | ".join(heads) + " |",

@@ -44,6 +44,7 @@ def told(folder: Path) -> str | None:
 def test_the_best_loss_of_a_search_is_that_of_its_network(shop: Any, found: Any) -> None:
     assert found.result["search_loss"] == pytest.approx(search_loss(found.folder, shop.settings), abs=1e-5)
     assert told(found.folder) == told(found.folder / "pruned") == REPAIR
+    assert f"`{REPAIR}`" in (found.folder / "pruned" / "README.md").read_text()
 
 
 def test_a_plan_is_cut_and_repaired_alike(
