@@ -108,7 +108,7 @@ def repairs_table(figures: dict[str, Any]) -> str:
 
 
 def _cell(cell: dict[str, Any]) -> str:
-    return f"{100 * cell['test_accuracy']:.1f}<br>{cell['search_loss']:.2f}, {cell['seconds']:.1f} s"
+    return f"{100 * cell['test_accuracy']:.1f}<br>{cell['search_loss']:.2f}, {cell['seconds']:.2f} s"
 
 
 if __name__ == "__main__":
