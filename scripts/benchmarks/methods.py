@@ -77,7 +77,7 @@ def measured(workload: Workload, known: set[tuple[str, str]]) -> Iterator[dict[s
 def _criterion(workload: Workload, projectors: list[BudgetProjector], name: str) -> dict[str, Any]:
     start = time.perf_counter()
     try:
-        scores = score_channels(name, workload.module, workload.graph, workload.calibration())
+        scores = scored(workload, name)
     except UserError as error:
         return _nothing(str(error))
     seconds = time.perf_counter() - start
@@ -89,13 +89,19 @@ def _allocator(workload: Workload, projectors: list[BudgetProjector], name: str)
     start, accuracies = time.perf_counter(), []
     for projector in projectors:
         needed = registry.make("allocator", name).evaluations_needed(len(workload.graph.groups), projector.budget)
-        problem = AllocationProblem(EvaluationCache(evaluator), workload, projector, name, 0, needed)
+        cache = EvaluationCache(evaluator, score=lambda criterion: scored(workload, criterion))
+        problem = AllocationProblem(cache, workload, projector, name, 0, needed)
         try:
             counts = registry.make("allocator", name).allocate(problem).counts
         except UserError as error:
             return _nothing(str(error))
         accuracies.append(_accuracies(workload, counts, evaluator.scores))
     return _row((time.perf_counter() - start) / len(projectors), accuracies)
+
+
+def scored(workload: Workload, criterion: str) -> np.ndarray:
+    """(all groups' channels,) scores by a criterion of the dense network."""
+    return score_channels(criterion, workload.module, workload.graph, workload.calibration())
 
 
 def _accuracies(workload: Workload, counts: np.ndarray, scores: np.ndarray) -> list[float]:

@@ -14,6 +14,8 @@ from rlprune.methods.criteria.base import Criterion, ScoringContext, sum_over_pr
 from rlprune.methods.criteria.base_gradients import Part, differentiating_twice, mean_loss, sum_over_images
 from rlprune.tasks.base import Task
 
+ROUNDING = 1e-14
+"""What of a second derivative by the outputs, computed from probabilities around 1, is nothing but their rounding."""
 MOST = 20_000
 """Weights whose second derivatives are taken one by one, at most."""
 
@@ -75,8 +77,11 @@ def _root(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
     curvature = hessian(lambda value: task.loss(value, labels), outputs, vectorize=True)
     assert isinstance(curvature, Tensor)
     curvature = curvature.reshape(outputs.numel(), outputs.numel())
-    # A cross-entropy does not change when all outputs do: its Hessian is singular, and rounding may make it worse.
-    least = 1e-12 * curvature.diagonal().max() + 1e-300
+    # Of an image that the network is sure of, rounding is all there is.
+    if (largest := curvature.abs().max()) < ROUNDING:
+        return torch.zeros_like(curvature)
+    # A cross-entropy does not change when all outputs do: its Hessian is singular, and rounding makes it worse.
+    least = 1e-12 * largest + ROUNDING
     root, failed = torch.linalg.cholesky_ex(curvature + least * torch.eye(len(curvature), dtype=curvature.dtype))
     if failed:
         raise UserError("criterion obd does not apply: the loss of the task is not convex in the outputs; use taylor")

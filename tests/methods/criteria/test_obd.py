@@ -151,6 +151,19 @@ def test_a_sure_network_has_no_second_derivative() -> None:
     assert scores.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("margin", [1.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0])
+def test_it_holds_however_sure_a_network_is(margin: float) -> None:
+    """The output of the right class of ten is `margin` times the first channel: h w² / 2 is p (1 - p) margin² / 2."""
+    net = nn.Sequential(conv(torch.ones(2, 1)), nn.Flatten(), nn.Linear(2, 10, bias=False)).eval()
+    with torch.no_grad():
+        net[2].weight.zero_()[0, 0] = margin  # type: ignore[operator]
+    images, labels = torch.ones(400, 1, 1, 1), torch.zeros(400, dtype=torch.int64)
+    score = scores_of("obd", net, (images, labels))["0"]
+    wrong = 9 * np.exp(-margin)
+    assert score[0] == pytest.approx(wrong / (1 + wrong) ** 2 * margin**2 / 2, rel=0.3, abs=1e-11)
+    assert score[1] == 0
+
+
 def test_mistakes() -> None:
     net = nn.Sequential(conv(torch.ones(300, 100)), nn.Flatten(), nn.Linear(300, 2)).eval()
     batch = torch.ones(2, 100, 1, 1), torch.tensor([0, 1])
