@@ -45,6 +45,7 @@ from rlprune.graph.structure import Graph
 from rlprune.graph.surgery import prune
 from rlprune.methods.allocators.global_l1 import one_threshold
 from rlprune.methods.allocators.uniform import uniform
+from rlprune.methods.recovery.base import Repairs
 from rlprune.models.checkpoint import save_weights
 from rlprune.plans.counts import top_mask
 from rlprune.tasks.classification import calibrated
@@ -204,6 +205,9 @@ def measured(
         merged = prune(compensated(workload, mask), workload.graph, mask)
         recalibrate(merged, workload.calibration()[0])
         score(row, "merged", merged, workload, images)
+    if truth.brief is BRIEF:
+        repairs = Repairs("reconstruct", workload.module, workload.graph, workload.calibration()[0])
+        score(row, "reconstructed", repairs.cut(mask), workload, images)
     for name, tuned in truth.brief.items():
         score(row, name, fine_tuned(workload, images, mask, tuned, row, name, truth), workload, images)
     full = fine_tuned(workload, images, mask, truth.full, row, "full", truth)

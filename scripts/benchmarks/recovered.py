@@ -36,7 +36,9 @@ OURS = ("uniform", "sensitivity", "additive-dp", "cma-es", "mutate", "ppo-frozen
 BLOCKS, TUNED, SEARCH = "ppo with blocks", "ppo with tunings", "rlprune search"
 TUNINGS = 24
 """Brief fine-tunings of `ppo with tunings`, half as many four times as long."""
-METHODS = (*OURS, BLOCKS, TUNED, SEARCH, *PEERS, "FastNAS")
+REPAIRED = ", repaired"
+"""Of methods whose every network was repaired by `reconstruct`."""
+METHODS = (*OURS, BLOCKS, TUNED, SEARCH, *PEERS, "FastNAS", *(f"{name}{REPAIRED}" for name in OURS))
 CONTROLS = ("mutate", "ppo-frozen")
 MINE = ("ppo", BLOCKS, TUNED, SEARCH)
 LATENCY = ("--backend", "onnxruntime", "--threads", "1")
@@ -107,6 +109,12 @@ def blocks(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
         compare(cell, given, folder.with_name(f"{folder.name}-blocks"), "ppo", "--decide", "channels,blocks")
 
 
+def repaired(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
+    """Our methods where every evaluated network, and the final one, is repaired by least squares."""
+    methods = ",".join((*OURS[:3], "ppo", *OURS[3:-1]))
+    compare(cell, given, folder.with_name(f"{folder.name}-repaired"), methods, "--repair", "reconstruct")
+
+
 def tunings(cell: Cell, given: argparse.Namespace, folder: Path) -> None:
     """PPO whose search goes on with what brief fine-tunings leave, as `rlprune search --tunings` does."""
     search(cell, given, folder, "tunings", "--tunings", str(TUNINGS))
@@ -166,16 +174,25 @@ def fine_tuned(
     return evaluate(smaller, workload.data.test, device=workload.device)[1]
 
 
-PARTS = {"ours": ours, "blocks": blocks, "searches": searches, "tunings": tunings, "theirs": theirs}
+PARTS = {
+    "ours": ours,
+    "blocks": blocks,
+    "searches": searches,
+    "repaired": repaired,
+    "tunings": tunings,
+    "theirs": theirs,
+}
 
 
 def collected(cell: Cell, folder: Path) -> dict[str, Any]:
     """What is known of a cell: of every method the means over the seeds that have ended."""
     tables = []
-    for part, name in (("ours", None), ("blocks", BLOCKS)):
+    for part in ("ours", "blocks", "repaired"):
         path = folder.with_name(f"{folder.name}-{part}") / "cells.csv"
         if path.is_file():
-            tables.append(pd.read_csv(path).assign(**{"method": name} if name else {}))
+            table = pd.read_csv(path)
+            named = {"ours": table["method"], "blocks": BLOCKS, "repaired": table["method"] + REPAIRED}
+            tables.append(table.assign(method=named[part]))
     for part, name in (("tunings", TUNED), ("searches", SEARCH)):
         results = [folder.with_name(f"{folder.name}-{part}-{seed}") / "result.json" for seed in range(SEEDS)]
         if found := [json.loads(path.read_text()) for path in results if path.is_file()]:
@@ -195,9 +212,8 @@ def collected(cell: Cell, folder: Path) -> dict[str, Any]:
 
 
 def readme_table(figures: dict[str, Any]) -> str:
-    """Test accuracy of every method after the same fine-tuning."""
-    known = [{record["method"]: record for record in cell["methods"]} for cell in figures["cells"]]
-    return "\n".join(_rows(figures["cells"], known, oneshot=False))
+    """Test accuracy of every method after the same fine-tuning, without repairs."""
+    return "\n".join(_rows(figures["cells"], _unrepaired(figures["cells"]), oneshot=False))
 
 
 def recovered_table(figures: dict[str, Any]) -> str:
@@ -209,7 +225,13 @@ def recovered_table(figures: dict[str, Any]) -> str:
         "(`python scripts/benchmarks/recovered.py`)"
     )
     known = [{record["method"]: record for record in cell["methods"]} for cell in cells]
-    return "\n".join([title, "", *_rows(cells, known, oneshot=True), "", said(known, figures["of"])])
+    return "\n".join([title, "", *_rows(cells, known, oneshot=True), "", said(_unrepaired(cells), figures["of"])])
+
+
+def _unrepaired(cells: list[dict[str, Any]]) -> list[dict[str, dict[str, Any]]]:
+    """Of every cell the records of methods without repairs, by their names."""
+    rows = [[record for record in cell["methods"] if not record["method"].endswith(REPAIRED)] for cell in cells]
+    return [{record["method"]: record for record in records} for records in rows]
 
 
 def _rows(cells: list[dict[str, Any]], known: list[dict[str, dict[str, Any]]], oneshot: bool) -> list[str]:
