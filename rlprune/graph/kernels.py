@@ -102,8 +102,14 @@ class GroupedKernels(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """What the layer computes of (N, inputs, ...) features: (N, filters, ...)."""
-        found: Tensor = self.conv(images.index_select(1, self.inputs)).index_select(1, self.outputs)
-        return found
+        return _gather(self.conv(_gather(images, self.inputs)), self.outputs)
+
+
+def _gather(images: Tensor, channels: Tensor) -> Tensor:
+    """Some channels, channels last where they were: grouped convolutions are slow where only their weights are."""
+    if images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
+        return images.permute(0, 2, 3, 1).index_select(3, channels).permute(0, 3, 1, 2)
+    return images.index_select(1, channels)
 
 
 def put_kernels(module: nn.Module, cuts: Mapping[str, KernelCut]) -> None:

@@ -48,6 +48,14 @@ def test_it_computes_what_the_layer_with_zeros_does(layer: nn.Module, size: tupl
     assert torch.equal(CUT.mask(5).sum(1), torch.tensor([2, 2, 2, 2]))
 
 
+def test_channels_stay_last() -> None:
+    layer, images = nn.Conv2d(5, 4, 3).double(), torch.randn(2, 5, 6, 6, dtype=torch.float64)
+    smaller = GroupedKernels(layer, CUT).to(memory_format=torch.channels_last)
+    found = smaller(images.to(memory_format=torch.channels_last))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(found, zeroed(layer, CUT)(images), atol=1e-14, rtol=0)
+
+
 @st.composite
 def cuts(draw: Any) -> tuple[KernelCut, int]:
     groups, each, inputs = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(2, 6))
