@@ -145,6 +145,7 @@ def test_criteria_are_chosen_where_each_is_right(agent: str) -> None:
     assert [plan[3:].tolist() for plan in starts] == [[0] * 3, [1] * 3, [2] * 3]
     target = Target([spec], lambda plans: [loss_by_criteria(plan) for plan in plans], foretell, [starts])
     quick = agent.startswith("ppo")
+    agent += "" if quick else ":gradient_steps=2"
     made = registry.make("allocator" if agent == "ppo-frozen" else "agent", agent)
     found = search([target], 60 if quick else 40, made)
     assert found.losses[0] <= (1.02 * best if quick else best_single)
