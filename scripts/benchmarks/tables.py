@@ -11,6 +11,7 @@ from equal import equal_table
 from evaluation import evaluation_table
 from headline import cifar_table, digits_table
 from latency import latency_table
+from methods import methods_table
 from proxies import proxies_table
 from range import range_table
 from recovered import readme_table, recovered_table
@@ -29,6 +30,7 @@ PARTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "digits": digits_table,
     "cifar": cifar_table,
     "recovered": recovered_table,
+    "methods": methods_table,
     "search": search_table,
     "tuned": tuned_table,
     "proxies": proxies_table,

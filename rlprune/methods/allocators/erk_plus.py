@@ -14,6 +14,8 @@ class ErdosRenyiKernelPlus(Allocator):
     """As `erk`, but all that the last layer reads stays, if the budget allows it: so that layer keeps all its weights.
 
     Paper: Liu et al., The Unreasonable Effectiveness of Random Pruning, 2022, arXiv 2202.02643 (ERK+, for weights)
+
+    Claim: A Wide ResNet-50 with a random fifth of its weights, trained, is better than the dense one on ImageNet.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

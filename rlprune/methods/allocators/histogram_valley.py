@@ -25,6 +25,8 @@ class HistogramValley(Allocator):
     drives the scales apart; those of others thin out evenly, and the first dip of the histogram is one by chance.
 
     Paper: Zhuang et al., Neuron-level Structured Pruning using Polarization Regularizer, NeurIPS 2020
+
+    Claim: ResNet-56 on CIFAR-10 with 47 % fewer MACs has 93.83 instead of 93.80 %, trained for it.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("batch norm",)

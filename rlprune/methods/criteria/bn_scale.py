@@ -16,6 +16,9 @@ class BatchNormScale(Criterion):
     """Sum over a group's batch norms of |γ|, each layer scaled to mean 1.
 
     Paper: Liu et al., Network Slimming, 2017, arXiv 1708.06519
+
+    Claim: VGGNet becomes 20 times smaller with a fifth of the operations, trained for it and pruned in several
+    passes.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("batch norm",)

@@ -18,6 +18,8 @@ class GeometricMedian(Criterion):
     A grouped layer is the dense one that computes the same: its filters are zero wherever they read nothing.
 
     Paper: He et al., Filter Pruning via Geometric Median, 2019, arXiv 1811.00250
+
+    Claim: ResNet-56 on CIFAR-10 with 52.6 % fewer MACs has 93.49 instead of 93.59 %, fine-tuned.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

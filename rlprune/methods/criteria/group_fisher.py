@@ -25,6 +25,8 @@ class GroupFisher(Criterion):
 
     Paper: Liu et al., Group Fisher Pruning for Practical Network Compression, 2021, arXiv 2108.00708
 
+    Claim: ResNet-50 on ImageNet with half of the MACs has 76.42 instead of 76.79 %, pruned while it is tuned.
+
     Attributes:
         per: what the sum is divided by: none; memory, the outputs that the layers of the group compute for the channel;
             macs, the multiply-accumulates that go with it.

@@ -19,6 +19,8 @@ class KoopmanMagnitude(Criterion):
 
     Paper: Redman et al., An Operator Theoretic View on Pruning Deep Neural Networks, 2022, arXiv 2110.14856
 
+    Claim: Once a network has converged its weights are ranked as by their magnitudes.
+
     Attributes:
         snapshots: folder of the weights on the way, such as `rlprune train --snapshots` writes it.
     """

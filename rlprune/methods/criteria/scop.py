@@ -34,6 +34,8 @@ class Scop(Criterion):
 
     Paper: Tang et al., SCOP: Scientific Control for Reliable Neural Network Pruning, 2020, arXiv 2010.10732
 
+    Claim: ResNet-50 on ImageNet with 45 % fewer MACs loses 0.2 points, with 55 % fewer 0.9, fine-tuned.
+
     It differs from the paper in the knockoffs and in the training. The paper draws them from a generator trained on the
     whole data set; here they are second-order knockoffs of the principal components of the calibration images, which
     have their means and covariances and nothing else of them: they look like noise of the right colours and scales, and

@@ -18,6 +18,8 @@ class Snip(Criterion):
     Nothing is scaled: all channels of the network can be compared.
 
     Paper: Lee, Ajanthan & Torr, SNIP: Single-shot Network Pruning, 2019, arXiv 1810.02340
+
+    Claim: LeNets with 98 to 99 % of their weights gone before any training lose little.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("labels", "gradients")

@@ -33,6 +33,8 @@ class Merge(Recovery):
 
     Paper: Kim et al., Neuron Merging: Compensating for Pruned Neurons, 2020, arXiv 2010.13160
 
+    Claim: VGG-16 on CIFAR-10 without 64 % of its parameters has 93.16 instead of 88.70 % before any fine-tuning.
+
     Attributes:
         threshold: cosine below which no kept filter is similar enough.
         share: weight of the cosine, the rest is that of B.
