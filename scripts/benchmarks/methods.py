@@ -36,7 +36,7 @@ BUDGETS = (0.5, 0.3)
 REPAIRED = f"reconstruct,{USUAL}"
 WHAT = ("accuracy", "repaired")
 """With recalibrated batch norm alone, and with least squares of the next layers, too."""
-SEARCHES = ("random", "evolution", "cma-es", "mutate", "ppo-frozen", *registry.names("agent"))
+SEARCHES = ("random", "evolution", "cma-es", "amc", "mutate", "ppo-frozen", *registry.names("agent"))
 """Allocators that other tables are about."""
 
 
