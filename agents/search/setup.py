@@ -64,11 +64,14 @@ def make_evaluator(
     Where batch norm alone is repaired, slices are run; with other repairs the network is cut for every plan.
     """
     scores = score_by(criterion, workload.module, workload.graph, workload.calibration(), seed)
-    runner: Runner = workload.runner(tell)
-    if repair != USUAL:
-        repairs = Repairs(repair, workload.module, workload.graph, workload.calibration()[0])
-        runner = RepairedRunner(repairs.cut, workload.graph, dtype=evaluation_dtype(workload.device), tell=tell)
-    return Evaluator(runner, scores, *workload.search(), seen)
+    return Evaluator(_runner(workload, repair, tell), scores, *workload.search(), seen)
+
+
+def _runner(workload: Workload, repair: str, tell: Callable[[str], None]) -> Runner:
+    if repair == USUAL:
+        return workload.runner(tell)
+    repairs = Repairs(repair, workload.module, workload.graph, workload.calibration()[0])
+    return RepairedRunner(repairs.cut, workload.graph, dtype=evaluation_dtype(workload.device), tell=tell)
 
 
 def prepare(

@@ -88,9 +88,9 @@ def _plan(
     """The plan as it is, or its ratios, rounded or projected onto the budget; its latency where that counts."""
     graph, network = workload.graph, workload.network
     if isinstance(source, PruningPlan):
-        mask = source.mask(graph)
         if source.kernels is not None:
             return _of_kernels(source, workload, budget, given), {}
+        mask = source.mask(graph)
         if not budget.bounded:
             scores = _scores_of_plan(workload, source, given)
             # What was cut may be another checkpoint than the plan was made for.

@@ -1,8 +1,7 @@
 """Layers that read channels of which some were cut: what repairs change."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlprune.evaluation.sliced import norms_of, recalibrating
 from rlprune.methods.recovery.base import Cut, RepairContext
-from rlprune.methods.recovery.base_links import links_of
+from rlprune.methods.recovery.base_links import hooked, links_of
 from rlprune.utils.memory import all_at_once
 from rlprune.utils.modules import CONVOLUTIONS
 
@@ -161,13 +160,3 @@ def watch_dense(context: RepairContext, look: Look) -> set[str]:
                 context.module(chunk)
             first += len(chunk)
     return {name for name, count in rows.items() if count == len(context.images)}
-
-
-@contextmanager
-def hooked(hooks: list[Any]) -> Iterator[None]:
-    """Within, hooks are there; afterwards they are not."""
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -1,6 +1,8 @@
 """Which layers of a network can be changed one by one, and which batch norm reads what a layer gives."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,11 +62,8 @@ def _observe(context: RepairContext) -> Links:
 
     hooks = [part.register_forward_pre_hook(partial(before, name), with_kwargs=True) for name, part in layers.items()]
     hooks += [part.register_forward_hook(partial(after, name)) for name, part in layers.items()]
-    try:
+    with hooked(hooks):
         context.module(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     owners = Counter(id(tensor) for tensor in named_tensors(context.module).values())
     alone = {name for name in calls if calls[name] == 1 and name not in odd and _is_plain(layers[name], owners)}
     return Links(frozenset(alone), {maker: norm for maker, norm in norms.items() if {maker, norm} <= alone})
@@ -74,3 +73,13 @@ def _is_plain(layer: nn.Module, owners: Counter[int]) -> bool:
     """Whether a layer has tensors of its own, none of which is computed anew at every pass."""
     computed = isinstance(layer, LAYERS) and layer._parameters.get("weight") is None
     return not computed and all(owners[id(tensor)] == 1 for tensor in (*layer.parameters(), *layer.buffers()))
+
+
+@contextmanager
+def hooked(hooks: list[Any]) -> Iterator[None]:
+    """Within, hooks are there; afterwards they are not."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
